@@ -1,0 +1,60 @@
+#ifndef SERVICES_COMMON_STATUS_H_
+#define SERVICES_COMMON_STATUS_H_
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "grpcpp/support/status.h"
+
+namespace mechinterp {
+
+// Error details ride in absl::Status payloads as serialized google.rpc
+// messages, keyed by type URL; ToGrpcStatus puts them into the trailer and
+// FromGrpcStatus takes them out again, so nothing is lost on the way.
+
+// The `domain` of every ErrorInfo of this project.
+inline constexpr std::string_view kErrorDomain = "mechinterp";
+
+// A status with google.rpc.ErrorInfo. `reason` is UPPER_SNAKE_CASE.
+absl::Status ErrorWithReason(absl::StatusCode code, std::string_view message, std::string_view reason,
+                             const std::map<std::string, std::string>& metadata = {});
+
+// RESOURCE_EXHAUSTED with RetryInfo and ErrorInfo.
+absl::Status TryAgainLater(std::string_view message, std::string_view reason, absl::Duration delay);
+
+// Collects what is wrong with a request, so that every violation is reported at
+// once. Not thread-safe.
+class Violations {
+ public:
+  // `field` is a path: "interventions[2].site.layer".
+  void Add(std::string_view field, std::string_view description);
+  bool empty() const { return violations_.empty(); }
+  // OK when empty; otherwise INVALID_ARGUMENT with BadRequest and ErrorInfo
+  // (reason INVALID_REQUEST), its message listing the violations.
+  absl::Status ToStatus() const;
+
+ private:
+  struct Violation {
+    std::string field;
+    std::string description;
+  };
+  std::vector<Violation> violations_;
+};
+
+grpc::Status ToGrpcStatus(const absl::Status& status);
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+// Human-readable: code, message, then field violations, reason and retry delay
+// on lines of their own. For logs and command lines.
+std::string DescribeStatus(const absl::Status& status);
+
+// `status` with "context: " put before its message; payloads kept.
+absl::Status WithContext(const absl::Status& status, std::string_view context);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_COMMON_STATUS_H_

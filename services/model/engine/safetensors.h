@@ -6,11 +6,11 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "services/model/engine/host_tensor.h"
 
@@ -22,7 +22,7 @@ enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kI8, kBool, kF64 };
 // Bytes of one element.
 int ByteWidth(DType dtype);
 // The name the file format uses: "F32", "BF16", ...
-std::string_view DTypeName(DType dtype);
+absl::string_view DTypeName(DType dtype);
 
 // A tensor that lies in a mapped file. Valid as long as its SafetensorsFile.
 struct TensorView {
@@ -49,7 +49,7 @@ class SafetensorsFile {
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   // Null when the file has no tensor of this name.
-  const TensorView* Find(std::string_view name) const;
+  const TensorView* Find(absl::string_view name) const;
   const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }

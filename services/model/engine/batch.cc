@@ -1,0 +1,95 @@
+#include "services/model/engine/batch.h"
+
+#include <algorithm>
+
+#include "services/model/engine/apply_hooks.h"
+
+namespace mechinterp::engine {
+
+Batch::Batch(absl::Span<Segment* const> segments) {
+  std::vector<Segment*> ordered(segments.begin(), segments.end());
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const Segment* a, const Segment* b) { return a->entry_layer < b->entry_layer; });
+  for (Segment* segment : ordered) AddItem(segment, segment->length(), segment->first_position);
+}
+
+void Batch::AddItem(Segment* segment, int64_t rows, int first_position) {
+  items_.push_back({segment, row_count_, rows, first_position});
+  row_count_ += rows;
+  if (segment->plan == nullptr) return;
+  for (const auto& [site, edits] : segment->plan->edits) {
+    hooks_[site].push_back(items_.back());
+    edits_.insert(site);
+  }
+  for (const auto& [site, capture] : segment->plan->captures) {
+    if (segment->plan->edits.count(site) == 0) hooks_[site].push_back(items_.back());
+  }
+}
+
+Batch Batch::HeadRows() const {
+  Batch head;
+  for (const Item& item : items_) {
+    const int end = item.first_position + static_cast<int>(item.rows);
+    int first = end;  // first position that somebody reads
+    if (item.segment->logits_rows == LogitsRows::kLast) first = end - 1;
+    if (item.segment->logits_rows == LogitsRows::kAll) first = item.first_position;
+    if (item.segment->plan != nullptr) {
+      for (const auto& [site, capture] : item.segment->plan->captures) {
+        if (HasLayer(site.point) || site.point == HookPoint::kEmbed || capture.positions.empty()) continue;
+        first = std::min(first, std::max(capture.positions.front(), item.first_position));
+      }
+    }
+    if (first < end) head.AddItem(item.segment, end - first, first);
+  }
+  return head;
+}
+
+int64_t Batch::RowsAt(int layer) const {
+  const absl::Span<const Item> entered = ItemsAt(layer);
+  return entered.empty() ? 0 : entered.back().first_row + entered.back().rows;
+}
+
+absl::Span<const Batch::Item> Batch::ItemsAt(int layer) const {
+  auto end = std::upper_bound(items_.begin(), items_.end(), layer,
+                              [](int l, const Item& item) { return l < item.segment->entry_layer; });
+  return absl::MakeConstSpan(items_.data(), end - items_.begin());
+}
+
+bool Batch::Edits(const Item& item, const HookSite& site) {
+  return item.segment->plan != nullptr && item.segment->plan->edits.count(site) > 0;
+}
+
+bool Batch::Wants(const Item& item, const HookSite& site) {
+  return Edits(item, site) || (item.segment->plan != nullptr && item.segment->plan->captures.count(site) > 0);
+}
+
+void Batch::Hook(const HookSite& site, const at::Tensor& values, int64_t heads, int64_t width) const {
+  auto found = hooks_.find(site);
+  if (found == hooks_.end()) return;
+  for (const Item& item : found->second) {
+    // A segment that enters later has no rows here yet.
+    if (HasLayer(site.point) && item.segment->entry_layer > site.layer) continue;
+    float* data = values.data_ptr<float>() + item.first_row * heads * width;
+    EditItem(item, site, data, heads, width);
+    CaptureItem(item, site, data, heads, width);
+  }
+}
+
+void Batch::EditItem(const Item& item, const HookSite& site, float* data, int64_t heads, int64_t width) {
+  const HookPlan& plan = *item.segment->plan;
+  auto edits = plan.edits.find(site);
+  if (edits == plan.edits.end()) return;
+  for (const CompiledEdit& edit : edits->second) {
+    ApplyEdit(edit, plan.prompt_length, data, {item.first_position, item.rows, heads, width});
+  }
+}
+
+void Batch::CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads, int64_t width) {
+  const HookPlan& plan = *item.segment->plan;
+  auto capture = plan.captures.find(site);
+  if (capture == plan.captures.end()) return;
+  Capture(capture->second, data, {item.first_position, item.rows, heads, width},
+          item.segment->activations[site]);
+}
+
+}  // namespace mechinterp::engine

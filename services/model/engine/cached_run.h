@@ -1,0 +1,27 @@
+#ifndef SERVICES_MODEL_ENGINE_CACHED_RUN_H_
+#define SERVICES_MODEL_ENGINE_CACHED_RUN_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/model/engine/executor.h"
+#include "services/model/engine/plan_compiler.h"
+
+namespace mechinterp::engine {
+
+// Runs a prompt once and records what the plan captures.
+absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context, const TokenizedPrompt& prompt,
+                                                                std::shared_ptr<const HookPlan> plan);
+
+// Makes the runs that the compiler's edits read, together, and finishes its
+// plans. Call after Add reported no problems.
+absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(RunContext& context,
+                                                                                 const PlanCompiler& compiler);
+
+// An activation in the shape that clients see (PublicShape).
+HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_CACHED_RUN_H_

@@ -1,0 +1,149 @@
+#include "services/model/engine/checkpoint.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "nlohmann/json.hpp"
+#include "services/common/status_macros.h"
+
+namespace mechinterp::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::StatusOr<std::string> ReadFile(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read"));
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+// The shards that an index lists, and for each tensor the one that holds it.
+absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": has no 'weight_map'"));
+  }
+  std::map<std::string, std::string> weight_map;
+  for (const auto& [tensor, shard] : index["weight_map"].items()) {
+    // A shard is a file of this directory, whatever the index says.
+    if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() != shard.get<std::string>()) {
+      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": '", tensor, "' has a bad file name"));
+    }
+    weight_map[tensor] = shard.get<std::string>();
+  }
+  return weight_map;
+}
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new()) { EVP_DigestInit_ex(context_, EVP_sha256(), nullptr); }
+  ~Sha256() { EVP_MD_CTX_free(context_); }
+  void Add(const void* data, size_t bytes) { EVP_DigestUpdate(context_, data, bytes); }
+  void Add(absl::string_view text) { Add(text.data(), text.size()); }
+  std::string Hex() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(context_, digest, &size);
+    return absl::BytesToHexString({reinterpret_cast<const char*>(digest), size});
+  }
+
+ private:
+  EVP_MD_CTX* context_;
+};
+
+}  // namespace
+
+absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
+  Checkpoint checkpoint;
+  checkpoint.directory_ = directory;
+  const fs::path root(directory);
+  std::error_code error;
+  if (!fs::is_directory(root, error)) {
+    return absl::NotFoundError(absl::StrCat(directory, ": no such model directory"));
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_, ReadFile(root / "config.json"));
+  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_,
+                            ParseModelConfig(checkpoint.config_text_, (root / "config.json").string()));
+
+  std::map<std::string, std::string> weight_map;
+  std::set<std::string> shards;
+  if (const fs::path index = root / "model.safetensors.index.json"; fs::exists(index, error)) {
+    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadIndex(index));
+    for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
+  } else if (fs::exists(root / "model.safetensors", error)) {
+    shards.insert("model.safetensors");
+  } else {
+    return absl::NotFoundError(
+        absl::StrCat(directory, ": holds neither model.safetensors nor model.safetensors.index.json"));
+  }
+
+  for (const std::string& shard : shards) {
+    ABSTRACT_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file,
+                              SafetensorsFile::Open((root / shard).string()));
+    for (const auto& [name, view] : file->tensors()) {
+      if (!checkpoint.tensors_.emplace(name, view).second) {
+        return absl::InvalidArgumentError(absl::StrCat(directory, ": tensor '", name, "' is in more than one shard"));
+      }
+    }
+    for (const auto& [tensor, home] : weight_map) {
+      if (home == shard && file->Find(tensor) == nullptr) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(file->path(), ": tensor '", tensor, "' is not in it, though the index says so"));
+      }
+    }
+    checkpoint.files_.push_back(std::move(file));
+  }
+  return checkpoint;
+}
+
+std::string Checkpoint::name() const {
+  fs::path path = fs::path(directory_).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name, absl::Span<const int64_t> shape) const {
+  auto it = tensors_.find(name);
+  if (it == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat(directory_, ": tensor '", name, "' is missing"));
+  }
+  const TensorView& view = it->second;
+  if (absl::MakeSpan(view.shape) != shape) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(directory_, ": tensor '", name, "' has shape [", absl::StrJoin(view.shape, ", "),
+                     "], config.json needs [", absl::StrJoin(shape, ", "), "]"));
+  }
+  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor '", name, "' has dtype ",
+                                                   DTypeName(view.dtype), ", needs F32, F16 or BF16"));
+  }
+  return view;
+}
+
+std::string Checkpoint::Fingerprint() const {
+  constexpr size_t kWholeBelow = 1 << 20, kSample = 64 << 10;
+  Sha256 hash;
+  hash.Add(config_text_);
+  for (const auto& [name, view] : tensors_) {
+    hash.Add(absl::StrCat(name, DTypeName(view.dtype), "[", absl::StrJoin(view.shape, ","), "]"));
+    if (view.bytes.size() <= kWholeBelow) {
+      hash.Add(view.bytes.data(), view.bytes.size());
+      continue;
+    }
+    for (size_t begin : {size_t{0}, (view.bytes.size() - kSample) / 2, view.bytes.size() - kSample}) {
+      hash.Add(view.bytes.data() + begin, kSample);
+    }
+  }
+  return hash.Hex();
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,56 @@
+#ifndef SERVICES_MODEL_ENGINE_EXECUTOR_H_
+#define SERVICES_MODEL_ENGINE_EXECUTOR_H_
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "services/model/engine/forward.h"
+
+namespace mechinterp::engine {
+
+// Runs segments. The engine's operations (generation, sweeps ...) are written
+// against this, each in its caller's thread; the model service's scheduler puts
+// what many callers ask for at the same time into one forward pass.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // Blocks until all segments ran. `waited`, if not null, is increased by the
+  // time before they started.
+  virtual absl::Status Run(absl::Span<Segment* const> segments, absl::Duration* waited) = 0;
+  virtual const Model& model() const = 0;
+  // Most rows worth putting into one Run; a single segment may be longer.
+  virtual int preferred_batch_rows() const = 0;
+};
+
+// Runs segments at once, in the caller's thread. For tools and tests.
+class DirectExecutor : public Executor {
+ public:
+  explicit DirectExecutor(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
+  absl::Status Run(absl::Span<Segment* const> segments, absl::Duration* waited) override {
+    return Forward(*model_, segments);
+  }
+  const Model& model() const override { return *model_; }
+  int preferred_batch_rows() const override { return 256; }
+
+ private:
+  std::shared_ptr<const Model> model_;
+};
+
+// What an operation carries along: where to run, and whether still to.
+struct RunContext {
+  Executor& executor;
+  // Asked between forward passes; null: never cancelled.
+  std::function<bool()> is_cancelled;
+  // Time spent waiting for the engine so far.
+  absl::Duration waited;
+
+  // Runs the segments in batches of the executor's preferred size. Cancelled
+  // when is_cancelled says so.
+  absl::Status Run(absl::Span<Segment* const> segments);
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_EXECUTOR_H_

@@ -1,0 +1,230 @@
+#include "services/model/engine/forward.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+#include <exception>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/model/engine/attention.h"
+#include "services/model/engine/batch.h"
+#include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/weights.h"
+
+namespace mechinterp::engine {
+namespace {
+
+// One forward pass. Shapes: N rows in the pass, D d_model, H query heads, KV
+// key/value heads, Dh head size, F d_ff, V vocabulary.
+class Pass {
+ public:
+  Pass(const Model& model, const Batch& batch)
+      : config_(model.config()), weights_(model.weights()), batch_(batch) {}
+
+  void Run() {
+    at::Tensor residual = at::empty({batch_.row_count(), config_.d_model}, at::kFloat);
+    Embed(residual);
+    for (int layer = 0; layer < config_.layer_count; ++layer) {
+      Enter(layer, residual);
+      if (const int64_t rows = batch_.RowsAt(layer); rows > 0) Block(layer, residual.narrow(0, 0, rows));
+    }
+    Enter(config_.layer_count, residual);
+    Head(residual);
+  }
+
+ private:
+  void Block(int layer, const at::Tensor& residual) {  // [N, D], updated in place
+    const LayerWeights& w = weights_.layers[layer];
+    Hook(HookPoint::kResidPre, layer, residual);
+
+    const at::Tensor attn_in = Normalize(batch_, residual, w.ln1_gain, {HookPoint::kLn1Scale, layer},
+                                         {HookPoint::kLn1Normalized, layer});
+    const at::Tensor query = w.query.Apply(attn_in);  // [N, H * Dh]
+    const at::Tensor key = w.key.Apply(attn_in);      // [N, KV * Dh]
+    const at::Tensor value = w.value.Apply(attn_in);  // [N, KV * Dh]
+    Hook(HookPoint::kQ, layer, query);
+    Hook(HookPoint::kK, layer, key);
+    Hook(HookPoint::kV, layer, value);
+    Rotate(layer, query, config_.head_count);
+    Rotate(layer, key, config_.key_value_head_count);
+    Hook(HookPoint::kRotQ, layer, query);
+    Hook(HookPoint::kRotK, layer, key);
+    const at::Tensor z = Attend(config_, batch_, layer, query, key, value);  // [N, H * Dh]
+    Hook(HookPoint::kZ, layer, z);
+    const at::Tensor attn_out = AttentionOutput(layer, z);  // [N, D]
+    Hook(HookPoint::kAttnOut, layer, attn_out);
+    Add(residual, attn_out);
+    Hook(HookPoint::kResidMid, layer, residual);
+
+    const at::Tensor mlp_in = Normalize(batch_, residual, w.ln2_gain, {HookPoint::kLn2Scale, layer},
+                                        {HookPoint::kLn2Normalized, layer});
+    const at::Tensor gate = w.gate.Apply(mlp_in);  // [N, F]
+    const at::Tensor up = w.up.Apply(mlp_in);      // [N, F]
+    Hook(HookPoint::kMlpPre, layer, gate);
+    Hook(HookPoint::kMlpPreLinear, layer, up);
+    const at::Tensor neurons = at::empty(gate.sizes(), at::kFloat);  // [N, F]
+    kernels::SiluMultiply(gate.data_ptr<float>(), up.data_ptr<float>(), gate.numel(), neurons.data_ptr<float>());
+    Hook(HookPoint::kMlpPost, layer, neurons);
+    const at::Tensor mlp_out = w.down.Apply(neurons);  // [N, D]
+    Hook(HookPoint::kMlpOut, layer, mlp_out);
+    Add(residual, mlp_out);
+    Hook(HookPoint::kResidPost, layer, residual);
+  }
+
+  void Hook(HookPoint point, int layer, const at::Tensor& values) {
+    const SiteShape shape = ShapeOf(point, config_);
+    batch_.Hook({point, layer}, values, shape.heads, shape.width);
+  }
+
+  static void Add(const at::Tensor& residual, const at::Tensor& delta) {
+    kernels::AddInPlace(residual.data_ptr<float>(), delta.data_ptr<float>(), delta.numel());
+  }
+
+  // Token embeddings of the segments that start from tokens.
+  void Embed(at::Tensor& residual) {
+    const float* table = weights_.embedding.data_ptr<float>();
+    for (const Batch::Item& item : batch_.items()) {
+      float* row = residual.data_ptr<float>() + item.first_row * config_.d_model;
+      for (TokenId id : item.segment->tokens) {
+        std::memcpy(row, table + int64_t{id} * config_.d_model, config_.d_model * sizeof(float));
+        row += config_.d_model;
+      }
+    }
+    Hook(HookPoint::kEmbed, 0, residual);
+  }
+
+  // Puts the rows of segments that start from the residual stream at `layer`.
+  void Enter(int layer, at::Tensor& residual) {
+    for (const Batch::Item& item : batch_.items()) {
+      const Segment& segment = *item.segment;
+      if (segment.entry_layer != layer || !segment.tokens.empty()) continue;
+      std::memcpy(residual.data_ptr<float>() + item.first_row * config_.d_model, segment.residual.values.data(),
+                  segment.residual.values.size() * sizeof(float));
+    }
+  }
+
+  // RMSNorm (Zhang & Sennrich 2019): x / rms(x) * gain, with hooks between.
+  at::Tensor Normalize(const Batch& batch, const at::Tensor& x, const at::Tensor& gain, const HookSite& scale_site,
+                       const HookSite& normalized_site) {
+    const int64_t n = x.size(0), d = config_.d_model;
+    const at::Tensor scale = at::empty({n}, at::kFloat);
+    const at::Tensor normalized = at::empty({n, d}, at::kFloat);
+    kernels::RootMeanSquare(x.data_ptr<float>(), n, d, static_cast<float>(config_.rms_norm_epsilon),
+                            scale.data_ptr<float>());
+    batch.Hook(scale_site, scale, 1, 1);
+    kernels::DivideRows(x.data_ptr<float>(), scale.data_ptr<float>(), n, d, normalized.data_ptr<float>());
+    batch.Hook(normalized_site, normalized, 1, d);
+    kernels::MultiplyColumns(normalized.data_ptr<float>(), gain.data_ptr<float>(), n, d,
+                             normalized.data_ptr<float>());
+    return normalized;
+  }
+
+  void Rotate(int layer, const at::Tensor& rows, int64_t heads) {  // [N, heads * Dh], in place
+    const int64_t half = config_.head_size / 2;
+    for (const Batch::Item& item : batch_.ItemsAt(layer)) {
+      for (int64_t i = 0; i < item.rows; ++i) {
+        const int64_t angle = (item.segment->first_position + i) * half;
+        kernels::RotateRow(rows.data_ptr<float>() + (item.first_row + i) * heads * config_.head_size, heads,
+                           config_.head_size, weights_.cosines.data_ptr<float>() + angle,
+                           weights_.sines.data_ptr<float>() + angle);
+      }
+    }
+  }
+
+  // attn_out = z W_O. Where a hook wants each head's share of it, that is made
+  // too; what an edit changes of it is added to attn_out, so that rows which no
+  // edit touches keep their bits.
+  at::Tensor AttentionOutput(int layer, const at::Tensor& z) {
+    const at::Tensor out = weights_.layers[layer].output.Apply(z);
+    const HookSite site{HookPoint::kResult, layer};
+    if (!batch_.Wants(site)) return out;
+    for (const Batch::Item& item : batch_.ItemsAt(layer)) {
+      if (!Batch::Wants(item, site)) continue;
+      std::vector<float> result = HeadResults(layer, z, item);  // [T, H, D]
+      const std::vector<float> before = result;
+      Batch::EditItem(item, site, result.data(), config_.head_count, config_.d_model);
+      Batch::CaptureItem(item, site, result.data(), config_.head_count, config_.d_model);
+      if (Batch::Edits(item, site)) AddChange(before, result, item, out);
+    }
+    return out;
+  }
+
+  std::vector<float> HeadResults(int layer, const at::Tensor& z, const Batch::Item& item) {
+    const at::Tensor& w = weights_.layers[layer].output.weight;  // [D, H * Dh]
+    const int64_t heads = config_.head_count, size = config_.head_size, d = config_.d_model;
+    std::vector<float> result(item.rows * heads * d);
+    const float* rows = z.data_ptr<float>() + item.first_row * heads * size;
+    for (int64_t h = 0; h < heads; ++h) {
+      const at::Tensor part = w.narrow(1, h * size, size).contiguous();  // [D, Dh]
+      for (int64_t i = 0; i < item.rows; ++i) {
+        kernels::Linear(rows + (i * heads + h) * size, 1, size, part.data_ptr<float>(), d,
+                        result.data() + (i * heads + h) * d);
+      }
+    }
+    return result;
+  }
+
+  void AddChange(const std::vector<float>& before, const std::vector<float>& after, const Batch::Item& item,
+                 const at::Tensor& out) {
+    const int64_t heads = config_.head_count, d = config_.d_model;
+    for (int64_t i = 0; i < item.rows; ++i) {
+      float* row = out.data_ptr<float>() + (item.first_row + i) * d;
+      for (int64_t h = 0; h < heads; ++h) {
+        const int64_t at = (i * heads + h) * d;
+        for (int64_t j = 0; j < d; ++j) row[j] += after[at + j] - before[at + j];
+      }
+    }
+  }
+
+  // Final norm and logits, of the rows that somebody reads.
+  void Head(const at::Tensor& residual) {
+    const Batch head = batch_.HeadRows();
+    if (head.row_count() == 0) return;
+    const at::Tensor rows = GatherRows(residual, head);
+    const at::Tensor normalized = Normalize(head, rows, weights_.ln_final_gain, {HookPoint::kLnFinalScale, 0},
+                                            {HookPoint::kLnFinalNormalized, 0});
+    const at::Tensor logits = weights_.unembedding.Apply(normalized);  // [rows, V]
+    head.Hook({HookPoint::kLogits, 0}, logits, 1, config_.vocabulary_size);
+    for (const Batch::Item& item : head.items()) {
+      if (item.segment->logits_rows == LogitsRows::kNone) continue;
+      const int64_t wanted = item.segment->logits_rows == LogitsRows::kLast ? 1 : item.rows;
+      const float* first = logits.data_ptr<float>() + (item.first_row + item.rows - wanted) * logits.size(1);
+      item.segment->logits = {{wanted, logits.size(1)}, {first, first + wanted * logits.size(1)}};
+    }
+  }
+
+  // `head` holds a suffix of each of some of the batch's items, in their order.
+  at::Tensor GatherRows(const at::Tensor& residual, const Batch& head) {
+    const at::Tensor rows = at::empty({head.row_count(), config_.d_model}, at::kFloat);
+    auto item = batch_.items().begin();
+    for (const Batch::Item& part : head.items()) {
+      while (item->segment != part.segment) ++item;
+      const int64_t skipped = item->rows - part.rows;
+      std::memcpy(rows.data_ptr<float>() + part.first_row * config_.d_model,
+                  residual.data_ptr<float>() + (item->first_row + skipped) * config_.d_model,
+                  part.rows * config_.d_model * sizeof(float));
+    }
+    return rows;
+  }
+
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  const Batch& batch_;
+};
+
+}  // namespace
+
+absl::Status Forward(const Model& model, absl::Span<Segment* const> segments) {
+  const at::NoGradGuard no_grad;
+  try {
+    const Batch batch(segments);
+    Pass(model, batch).Run();
+    return absl::OkStatus();
+  } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
+    return absl::InternalError(absl::StrCat("forward pass: ", error.what()));
+  }
+}
+
+}  // namespace mechinterp::engine

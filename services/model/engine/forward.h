@@ -1,0 +1,23 @@
+#ifndef SERVICES_MODEL_ENGINE_FORWARD_H_
+#define SERVICES_MODEL_ENGINE_FORWARD_H_
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "services/model/engine/model.h"
+#include "services/model/engine/segment.h"
+
+namespace mechinterp::engine {
+
+// Takes all segments through the model together, in one packed batch: linear
+// layers work on the rows of all of them, attention segment by segment. A
+// segment's results do not depend on which others are in the batch.
+//
+// The segments must be well-formed (see Segment; tokens in the vocabulary,
+// positions within the context), and no two may share a `cache`. Internal error
+// if libtorch fails, memory included; the segments' caches are then undefined.
+// One call at a time for each device; the CPU allows any number.
+absl::Status Forward(const Model& model, absl::Span<Segment* const> segments);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_FORWARD_H_

@@ -1,0 +1,67 @@
+#include "services/model/engine/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/common/status_macros.h"
+#include "services/model/engine/metrics.h"
+
+namespace mechinterp::engine {
+namespace {
+
+bool Contains(const std::vector<TokenId>& ids, TokenId id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+bool Stops(const Model& model, const SamplingOptions& options, TokenId id) {
+  return Contains(options.stop_token_ids, id) ||
+         (!options.ignore_stop_tokens && Contains(model.config().stop_token_ids, id));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context, absl::Span<const PrefillRequest> requests) {
+  std::vector<Segment> segments(requests.size());
+  std::vector<Segment*> pointers;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    segments[i].tokens = requests[i].prompt.ids;
+    segments[i].plan = requests[i].plan;
+    segments[i].cache = std::make_shared<KvCache>(context.executor.model().config());
+    segments[i].logits_rows = LogitsRows::kLast;
+    pointers.push_back(&segments[i]);
+  }
+  ABSTRACT_RETURN_IF_ERROR(context.Run(pointers));
+  std::vector<Prefilled> prefilled;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    prefilled.push_back({requests[i].prompt, requests[i].plan, segments[i].cache, std::move(segments[i].logits)});
+  }
+  return prefilled;
+}
+
+absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, const SamplingOptions& options,
+                                    const TokenSink& sink) {
+  Generation generation;
+  HostTensor logits = prefilled.logits;
+  for (int step = 0; step < options.max_new_tokens; ++step) {
+    const TokenId id = SampleToken(logits.values, options, step);
+    generation.ids.push_back(id);
+    if (sink) ABSTRACT_RETURN_IF_ERROR(sink(id, LogSoftmax(logits.values)[id]));
+    if (Stops(context.executor.model(), options, id)) {
+      generation.finish_reason = FinishReason::kStopToken;
+      return generation;
+    }
+    if (step + 1 == options.max_new_tokens) break;  // nobody reads what would follow
+    Segment segment;
+    segment.tokens = {id};
+    segment.first_position = prefilled.prompt.length() + step;
+    segment.plan = prefilled.plan;
+    segment.cache = prefilled.cache;
+    segment.logits_rows = LogitsRows::kLast;
+    Segment* const segments[] = {&segment};
+    ABSTRACT_RETURN_IF_ERROR(context.Run(segments));
+    logits = std::move(segment.logits);
+  }
+  return generation;
+}
+
+}  // namespace mechinterp::engine

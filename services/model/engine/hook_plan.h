@@ -1,0 +1,82 @@
+#ifndef SERVICES_MODEL_ENGINE_HOOK_PLAN_H_
+#define SERVICES_MODEL_ENGINE_HOOK_PLAN_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "services/model/engine/hook_point.h"
+#include "services/model/engine/host_tensor.h"
+#include "services/model/engine/intervention.h"
+
+namespace mechinterp::engine {
+
+// What is done at each site during a forward pass, with everything resolved:
+// absolute positions, index lists, values. Made by the compiler in
+// plan_compiler.h; immutable, shared between threads and segments.
+
+// Values broadcast over [positions, heads, width] of the touched part: each of
+// the three sizes is the part's own or 1.
+struct BroadcastValues {
+  HostTensor values;
+  float At(int64_t p, int64_t h, int64_t w) const {
+    const auto& s = values.shape;
+    return values.values[((s[0] == 1 ? 0 : p) * s[1] + (s[1] == 1 ? 0 : h)) * s[2] + (s[2] == 1 ? 0 : w)];
+  }
+};
+
+struct SetValues {
+  BroadcastValues values;
+};
+struct AddValues {
+  BroadcastValues values;
+  float scale = 1;
+};
+struct Multiply {
+  float factor = 1;
+};
+// `values` are unit vectors [1, heads or 1, width].
+struct RemoveProjection {
+  BroadcastValues direction;
+};
+struct AddNoise {
+  float standard_deviation = 0;
+  uint64_t seed = 0;
+};
+using CompiledChange = std::variant<SetValues, AddValues, Multiply, RemoveProjection, AddNoise>;
+
+struct CompiledEdit {
+  HookSite site;
+  std::vector<int> positions;  // prompt positions touched, ascending; may be empty
+  bool generated = false;      // whether positions past the prompt are touched
+  std::vector<int> heads;      // ascending, never empty
+  std::vector<int> dims;       // ascending; empty: all (however many keys there are)
+  CompiledChange change;
+};
+
+struct CompiledCapture {
+  HookSite site;
+  std::vector<int> positions;  // prompt positions, ascending
+};
+
+struct HookPlan {
+  int prompt_length = 0;
+  std::map<HookSite, std::vector<CompiledEdit>> edits;  // of a site: in the order given
+  std::map<HookSite, CompiledCapture> captures;
+
+  bool empty() const { return edits.empty() && captures.empty(); }
+};
+
+// The earliest place where a plan changes a prompt's forward pass.
+struct EntryPoint {
+  int layer = 0;     // layers before it are as in the clean run; layer_count: only the head changes
+  int position = 0;  // so are positions before it
+};
+// `prompt_length` and layer_count when nothing in the prompt is edited.
+EntryPoint EarliestChange(const HookPlan& plan, int layer_count);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_HOOK_PLAN_H_

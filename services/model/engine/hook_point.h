@@ -1,0 +1,86 @@
+#ifndef SERVICES_MODEL_ENGINE_HOOK_POINT_H_
+#define SERVICES_MODEL_ENGINE_HOOK_POINT_H_
+
+#include <cstdint>
+#include <compare>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "services/model/engine/model_config.h"
+
+namespace mechinterp::engine {
+
+// Places in the forward pass where activations can be read and edited, in the
+// order in which it reaches them; TransformerLens's names (hook_point.cc).
+enum class HookPoint {
+  kEmbed,
+  kResidPre,
+  kLn1Scale,
+  kLn1Normalized,
+  kQ,
+  kK,
+  kV,
+  kRotQ,
+  kRotK,
+  kAttnScores,
+  kPattern,
+  kZ,
+  kResult,
+  kAttnOut,
+  kResidMid,
+  kLn2Scale,
+  kLn2Normalized,
+  kMlpPre,
+  kMlpPreLinear,
+  kMlpPost,
+  kMlpOut,
+  kResidPost,
+  kLnFinalScale,
+  kLnFinalNormalized,
+  kLogits,
+};
+inline constexpr int kHookPointCount = static_cast<int>(HookPoint::kLogits) + 1;
+
+// One hook point of one layer; layer 0 at points without a layer. Ordered as
+// the forward pass reaches them within a layer.
+struct HookSite {
+  HookPoint point = HookPoint::kResidPre;
+  int layer = 0;
+  friend auto operator<=>(const HookSite&, const HookSite&) = default;
+};
+
+// Inside the engine every activation is [positions, heads, width]: heads is 1
+// where there is no head axis; attention scores and patterns have a row per
+// query, and the keys as width.
+struct SiteShape {
+  int heads = 1;
+  int width = 1;               // kWidthIsKeys for scores and patterns
+  bool has_head_axis = false;  // in the public shape
+};
+inline constexpr int kWidthIsKeys = -1;
+
+bool HasLayer(HookPoint point);
+// Scores and patterns, whose last axis is keys.
+bool IsOverKeys(HookPoint point);
+SiteShape ShapeOf(HookPoint point, const ModelConfig& config);
+
+// "blocks.2.attn.hook_z"; "logits".
+std::string SiteName(const HookSite& site);
+// The site of that name in this model; nothing for unknown names and layers.
+std::optional<HookSite> ParseSiteName(absl::string_view name, const ModelConfig& config);
+// Every site of the model, in the order of the forward pass.
+std::vector<HookSite> AllSites(const ModelConfig& config);
+// Those whose name matches a glob (`*`: any characters, `?`: one).
+std::vector<HookSite> MatchingSites(absl::string_view glob, const ModelConfig& config);
+
+// Shape that clients see for an activation over `positions` of a prompt of
+// `prompt_length` tokens: [P, D], [P, H, Dh], or [H, P, T] for scores and
+// patterns. -1 may stand for both counts.
+std::vector<int64_t> PublicShape(HookPoint point, const ModelConfig& config, int64_t positions,
+                                 int64_t prompt_length);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_HOOK_POINT_H_

@@ -1,0 +1,43 @@
+#ifndef SERVICES_MODEL_ENGINE_KV_CACHE_H_
+#define SERVICES_MODEL_ENGINE_KV_CACHE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "services/model/engine/model_config.h"
+
+namespace mechinterp::engine {
+
+// Keys (after RoPE) and values of a stretch of positions, for every layer:
+// [positions, KV, Dh] each. Grows by appending, layer by layer. Written by one
+// forward pass at a time; readable from many threads when none writes.
+class KvCache {
+ public:
+  explicit KvCache(const ModelConfig& config)
+      : row_size_(config.key_value_width()), layers_(config.layer_count) {}
+
+  int64_t length(int layer) const {
+    return static_cast<int64_t>(layers_[layer].keys.size()) / row_size_;
+  }
+  int64_t row_size() const { return row_size_; }
+  const float* keys(int layer) const { return layers_[layer].keys.data(); }
+  const float* values(int layer) const { return layers_[layer].values.data(); }
+
+  void Append(int layer, const float* keys, const float* values, int64_t rows) {
+    Layer& stored = layers_[layer];
+    stored.keys.insert(stored.keys.end(), keys, keys + rows * row_size_);
+    stored.values.insert(stored.values.end(), values, values + rows * row_size_);
+  }
+
+ private:
+  struct Layer {
+    std::vector<float> keys;
+    std::vector<float> values;
+  };
+  int64_t row_size_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_KV_CACHE_H_

@@ -1,0 +1,55 @@
+#ifndef SERVICES_MODEL_ENGINE_METRICS_H_
+#define SERVICES_MODEL_ENGINE_METRICS_H_
+
+#include <optional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "services/model/engine/tokenizer/tokenizer.h"
+
+namespace mechinterp::engine {
+
+// What to measure at the last prompt position; see MetricOptions and RunMetrics
+// of the API for the meanings. Natural logarithms, double precision.
+struct MetricOptions {
+  std::vector<TokenId> refusal_token_ids;
+  std::vector<TokenId> compliance_token_ids;
+  std::vector<std::vector<TokenId>> refusal_openings;
+  std::vector<std::vector<TokenId>> compliance_openings;
+  int top_token_count = 0;
+
+  bool has_openings() const { return !refusal_openings.empty() || !compliance_openings.empty(); }
+};
+
+struct TokenProbability {
+  TokenId id = 0;
+  double probability = 0;
+  double logit = 0;
+};
+
+struct RunMetrics {
+  std::optional<double> logit_difference;
+  std::optional<double> refusal_log_odds;
+  std::optional<double> kl_from_clean;
+  std::optional<double> refusal_opening_log_probability;
+  std::optional<double> compliance_opening_log_probability;
+  std::vector<TokenProbability> top_tokens;
+};
+
+// log of the sum of exponentials; -infinity for none.
+double LogSumExp(absl::Span<const double> values);
+// Log-probabilities of a row of logits.
+std::vector<double> LogSoftmax(absl::Span<const float> logits);
+
+// Everything but the openings, which need runs of their own (patch_run.h).
+// `clean` is the clean run's row, for the KL divergence.
+RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float> clean,
+                         const MetricOptions& options);
+
+// (patched - clean) / (source - clean) of the logit difference. Nothing when
+// one is missing or source and clean differ by less than 1e-6.
+std::optional<double> Effect(const RunMetrics& patched, const RunMetrics& clean, const RunMetrics& source);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_METRICS_H_

@@ -1,0 +1,145 @@
+#include "services/model/engine/model_config.h"
+
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+#include "services/common/status_macros.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using nlohmann::json;
+
+// Reads keys of one JSON object with messages that name file and key.
+class Reader {
+ public:
+  Reader(const json& object, const std::string& path) : object_(object), path_(path) {}
+
+  bool Has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
+  const json& operator[](const char* key) const { return object_[key]; }
+
+  absl::Status Bad(absl::string_view key, absl::string_view what) const {
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": '", key, "' ", what));
+  }
+  absl::Status NotSupported(absl::string_view what) const {
+    return absl::UnimplementedError(absl::StrCat(path_, ": ", what, " is not supported"));
+  }
+
+  absl::StatusOr<int> Size(const char* key, std::optional<int> fallback = std::nullopt) const {
+    if (!Has(key)) {
+      if (fallback) return *fallback;
+      return Bad(key, "is missing");
+    }
+    const json& value = object_[key];
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > (1 << 30)) {
+      return Bad(key, absl::StrCat("must be a positive integer, is ", value.dump()));
+    }
+    return value.get<int>();
+  }
+
+  absl::StatusOr<double> Number(const char* key, double fallback) const {
+    if (!Has(key)) return fallback;
+    const json& value = object_[key];
+    if (!value.is_number() || !(value.get<double>() > 0)) {
+      return Bad(key, absl::StrCat("must be a positive number, is ", value.dump()));
+    }
+    return value.get<double>();
+  }
+
+ private:
+  const json& object_;
+  const std::string& path_;
+};
+
+absl::Status CheckSupported(const Reader& reader, ModelConfig& config) {
+  if (!reader.Has("architectures") || !reader["architectures"].is_array() || reader["architectures"].empty() ||
+      !reader["architectures"][0].is_string()) {
+    return reader.Bad("architectures", "is missing");
+  }
+  config.architecture = reader["architectures"][0].get<std::string>();
+  if (config.architecture != "LlamaForCausalLM" && config.architecture != "MistralForCausalLM") {
+    return reader.NotSupported(absl::StrCat("architecture ", config.architecture));
+  }
+  if (reader.Has("hidden_act") && reader["hidden_act"] != "silu") {
+    return reader.NotSupported(absl::StrCat("hidden_act ", reader["hidden_act"].dump()));
+  }
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    if (reader.Has(key) && reader[key] != false) return reader.NotSupported(absl::StrCat(key, " true"));
+  }
+  if (reader.Has("sliding_window")) return reader.NotSupported("a sliding window");
+  if (reader.Has("quantization_config")) return reader.NotSupported("a quantized checkpoint");
+  return absl::OkStatus();
+}
+
+// Rope settings stand at the top level (rope_theta, rope_scaling) or, as newer
+// transformers write them, together in rope_parameters.
+absl::Status ReadRope(const Reader& reader, const std::string& path, ModelConfig& config) {
+  const bool joined = reader.Has("rope_parameters");
+  const char* key = joined ? "rope_parameters" : "rope_scaling";
+  ABSTRACT_ASSIGN_OR_RETURN(config.rope_theta, reader.Number("rope_theta", 10000));
+  if (!reader.Has(key)) return absl::OkStatus();
+  if (!reader[key].is_object()) return reader.Bad(key, "must be an object");
+  const Reader scaling(reader[key], path);
+  if (joined) {
+    ABSTRACT_ASSIGN_OR_RETURN(config.rope_theta, scaling.Number("rope_theta", config.rope_theta));
+  }
+  const char* type_key = scaling.Has("rope_type") ? "rope_type" : "type";
+  const json type = scaling.Has(type_key) ? scaling[type_key] : json("default");
+  if (type == "default") return absl::OkStatus();
+  if (type != "llama3") return reader.NotSupported(absl::StrCat("rope type ", type.dump()));
+  RopeScaling rope;
+  ABSTRACT_ASSIGN_OR_RETURN(rope.factor, scaling.Number("factor", 8));
+  ABSTRACT_ASSIGN_OR_RETURN(rope.low_freq_factor, scaling.Number("low_freq_factor", 1));
+  ABSTRACT_ASSIGN_OR_RETURN(rope.high_freq_factor, scaling.Number("high_freq_factor", 4));
+  ABSTRACT_ASSIGN_OR_RETURN(rope.original_context_length, scaling.Size("original_max_position_embeddings"));
+  if (rope.high_freq_factor <= rope.low_freq_factor) {
+    return scaling.Bad("high_freq_factor", "must be larger than low_freq_factor");
+  }
+  config.rope_scaling = rope;
+  return absl::OkStatus();
+}
+
+absl::Status ReadStopTokens(const Reader& reader, ModelConfig& config) {
+  if (!reader.Has("eos_token_id")) return absl::OkStatus();
+  const json& eos = reader["eos_token_id"];
+  for (const json& id : eos.is_array() ? eos : json::array({eos})) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= config.vocabulary_size) {
+      return reader.Bad("eos_token_id", absl::StrCat("must hold token ids, holds ", id.dump()));
+    }
+    config.stop_token_ids.push_back(id.get<TokenId>());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path) {
+  const json document = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
+  const Reader reader(document, path);
+  ModelConfig config;
+  ABSTRACT_RETURN_IF_ERROR(CheckSupported(reader, config));
+  ABSTRACT_ASSIGN_OR_RETURN(config.layer_count, reader.Size("num_hidden_layers"));
+  ABSTRACT_ASSIGN_OR_RETURN(config.head_count, reader.Size("num_attention_heads"));
+  ABSTRACT_ASSIGN_OR_RETURN(config.key_value_head_count, reader.Size("num_key_value_heads", config.head_count));
+  ABSTRACT_ASSIGN_OR_RETURN(config.d_model, reader.Size("hidden_size"));
+  ABSTRACT_ASSIGN_OR_RETURN(config.d_ff, reader.Size("intermediate_size"));
+  ABSTRACT_ASSIGN_OR_RETURN(config.vocabulary_size, reader.Size("vocab_size"));
+  ABSTRACT_ASSIGN_OR_RETURN(config.context_length, reader.Size("max_position_embeddings", 2048));
+  ABSTRACT_ASSIGN_OR_RETURN(config.rms_norm_epsilon, reader.Number("rms_norm_eps", 1e-6));
+  if (!reader.Has("head_dim") && config.d_model % config.head_count != 0) {
+    return reader.Bad("num_attention_heads", "does not divide hidden_size, and head_dim is missing");
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(config.head_size, reader.Size("head_dim", config.d_model / config.head_count));
+  if (config.head_size % 2 != 0) return reader.Bad("head_dim", "must be even for rotary embeddings");
+  if (config.head_count % config.key_value_head_count != 0) {
+    return reader.Bad("num_key_value_heads", "does not divide num_attention_heads");
+  }
+  config.tied_embeddings = reader.Has("tie_word_embeddings") && reader["tie_word_embeddings"] == true;
+  ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, path, config));
+  ABSTRACT_RETURN_IF_ERROR(ReadStopTokens(reader, config));
+  return config;
+}
+
+}  // namespace mechinterp::engine

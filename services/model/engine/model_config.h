@@ -1,0 +1,51 @@
+#ifndef SERVICES_MODEL_ENGINE_MODEL_CONFIG_H_
+#define SERVICES_MODEL_ENGINE_MODEL_CONFIG_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/model/engine/tokenizer/tokenizer.h"
+
+namespace mechinterp::engine {
+
+// Frequency scaling of Llama 3.1 and later (rope_type "llama3").
+struct RopeScaling {
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 1;
+  int original_context_length = 0;
+};
+
+// The shape of a Llama-architecture model. All sizes are at least 1 and
+// consistent with each other once ParseModelConfig returned it.
+struct ModelConfig {
+  std::string architecture;
+  int layer_count = 0;
+  int head_count = 0;
+  int key_value_head_count = 0;  // divides head_count
+  int head_size = 0;             // even
+  int d_model = 0;
+  int d_ff = 0;
+  int vocabulary_size = 0;
+  int context_length = 0;
+  double rms_norm_epsilon = 1e-5;
+  double rope_theta = 10000;
+  std::optional<RopeScaling> rope_scaling;
+  bool tied_embeddings = false;
+  std::vector<TokenId> stop_token_ids;
+
+  int query_width() const { return head_count * head_size; }
+  int key_value_width() const { return key_value_head_count * head_size; }
+};
+
+// Reads a Hugging Face config.json; `path` is for messages only. Errors:
+// InvalidArgument naming the key that is missing or wrong; Unimplemented naming
+// what is not supported (another architecture, biases, sliding windows, another
+// activation, another rope type, quantized weights).
+absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_MODEL_CONFIG_H_

@@ -43,7 +43,8 @@ struct Selector {
 enum class PositionAlignment { kDefault, kStart, kEnd };
 
 // Where values come from: sent along, a run that was kept, or another prompt's
-// clean run, yet to be made.
+// clean run, yet to be made. A null run, or a tensor without shape and values,
+// stands for a source that could not be read and has been reported.
 struct ActivationSource {
   std::variant<HostTensor, std::shared_ptr<const RecordedRun>, TokenizedPrompt> origin;
   std::optional<HookSite> site;              // in the run; default: the intervention's

@@ -100,16 +100,18 @@ absl::Status ReadRope(const Reader& reader, const std::string& path, ModelConfig
   return absl::OkStatus();
 }
 
-absl::Status ReadStopTokens(const Reader& reader, ModelConfig& config) {
-  if (!reader.Has("eos_token_id")) return absl::OkStatus();
-  const json& eos = reader["eos_token_id"];
-  for (const json& id : eos.is_array() ? eos : json::array({eos})) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= config.vocabulary_size) {
-      return reader.Bad("eos_token_id", absl::StrCat("must hold token ids, holds ", id.dump()));
+// One token id, or (for end of sequence) a list of them.
+absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const char* key, int vocabulary_size) {
+  std::vector<TokenId> ids;
+  if (!reader.Has(key)) return ids;
+  const json& value = reader[key];
+  for (const json& id : value.is_array() ? value : json::array({value})) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary_size) {
+      return reader.Bad(key, absl::StrCat("must hold token ids, holds ", id.dump()));
     }
-    config.stop_token_ids.push_back(id.get<TokenId>());
+    ids.push_back(id.get<TokenId>());
   }
-  return absl::OkStatus();
+  return ids;
 }
 
 }  // namespace
@@ -138,7 +140,10 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   }
   config.tied_embeddings = reader.Has("tie_word_embeddings") && reader["tie_word_embeddings"] == true;
   ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, path, config));
-  ABSTRACT_RETURN_IF_ERROR(ReadStopTokens(reader, config));
+  ABSTRACT_ASSIGN_OR_RETURN(config.stop_token_ids, ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> begin,
+                            ReadTokenIds(reader, "bos_token_id", config.vocabulary_size));
+  if (!begin.empty()) config.begin_token_id = begin.front();
   return config;
 }
 

@@ -34,6 +34,7 @@ struct ModelConfig {
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
   bool tied_embeddings = false;
+  std::optional<TokenId> begin_token_id;
   std::vector<TokenId> stop_token_ids;
 
   int query_width() const { return head_count * head_size; }

@@ -39,6 +39,13 @@ bool CheckSite(const HookSite& site, const ModelConfig& config, const Problems& 
   return false;
 }
 
+// Could not be read, and has been reported.
+bool IsUnread(const ActivationSource& source) {
+  const auto* run = std::get_if<std::shared_ptr<const RecordedRun>>(&source.origin);
+  return run != nullptr && *run == nullptr;
+}
+
+// Null for a tensor.
 const TokenizedPrompt* PromptOf(const ActivationSource& source) {
   if (const auto* run = std::get_if<std::shared_ptr<const RecordedRun>>(&source.origin)) return &(*run)->prompt;
   return std::get_if<TokenizedPrompt>(&source.origin);
@@ -265,6 +272,7 @@ void PlanCompiler::CompileReplacement(const Target& target, const Replacement& e
     pending.edit.change = SetValues{BroadcastTensor(*tensor, target.part, problems.At("tensor"))};
     return;
   }
+  if (IsUnread(edit.source)) return;
   pending.fill = PendingEdit::Fill::kPerPosition;
   pending.uses = {UseAligned(target, edit.source, edit.source.alignment, problems)};
 }
@@ -278,6 +286,7 @@ void PlanCompiler::CompileMean(const Target& target, const MeanReplacement& edit
   for (size_t i = 0; i < edit.sources.size(); ++i) {
     const ActivationSource& source = edit.sources[i];
     const Problems at = problems.At("sources", i);
+    if (IsUnread(source)) return;
     const TokenizedPrompt* prompt = PromptOf(source);
     if (prompt == nullptr) {
       at.Add("must be a stored run or a prompt");
@@ -313,6 +322,7 @@ void PlanCompiler::CompileResampling(const Target& target, const Resampling& edi
     return;
   }
   for (size_t i = 0; i < edit.sources.size(); ++i) {
+    if (IsUnread(edit.sources[i])) return;
     if (PromptOf(edit.sources[i]) == nullptr) {
       problems.At("sources", i).Add("must be a stored run or a prompt");
       return;

@@ -1,0 +1,192 @@
+// The part of RequestParser that reads interventions.
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/status.h"
+#include "services/common/tensor_proto.h"
+#include "services/model/request_parsing.h"
+
+namespace mechinterp {
+
+using engine::Problems;
+
+engine::InterventionSet RequestParser::Interventions(
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const Problems& at) {
+  engine::InterventionSet result;
+  for (int i = 0; i < interventions.size(); ++i) {
+    const Problems at_intervention = at.At("interventions", i);
+    if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
+    result.push_back(Intervention(interventions[i], at_intervention));
+    if (interventions[i].has_site()) result.back().site = Site(interventions[i].site(), at_intervention.At("site"));
+  }
+  return result;
+}
+
+engine::Intervention RequestParser::Intervention(const v1::Intervention& intervention, const Problems& at) {
+  engine::Intervention result;
+  result.selector = Selector(intervention.selector(), at.At("selector"));
+  result.edit = Edit(intervention, at);
+  return result;
+}
+
+engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Problems& at) {
+  switch (intervention.edit_case()) {
+    case v1::Intervention::kReplacement:
+      return engine::Replacement{
+          Source(intervention.replacement().source(), at.At("replacement").At("source"))};
+    case v1::Intervention::kZeroing:
+      return engine::Zeroing{};
+    case v1::Intervention::kMeanReplacement: {
+      const v1::MeanReplacement& mean = intervention.mean_replacement();
+      const Problems at_mean = at.At("mean_replacement");
+      if (!v1::MeanAxis_IsValid(mean.axis())) at_mean.At("axis").Add("is not a known axis");
+      return engine::MeanReplacement{Sources(mean.sources(), at_mean),
+                                     mean.axis() == v1::MEAN_AXIS_SOURCES ? engine::MeanAxis::kSources
+                                                                          : engine::MeanAxis::kSourcesAndPositions};
+    }
+    case v1::Intervention::kResampling:
+      return engine::Resampling{Sources(intervention.resampling().sources(), at.At("resampling")),
+                                intervention.resampling().seed()};
+    case v1::Intervention::kAddition:
+      return engine::Addition{Tensor(intervention.addition().vector(), at.At("addition").At("vector")),
+                              intervention.addition().has_scale() ? intervention.addition().scale() : 1.0};
+    case v1::Intervention::kScaling:
+      return engine::Scaling{intervention.scaling().factor()};
+    case v1::Intervention::kProjectionRemoval:
+      return engine::ProjectionRemoval{Tensor(intervention.projection_removal().direction(),
+                                              at.At("projection_removal").At("direction"))};
+    case v1::Intervention::kNoiseAddition:
+      return engine::NoiseAddition{intervention.noise_addition().standard_deviation(),
+                                   intervention.noise_addition().seed()};
+    case v1::Intervention::EDIT_NOT_SET:
+      break;
+  }
+  at.Add("must have an edit (replacement, zeroing, ...)");
+  return engine::Zeroing{};
+}
+
+engine::HookPoint RequestParser::Point(v1::HookPoint point, const Problems& at) {
+  if (point == v1::HOOK_POINT_UNSPECIFIED || !v1::HookPoint_IsValid(point)) {
+    at.Add(absl::StrCat("hook point ", static_cast<int>(point), " is not known"));
+    return engine::HookPoint::kResidPre;
+  }
+  return static_cast<engine::HookPoint>(static_cast<int>(point) - 1);
+}
+
+engine::HookSite RequestParser::Site(const v1::HookSite& site, const Problems& at) {
+  const engine::HookPoint point = Point(site.point(), at.At("point"));
+  return {point, static_cast<int>(std::min<uint32_t>(site.layer(), INT32_MAX))};  // checked by the compiler
+}
+
+engine::Selector RequestParser::Selector(const v1::Selector& selector, const Problems& at) {
+  auto to_ints = [](const auto& values) {
+    std::vector<int> result;
+    for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
+    return result;
+  };
+  engine::Selector result;
+  result.heads = to_ints(selector.heads());
+  result.dims = to_ints(selector.dims());
+  result.positions = Positions(selector.positions(), at.At("positions"));
+  switch (selector.scope()) {
+    case v1::INTERVENTION_SCOPE_UNSPECIFIED:
+      break;
+    case v1::INTERVENTION_SCOPE_PROMPT:
+      result.scope = engine::InterventionScope::kPrompt;
+      break;
+    case v1::INTERVENTION_SCOPE_GENERATED:
+      result.scope = engine::InterventionScope::kGenerated;
+      break;
+    case v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED:
+      result.scope = engine::InterventionScope::kPromptAndGenerated;
+      break;
+    default:
+      at.At("scope").Add("is not a known scope");
+  }
+  return result;
+}
+
+engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& positions, const Problems& at) {
+  engine::PositionSelector result;
+  result.indices.assign(positions.indices().begin(), positions.indices().end());
+  for (const v1::PositionRange& range : positions.ranges()) {
+    result.ranges.push_back({range.start(), range.has_end() ? std::optional<int>(range.end()) : std::nullopt});
+  }
+  for (int i = 0; i < positions.named_size(); ++i) {
+    switch (positions.named(i)) {
+      case v1::NAMED_POSITION_LAST:
+        result.named.push_back(engine::NamedPosition::kLast);
+        break;
+      case v1::NAMED_POSITION_LAST_INSTRUCTION:
+        result.named.push_back(engine::NamedPosition::kLastInstruction);
+        break;
+      case v1::NAMED_POSITION_TEMPLATE_TAIL:
+        result.named.push_back(engine::NamedPosition::kTemplateTail);
+        break;
+      default:
+        at.At("named", i).Add("is not a known position");
+    }
+  }
+  return result;
+}
+
+std::vector<engine::ActivationSource> RequestParser::Sources(
+    const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const Problems& at) {
+  std::vector<engine::ActivationSource> result;
+  for (int i = 0; i < sources.size(); ++i) result.push_back(Source(sources[i], at.At("sources", i)));
+  return result;
+}
+
+engine::ActivationSource RequestParser::Source(const v1::ActivationSource& source, const Problems& at) {
+  engine::ActivationSource result;
+  result.origin = std::shared_ptr<const engine::RecordedRun>();  // until it is read
+  switch (source.source_case()) {
+    case v1::ActivationSource::kTensor:
+      result.origin = Tensor(source.tensor(), at.At("tensor"));
+      break;
+    case v1::ActivationSource::kStored: {
+      absl::StatusOr<ActivationStore::Entry> entry = store_.Get(source.stored().handle());
+      if (entry.ok()) {
+        result.origin = entry->run;
+      } else {
+        Fail(entry.status());
+      }
+      if (source.stored().has_site()) result.site = Site(source.stored().site(), at.At("stored").At("site"));
+      break;
+    }
+    case v1::ActivationSource::kPrompt:
+      result.origin = PromptToRun(source.prompt().prompt(), 0, at.At("prompt").At("prompt"));
+      break;
+    case v1::ActivationSource::SOURCE_NOT_SET:
+      at.Add("must have a tensor, stored or prompt");
+      break;
+  }
+  if (source.has_positions()) result.positions = Positions(source.positions(), at.At("positions"));
+  switch (source.alignment()) {
+    case v1::POSITION_ALIGNMENT_UNSPECIFIED:
+      break;
+    case v1::POSITION_ALIGNMENT_START:
+      result.alignment = engine::PositionAlignment::kStart;
+      break;
+    case v1::POSITION_ALIGNMENT_END:
+      result.alignment = engine::PositionAlignment::kEnd;
+      break;
+    default:
+      at.At("alignment").Add("is not a known alignment");
+  }
+  return result;
+}
+
+engine::HostTensor RequestParser::Tensor(const v1::Tensor& tensor, const Problems& at) {
+  absl::StatusOr<std::vector<float>> values = FloatValues(tensor);
+  if (!values.ok()) {
+    at.Add(std::string(values.status().message()));
+    return {};
+  }
+  return {{tensor.shape().begin(), tensor.shape().end()}, *std::move(values)};
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,66 @@
+#include "services/model/model_metrics.h"
+
+#include <string>
+#include <utility>
+
+namespace mechinterp {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using Buckets = prometheus::Histogram::BucketBoundaries;
+
+prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name, const std::string& help) {
+  return BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+prometheus::Gauge& Gauge(prometheus::Registry& registry, const std::string& name, const std::string& help) {
+  return BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::string& name, const std::string& help,
+                                 const Buckets& buckets) {
+  return BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+}  // namespace
+
+ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
+    : registry_(std::move(registry)),
+      pass_rows_(Histogram(*registry_, "mechinterp_forward_pass_rows", "Token positions in a forward pass.",
+                           Buckets{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})),
+      pass_segments_(Histogram(*registry_, "mechinterp_forward_pass_segments",
+                               "Sequences that share a forward pass.", Buckets{1, 2, 4, 8, 16, 32, 64, 128, 256})),
+      pass_seconds_(Histogram(*registry_, "mechinterp_forward_pass_duration_seconds",
+                              "Time of a forward pass.",
+                              Buckets{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30})),
+      requests_in_progress(Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
+      prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
+      generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
+      sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
+      sweep_computed_token_layers(Counter(*registry_, "mechinterp_sweep_computed_token_layers_total",
+                                          "Positions x layers that sweeps computed.")),
+      sweep_naive_token_layers(Counter(*registry_, "mechinterp_sweep_naive_token_layers_total",
+                                       "Positions x layers that one full pass per run would have computed.")),
+      stored_runs(Gauge(*registry_, "mechinterp_stored_runs", "Runs kept for RunWithCache's store.")),
+      stored_bytes(Gauge(*registry_, "mechinterp_stored_bytes", "Bytes of activations kept.")) {}
+
+void ModelMetrics::SetModel(const engine::Model& model) {
+  BuildGauge()
+      .Name("mechinterp_model_info")
+      .Help("The model that is served; always 1.")
+      .Register(*registry_)
+      .Add({{"name", model.name()}, {"hash", model.fingerprint()}, {"quantization", "none"}, {"device", "cpu"}})
+      .Set(1);
+  Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
+      .Set(static_cast<double>(model.parameter_count()));
+  Gauge(*registry_, "mechinterp_model_weight_bytes", "Bytes its weights take in memory.")
+      .Set(static_cast<double>(model.weight_bytes()));
+}
+
+void ModelMetrics::ObservePass(int rows, int segments, absl::Duration duration) {
+  pass_rows_.Observe(rows);
+  pass_segments_.Observe(segments);
+  pass_seconds_.Observe(absl::ToDoubleSeconds(duration));
+}
+
+}  // namespace mechinterp

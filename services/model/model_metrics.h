@@ -1,0 +1,44 @@
+#ifndef SERVICES_MODEL_MODEL_METRICS_H_
+#define SERVICES_MODEL_MODEL_METRICS_H_
+
+#include <memory>
+
+#include "absl/time/time.h"
+#include "prometheus/counter.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "services/model/engine/model.h"
+
+namespace mechinterp {
+
+// What the model service counts, besides the per-RPC metrics that every server
+// has. Names start with mechinterp_. Thread-safe.
+class ModelMetrics {
+ public:
+  explicit ModelMetrics(std::shared_ptr<prometheus::Registry> registry);
+
+  // mechinterp_model_info{name,hash,quantization,device} 1, and its sizes.
+  void SetModel(const engine::Model& model);
+  void ObservePass(int rows, int segments, absl::Duration duration);
+
+ private:
+  std::shared_ptr<prometheus::Registry> registry_;
+  prometheus::Histogram& pass_rows_;
+  prometheus::Histogram& pass_segments_;
+  prometheus::Histogram& pass_seconds_;
+
+ public:
+  prometheus::Gauge& requests_in_progress;
+  prometheus::Counter& prompt_tokens;
+  prometheus::Counter& generated_tokens;
+  prometheus::Counter& sweep_runs;
+  prometheus::Counter& sweep_computed_token_layers;
+  prometheus::Counter& sweep_naive_token_layers;
+  prometheus::Gauge& stored_runs;
+  prometheus::Gauge& stored_bytes;
+};
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_MODEL_METRICS_H_

@@ -1,0 +1,122 @@
+#include "services/model/model_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+#include "services/model/engine/generation.h"
+#include "services/model/engine/hook_point.h"
+#include "services/model/response_building.h"
+#include "services/model/service_call.h"
+
+namespace mechinterp {
+
+ModelService::ModelService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options,
+                           ModelMetrics& metrics)
+    : model_(std::move(model)),
+      options_(options),
+      metrics_(metrics),
+      store_(options.max_stored_bytes, metrics),
+      scheduler_(model_, options.scheduler, metrics) {
+  metrics_.SetModel(*model_);
+}
+
+grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
+                                    v1::GetModelResponse* response) {
+  *response = BuildModelResponse(*model_);
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
+                                          v1::ListHookPointsResponse* response) {
+  const std::string pattern = request->name_pattern().empty() ? "*" : request->name_pattern();
+  for (const engine::HookSite& site : engine::MatchingSites(pattern, model_->config())) {
+    *response->add_hook_points() = BuildHookPointInfo(site, model_->config());
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
+                                    v1::TokenizeResponse* response) {
+  RequestParser parser(*model_, store_);
+  const engine::TokenizedPrompt prompt =
+      parser.Prompt(request->prompt(), parser.problems().At("prompt"), request->omit_begin_of_text());
+  if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
+  for (engine::TokenId id : prompt.ids) {
+    response->add_ids(id);
+    response->add_pieces(TokenText(*model_, id));
+  }
+  if (prompt.last_instruction_position) response->set_last_instruction_position(*prompt.last_instruction_position);
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
+                                      v1::DetokenizeResponse* response) {
+  if (model_->tokenizer() == nullptr) {
+    return ToGrpcStatus(ErrorWithReason(absl::StatusCode::kFailedPrecondition, "this checkpoint has no tokenizer",
+                                        "NO_TOKENIZER"));
+  }
+  RequestParser parser(*model_, store_);
+  const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.problems(), "ids");
+  if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
+  response->set_text(model_->tokenizer()->Decode(ids, request->skip_special_tokens()));
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
+                                    grpc::ServerWriter<v1::GenerateResponse>* writer) {
+  Call call(scheduler_, *context);
+  return ToGrpcStatus(DoGenerate(call, *request, *writer));
+}
+
+grpc::Status ModelService::RunWithCache(grpc::ServerContext* context, const v1::RunWithCacheRequest* request,
+                                        grpc::ServerWriter<v1::RunWithCacheResponse>* writer) {
+  Call call(scheduler_, *context);
+  return ToGrpcStatus(DoRunWithCache(call, *request, *writer));
+}
+
+grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::RunWithPatchRequest* request,
+                                        v1::RunWithPatchResponse* response) {
+  Call call(scheduler_, *context);
+  return ToGrpcStatus(DoRunWithPatch(call, *request, *response));
+}
+
+grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context, const v1::RunPatchSweepRequest* request,
+                                         grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
+  Call call(scheduler_, *context);
+  return ToGrpcStatus(DoRunPatchSweep(call, *request, *writer));
+}
+
+grpc::Status ModelService::ListActivations(grpc::ServerContext*, const v1::ListActivationsRequest*,
+                                           v1::ListActivationsResponse* response) {
+  for (const ActivationStore::Entry& entry : store_.List()) {
+    *response->add_runs() = BuildStoredRun(model_->config(), entry);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::GetActivation(grpc::ServerContext*, const v1::GetActivationRequest* request,
+                                         grpc::ServerWriter<v1::GetActivationResponse>* writer) {
+  const absl::StatusOr<ActivationStore::Entry> entry = store_.Get(request->handle());
+  if (!entry.ok()) return ToGrpcStatus(entry.status());
+  v1::GetActivationResponse message;
+  *message.mutable_header() = BuildActivationHeader(*model_, *entry->run);
+  writer->Write(message);
+  ForEachChunk(model_->config(), *entry->run, [&](v1::ActivationChunk chunk) {
+    v1::GetActivationResponse part;
+    *part.mutable_chunk() = std::move(chunk);
+    return writer->Write(part);
+  });
+  message.mutable_summary()->set_handle(entry->handle);
+  message.mutable_summary()->set_total_byte_count(entry->bytes);
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelService::DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest* request,
+                                            v1::DeleteActivationResponse*) {
+  return ToGrpcStatus(store_.Delete(request->handle()));
+}
+
+}  // namespace mechinterp

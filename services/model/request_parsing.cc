@@ -1,0 +1,233 @@
+#include "services/model/request_parsing.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/status.h"
+#include "services/common/tensor_proto.h"
+#include "services/model/engine/tokenizer/chat_template.h"
+
+namespace mechinterp {
+namespace {
+
+using engine::Problems;
+
+// Enough to see what is wrong; a sweep of a thousand sets may have a thousand.
+constexpr size_t kMaxViolations = 50;
+
+std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
+  std::vector<int> result;
+  for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
+  return result;
+}
+
+}  // namespace
+
+v1::HookPoint ToProto(engine::HookPoint point) { return static_cast<v1::HookPoint>(static_cast<int>(point) + 1); }
+static_assert(engine::kHookPointCount == v1::HOOK_POINT_LOGITS);
+
+absl::Status RequestParser::status() const {
+  if (!failure_.ok()) return failure_;
+  Violations violations;
+  for (size_t i = 0; i < problems_.size() && i < kMaxViolations; ++i) {
+    violations.Add(problems_[i].field, problems_[i].description);
+  }
+  if (problems_.size() > kMaxViolations) {
+    violations.Add("", absl::StrCat("and ", problems_.size() - kMaxViolations, " more"));
+  }
+  return violations.ToStatus();
+}
+
+void RequestParser::Fail(const absl::Status& status) {
+  if (failure_.ok()) failure_ = status;
+}
+
+engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Problems& at, bool omit_begin_of_text) {
+  engine::TokenizedPrompt result;
+  switch (prompt.prompt_case()) {
+    case v1::Prompt::kText:
+      result = TextPrompt(prompt.text(), omit_begin_of_text);
+      if (prompt.text().empty()) at.At("text").Add("must not be empty");
+      break;
+    case v1::Prompt::kChat:
+      result = ChatPrompt(prompt.chat(), at.At("chat"));
+      break;
+    case v1::Prompt::kTokenIds:
+      result.ids = TokenIds(prompt.token_ids().ids(), at.At("token_ids"), "ids");
+      if (result.ids.empty()) at.At("token_ids").At("ids").Add("must not be empty");
+      break;
+    case v1::Prompt::PROMPT_NOT_SET:
+      at.Add("must have text, chat or token_ids");
+      break;
+  }
+  return result;
+}
+
+engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int reserved, const Problems& at) {
+  engine::TokenizedPrompt result = Prompt(prompt, at);
+  const int limit = model_.config().context_length;
+  if (result.length() + reserved > limit) {
+    at.Add(reserved == 0 ? absl::StrCat("is ", result.length(), " tokens long, the model's context ", limit)
+                         : absl::StrCat("is ", result.length(), " tokens long; with ", reserved,
+                                        " to come that exceeds the model's context of ", limit));
+  }
+  return result;
+}
+
+engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool omit_begin_of_text) {
+  if (model_.tokenizer() == nullptr) {
+    Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         "this checkpoint has no tokenizer; send token_ids", "NO_TOKENIZER"));
+    return {};
+  }
+  engine::TokenizedPrompt prompt{model_.tokenizer()->Encode(text), {}};
+  const std::optional<engine::TokenId> begin = model_.config().begin_token_id;
+  if (begin && !omit_begin_of_text && (prompt.ids.empty() || prompt.ids.front() != *begin)) {
+    prompt.ids.insert(prompt.ids.begin(), *begin);
+  }
+  return prompt;
+}
+
+engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const Problems& at) {
+  if (!model_.has_chat_template()) {
+    Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         "this checkpoint has no tokenizer with Llama 3's chat tokens; send text or token_ids",
+                         "NO_CHAT_TEMPLATE"));
+    return {};
+  }
+  std::vector<engine::ChatMessage> messages;
+  if (chat.messages().empty()) at.At("messages").Add("must not be empty");
+  for (int i = 0; i < chat.messages_size(); ++i) {
+    const v1::ChatMessage& message = chat.messages(i);
+    const Problems at_message = at.At("messages", i);
+    if (message.content().empty()) at_message.At("content").Add("must not be empty");
+    switch (message.role()) {
+      case v1::CHAT_ROLE_SYSTEM:
+        messages.push_back({engine::ChatRole::kSystem, message.content()});
+        break;
+      case v1::CHAT_ROLE_USER:
+        messages.push_back({engine::ChatRole::kUser, message.content()});
+        break;
+      case v1::CHAT_ROLE_ASSISTANT:
+        messages.push_back({engine::ChatRole::kAssistant, message.content()});
+        break;
+      default:
+        at_message.At("role").Add("must be SYSTEM, USER or ASSISTANT");
+    }
+  }
+  if (!at.empty()) return {};
+  absl::StatusOr<engine::TemplatedPrompt> templated =
+      engine::ApplyLlama3ChatTemplate(*model_.tokenizer(), messages);
+  if (!templated.ok()) {
+    at.At("messages").Add(std::string(templated.status().message()));
+    return {};
+  }
+  engine::TokenizedPrompt prompt{std::move(templated->ids), {}};
+  if (templated->last_instruction_position >= 0) {
+    prompt.last_instruction_position = templated->last_instruction_position;
+  }
+  return prompt;
+}
+
+std::vector<engine::TokenId> RequestParser::TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
+                                                     const Problems& at, absl::string_view field) {
+  std::vector<engine::TokenId> result;
+  const auto limit = static_cast<uint32_t>(model_.config().vocabulary_size);
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= limit) at.At(field, i).Add(absl::StrCat("token id ", ids[i], " is not in [0, ", limit, ")"));
+    result.push_back(static_cast<engine::TokenId>(std::min(ids[i], limit - 1)));
+  }
+  return result;
+}
+
+engine::SamplingOptions RequestParser::Sampling(const v1::SamplingOptions& sampling, const Problems& at) {
+  engine::SamplingOptions options;
+  const int limit = model_.config().context_length;
+  if (sampling.has_max_new_tokens()) {
+    if (sampling.max_new_tokens() < 1 || sampling.max_new_tokens() > static_cast<uint32_t>(limit)) {
+      at.At("max_new_tokens").Add(absl::StrCat(sampling.max_new_tokens(), " is not in [1, ", limit, "]"));
+    }
+    options.max_new_tokens = static_cast<int>(std::min<uint32_t>(sampling.max_new_tokens(), limit));
+  }
+  // Negated, so that NaN is refused too.
+  if (!(sampling.temperature() >= 0 && sampling.temperature() <= 1e6)) {
+    at.At("temperature").Add("must be at least 0 and finite");
+  }
+  options.temperature = sampling.temperature();
+  options.top_k = static_cast<int>(std::min<uint32_t>(sampling.top_k(), INT32_MAX));
+  options.top_p = sampling.has_top_p() ? sampling.top_p() : 1;
+  if (!(options.top_p > 0 && options.top_p <= 1)) at.At("top_p").Add("must be in (0, 1]");
+  options.seed = sampling.seed();
+  options.stop_token_ids = TokenIds(sampling.stop_token_ids(), at, "stop_token_ids");
+  options.ignore_stop_tokens = sampling.ignore_stop_tokens();
+  return options;
+}
+
+engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, const Problems& at) {
+  engine::MetricOptions options;
+  options.refusal_token_ids = TokenIds(metrics.refusal_token_ids(), at, "refusal_token_ids");
+  options.compliance_token_ids = TokenIds(metrics.compliance_token_ids(), at, "compliance_token_ids");
+  auto openings = [&](const auto& given, absl::string_view field) {
+    std::vector<std::vector<engine::TokenId>> result;
+    for (int i = 0; i < given.size(); ++i) {
+      const Problems at_opening = at.At(field, i);
+      result.push_back(TokenIds(given[i].ids(), at_opening, "ids"));
+      if (result.back().empty()) at_opening.At("ids").Add("must not be empty");
+    }
+    return result;
+  };
+  options.refusal_openings = openings(metrics.refusal_openings(), "refusal_openings");
+  options.compliance_openings = openings(metrics.compliance_openings(), "compliance_openings");
+  if (metrics.top_token_count() > 1000) at.At("top_token_count").Add("must be at most 1000");
+  options.top_token_count =
+      std::min(static_cast<int>(std::min<uint32_t>(metrics.top_token_count(), 1000)), model_.config().vocabulary_size);
+  return options;
+}
+
+engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter, const Problems& at) {
+  engine::CaptureRequest capture;
+  if (filter.name_patterns().empty() && filter.sites().empty()) {
+    at.Add("must name at least one activation in name_patterns or sites");
+  }
+  for (int i = 0; i < filter.sites_size(); ++i) capture.sites.push_back(Site(filter.sites(i), at.At("sites", i)));
+  for (int i = 0; i < filter.name_patterns_size(); ++i) {
+    const std::vector<engine::HookSite> sites =
+        engine::MatchingSites(filter.name_patterns(i), model_.config());
+    if (sites.empty()) {
+      at.At("name_patterns", i)
+          .Add(absl::StrCat("'", filter.name_patterns(i), "' matches no hook point; ListHookPoints names them all"));
+    }
+    capture.sites.insert(capture.sites.end(), sites.begin(), sites.end());
+  }
+  capture.positions = Positions(filter.positions(), at.At("positions"));
+  return capture;
+}
+
+engine::SweepGrid RequestParser::Grid(const v1::SweepGrid& grid, const Problems& at) {
+  engine::SweepGrid result;
+  result.prototype = Intervention(grid.prototype(), at.At("prototype"));
+  for (int i = 0; i < grid.points_size(); ++i) {
+    result.points.push_back(Point(grid.points(i), at.At("points", i)));
+  }
+  result.layers = ToInts(grid.layers());
+  for (int i = 0; i < grid.axes_size(); ++i) {
+    switch (grid.axes(i)) {
+      case v1::SWEEP_AXIS_POSITION:
+        result.split_positions = true;
+        break;
+      case v1::SWEEP_AXIS_HEAD:
+        result.split_heads = true;
+        break;
+      case v1::SWEEP_AXIS_DIM_GROUP:
+        if (grid.dims_per_group() == 0) at.At("dims_per_group").Add("must be at least 1 with SWEEP_AXIS_DIM_GROUP");
+        result.dims_per_group = static_cast<int>(std::min<uint32_t>(grid.dims_per_group(), INT32_MAX));
+        break;
+      default:
+        at.At("axes", i).Add("is not a known axis");
+    }
+  }
+  return result;
+}
+
+}  // namespace mechinterp

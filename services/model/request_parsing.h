@@ -1,0 +1,69 @@
+#ifndef SERVICES_MODEL_REQUEST_PARSING_H_
+#define SERVICES_MODEL_REQUEST_PARSING_H_
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "mechinterp/v1/model_service.pb.h"
+#include "services/model/activation_store.h"
+#include "services/model/engine/metrics.h"
+#include "services/model/engine/model.h"
+#include "services/model/engine/plan_compiler.h"
+#include "services/model/engine/sampler.h"
+#include "services/model/engine/sweep_grid.h"
+
+namespace mechinterp {
+
+// From protobuf to the engine's types. Here proto types stop. A parser collects
+// everything that is wrong with one request, by field path; what cannot be
+// expressed as a field violation (no tokenizer, an unknown handle) is kept as a
+// status of its own. Make one for each request; not thread-safe.
+class RequestParser {
+ public:
+  RequestParser(const engine::Model& model, ActivationStore& store) : model_(model), store_(store) {}
+
+  // What is wrong so far: the first status of its own, else INVALID_ARGUMENT with
+  // all violations, else OK.
+  absl::Status status() const;
+  engine::Problems problems() { return engine::Problems(&problems_); }
+
+  engine::TokenizedPrompt Prompt(const v1::Prompt& prompt, const engine::Problems& at,
+                                 bool omit_begin_of_text = false);
+  // A prompt of the context's length at most, with `reserved` tokens to come.
+  engine::TokenizedPrompt PromptToRun(const v1::Prompt& prompt, int reserved, const engine::Problems& at);
+  engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const engine::Problems& at);
+  engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const engine::Problems& at);
+  engine::CaptureRequest Filter(const v1::ActivationFilter& filter, const engine::Problems& at);
+  engine::InterventionSet Interventions(const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
+                                        const engine::Problems& at);
+  engine::SweepGrid Grid(const v1::SweepGrid& grid, const engine::Problems& at);
+  std::vector<engine::TokenId> TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
+                                        const engine::Problems& at, absl::string_view field);
+
+ private:
+  engine::Intervention Intervention(const v1::Intervention& intervention, const engine::Problems& at);
+  engine::Edit Edit(const v1::Intervention& intervention, const engine::Problems& at);
+  engine::HookSite Site(const v1::HookSite& site, const engine::Problems& at);
+  engine::HookPoint Point(v1::HookPoint point, const engine::Problems& at);
+  engine::Selector Selector(const v1::Selector& selector, const engine::Problems& at);
+  engine::PositionSelector Positions(const v1::PositionSelector& positions, const engine::Problems& at);
+  engine::ActivationSource Source(const v1::ActivationSource& source, const engine::Problems& at);
+  std::vector<engine::ActivationSource> Sources(
+      const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const engine::Problems& at);
+  engine::HostTensor Tensor(const v1::Tensor& tensor, const engine::Problems& at);
+  engine::TokenizedPrompt ChatPrompt(const v1::ChatPrompt& chat, const engine::Problems& at);
+  engine::TokenizedPrompt TextPrompt(const std::string& text, bool omit_begin_of_text);
+  void Fail(const absl::Status& status);
+
+  const engine::Model& model_;
+  ActivationStore& store_;
+  std::vector<engine::Problem> problems_;
+  absl::Status failure_;
+};
+
+// Engine and API number the hook points alike, but for the API's 0.
+v1::HookPoint ToProto(engine::HookPoint point);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_REQUEST_PARSING_H_

@@ -1,0 +1,201 @@
+#include "services/model/response_building.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/common/version.h"
+#include "services/model/engine/cached_run.h"
+#include "services/model/request_parsing.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr size_t kMaxChunkBytes = 1 << 20;
+
+google::protobuf::Duration BuildDuration(absl::Duration duration) {
+  const int64_t nanos = std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration));
+  google::protobuf::Duration result;
+  result.set_seconds(nanos / 1'000'000'000);
+  result.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  return result;
+}
+
+v1::HookSite BuildSite(const engine::HookSite& site) {
+  v1::HookSite result;
+  result.set_point(ToProto(site.point));
+  result.set_layer(site.layer);
+  return result;
+}
+
+v1::ActivationInfo BuildActivationInfo(const engine::ModelConfig& config, const engine::HookSite& site,
+                                       const engine::RecordedActivation& recorded) {
+  v1::ActivationInfo info;
+  info.set_name(engine::SiteName(site));
+  *info.mutable_site() = BuildSite(site);
+  info.set_data_type(v1::DATA_TYPE_FLOAT32);
+  for (int64_t size : engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2])) {
+    info.add_shape(size);
+  }
+  info.set_byte_count(recorded.values.size() * sizeof(float));
+  return info;
+}
+
+// The forward pass's order: by layer, then by point; points without a layer
+// before or after all layers.
+std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config, const engine::RecordedRun& run) {
+  std::vector<engine::HookSite> sites;
+  for (const engine::HookSite& site : engine::AllSites(config)) {
+    if (run.activations.count(site) > 0) sites.push_back(site);
+  }
+  return sites;
+}
+
+}  // namespace
+
+v1::ModelIdentity BuildIdentity(const engine::Model& model) {
+  v1::ModelIdentity identity;
+  identity.set_name(model.name());
+  identity.set_model_hash(model.fingerprint());
+  identity.set_quantization(v1::QUANTIZATION_NONE);
+  identity.set_device(v1::DEVICE_CPU);
+  identity.set_server_version(kVersion);
+  return identity;
+}
+
+v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
+  const engine::ModelConfig& config = model.config();
+  v1::GetModelResponse response;
+  *response.mutable_identity() = BuildIdentity(model);
+  response.set_architecture(config.architecture);
+  response.set_layer_count(config.layer_count);
+  response.set_head_count(config.head_count);
+  response.set_key_value_head_count(config.key_value_head_count);
+  response.set_head_size(config.head_size);
+  response.set_d_model(config.d_model);
+  response.set_d_ff(config.d_ff);
+  response.set_vocabulary_size(config.vocabulary_size);
+  response.set_context_length(config.context_length);
+  response.set_parameter_count(model.parameter_count());
+  response.set_has_tokenizer(model.tokenizer() != nullptr);
+  response.set_has_chat_template(model.has_chat_template());
+  for (engine::TokenId id : config.stop_token_ids) response.add_stop_token_ids(id);
+  response.set_weight_bytes(model.weight_bytes());
+  response.set_libtorch_version(engine::LibtorchVersion());
+  return response;
+}
+
+v1::HookPointInfo BuildHookPointInfo(const engine::HookSite& site, const engine::ModelConfig& config) {
+  v1::HookPointInfo info;
+  info.set_name(engine::SiteName(site));
+  *info.mutable_site() = BuildSite(site);
+  for (int64_t size : engine::PublicShape(site.point, config, -1, -1)) info.add_shape(size);
+  info.set_can_capture(true);
+  info.set_can_edit(true);
+  return info;
+}
+
+std::string TokenText(const engine::Model& model, engine::TokenId id) {
+  return model.tokenizer() == nullptr ? "" : model.tokenizer()->Decode({id});
+}
+
+v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics& metrics) {
+  v1::RunMetrics result;
+  if (metrics.logit_difference) result.set_logit_difference(*metrics.logit_difference);
+  if (metrics.refusal_log_odds) result.set_refusal_log_odds(*metrics.refusal_log_odds);
+  if (metrics.kl_from_clean) result.set_kl_from_clean(*metrics.kl_from_clean);
+  if (metrics.refusal_opening_log_probability) {
+    result.set_refusal_opening_log_probability(*metrics.refusal_opening_log_probability);
+  }
+  if (metrics.compliance_opening_log_probability) {
+    result.set_compliance_opening_log_probability(*metrics.compliance_opening_log_probability);
+  }
+  for (const engine::TokenProbability& token : metrics.top_tokens) {
+    v1::TokenProbability* top = result.add_top_tokens();
+    top->set_token_id(token.id);
+    top->set_text(TokenText(model, token.id));
+    top->set_probability(token.probability);
+    top->set_logit(token.logit);
+  }
+  return result;
+}
+
+v1::Continuation BuildContinuation(const engine::Model& model, const engine::Generation& generation) {
+  v1::Continuation continuation;
+  for (engine::TokenId id : generation.ids) continuation.add_token_ids(id);
+  const bool stopped = generation.finish_reason == engine::FinishReason::kStopToken;
+  continuation.set_finish_reason(stopped ? v1::FINISH_REASON_STOP_TOKEN : v1::FINISH_REASON_MAX_NEW_TOKENS);
+  if (model.tokenizer() != nullptr) {
+    const absl::Span<const engine::TokenId> shown =
+        absl::MakeConstSpan(generation.ids).subspan(0, generation.ids.size() - (stopped ? 1 : 0));
+    continuation.set_text(model.tokenizer()->Decode(shown, /*skip_special=*/true));
+  }
+  return continuation;
+}
+
+v1::SweepSite BuildSweepSite(const engine::SweepSite& site) {
+  v1::SweepSite result;
+  *result.mutable_site() = BuildSite(site.site);
+  if (site.position) result.set_position(*site.position);
+  if (site.head) result.set_head(*site.head);
+  if (site.dim_begin) result.set_dim_begin(*site.dim_begin);
+  if (site.dim_end) result.set_dim_end(*site.dim_end);
+  return result;
+}
+
+v1::RunTimings BuildTimings(absl::Duration queued, absl::Duration total) {
+  v1::RunTimings timings;
+  *timings.mutable_queue_duration() = BuildDuration(queued);
+  *timings.mutable_run_duration() = BuildDuration(total);
+  return timings;
+}
+
+google::protobuf::Timestamp BuildTimestamp(absl::Time time) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  google::protobuf::Timestamp result;
+  result.set_seconds(nanos / 1'000'000'000);
+  result.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  return result;
+}
+
+v1::RunHeader BuildActivationHeader(const engine::Model& model, const engine::RecordedRun& run) {
+  v1::RunHeader header;
+  *header.mutable_model() = BuildIdentity(model);
+  for (engine::TokenId id : run.prompt.ids) header.add_prompt_token_ids(id);
+  for (const engine::HookSite& site : OrderedSites(model.config(), run)) {
+    *header.add_activations() = BuildActivationInfo(model.config(), site, run.activations.at(site));
+  }
+  return header;
+}
+
+v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry) {
+  v1::StoredRun stored;
+  stored.set_handle(entry.handle);
+  for (engine::TokenId id : entry.run->prompt.ids) stored.add_prompt_token_ids(id);
+  for (const engine::HookSite& site : OrderedSites(config, *entry.run)) {
+    *stored.add_activations() = BuildActivationInfo(config, site, entry.run->activations.at(site));
+  }
+  stored.set_total_byte_count(entry.bytes);
+  *stored.mutable_create_time() = BuildTimestamp(entry.create_time);
+  *stored.mutable_expire_time() = BuildTimestamp(entry.expire_time);
+  return stored;
+}
+
+void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& run,
+                  const std::function<bool(v1::ActivationChunk chunk)>& write) {
+  uint32_t index = 0;
+  for (const engine::HookSite& site : OrderedSites(config, run)) {
+    const engine::HostTensor tensor = engine::ToPublicShape(site.point, config, run.activations.at(site));
+    const auto* bytes = reinterpret_cast<const char*>(tensor.values.data());
+    const size_t size = tensor.values.size() * sizeof(float);
+    for (size_t offset = 0; offset < size; offset += kMaxChunkBytes) {
+      v1::ActivationChunk chunk;
+      chunk.set_activation_index(index);
+      chunk.set_offset_bytes(offset);
+      chunk.set_data(bytes + offset, std::min(kMaxChunkBytes, size - offset));
+      if (!write(std::move(chunk))) return;
+    }
+    ++index;
+  }
+}
+
+}  // namespace mechinterp

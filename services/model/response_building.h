@@ -1,0 +1,44 @@
+#ifndef SERVICES_MODEL_RESPONSE_BUILDING_H_
+#define SERVICES_MODEL_RESPONSE_BUILDING_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "mechinterp/v1/model_service.pb.h"
+#include "services/model/activation_store.h"
+#include "services/model/engine/generation.h"
+#include "services/model/engine/metrics.h"
+#include "services/model/engine/model.h"
+#include "services/model/engine/sweep_grid.h"
+
+namespace mechinterp {
+
+// From the engine's types to protobuf.
+
+v1::ModelIdentity BuildIdentity(const engine::Model& model);
+v1::GetModelResponse BuildModelResponse(const engine::Model& model);
+v1::HookPointInfo BuildHookPointInfo(const engine::HookSite& site, const engine::ModelConfig& config);
+
+// Text of one token; empty without a tokenizer.
+std::string TokenText(const engine::Model& model, engine::TokenId id);
+v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics& metrics);
+v1::Continuation BuildContinuation(const engine::Model& model, const engine::Generation& generation);
+v1::SweepSite BuildSweepSite(const engine::SweepSite& site);
+v1::RunTimings BuildTimings(absl::Duration queued, absl::Duration total);
+google::protobuf::Timestamp BuildTimestamp(absl::Time time);
+
+// Header of a stream of activations: prompt, and what follows in which order.
+v1::RunHeader BuildActivationHeader(const engine::Model& model, const engine::RecordedRun& run);
+v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry);
+
+// Passes an activation's bytes on in chunks of at most 1 MiB, in the header's
+// order, until `write` returns false.
+void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& run,
+                  const std::function<bool(v1::ActivationChunk chunk)>& write);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_RESPONSE_BUILDING_H_

@@ -11,9 +11,10 @@ namespace mechinterp {
 namespace {
 
 absl::Status UnknownHandle(const std::string& handle) {
-  return ErrorWithReason(absl::StatusCode::kNotFound,
-                         absl::StrCat("no activations are stored under '", handle, "'; they may have expired"),
-                         "ACTIVATION_NOT_FOUND", {{"handle", handle}});
+  return ErrorWithReason(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("no activations are stored under '", handle, "'; they may have expired"),
+      "ACTIVATION_NOT_FOUND", {{"handle", handle}});
 }
 
 std::string NewHandle() {
@@ -26,7 +27,8 @@ std::string NewHandle() {
 
 int64_t ByteCount(const engine::RecordedRun& run) {
   int64_t bytes = 0;
-  for (const auto& [site, recorded] : run.activations) bytes += recorded.values.size() * int64_t{sizeof(float)};
+  for (const auto& [site, recorded] : run.activations)
+    bytes += recorded.values.size() * int64_t{sizeof(float)};
   return bytes;
 }
 
@@ -39,9 +41,10 @@ absl::StatusOr<std::string> ActivationStore::Put(std::shared_ptr<const engine::R
   std::lock_guard lock(mutex_);
   DropExpired();
   if (total_bytes_ + bytes > max_bytes_) {
-    return TryAgainLater(absl::StrCat("the activation store is full: ", total_bytes_, " of ", max_bytes_,
-                                      " bytes in use, ", bytes, " more needed; delete runs that are no longer used"),
-                         "ACTIVATION_STORE_FULL", absl::Seconds(30));
+    return TryAgainLater(
+        absl::StrCat("the activation store is full: ", total_bytes_, " of ", max_bytes_, " bytes in use, ",
+                     bytes, " more needed; delete runs that are no longer used"),
+        "ACTIVATION_STORE_FULL", absl::Seconds(30));
   }
   const absl::Time now = clock_();
   Entry entry{NewHandle(), std::move(run), bytes, now, now + time_to_live, time_to_live};

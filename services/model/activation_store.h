@@ -37,7 +37,8 @@ class ActivationStore {
 
   // Returns a new handle that nobody can guess. RESOURCE_EXHAUSTED when the store
   // is full even without expired runs.
-  absl::StatusOr<std::string> Put(std::shared_ptr<const engine::RecordedRun> run, absl::Duration time_to_live);
+  absl::StatusOr<std::string> Put(std::shared_ptr<const engine::RecordedRun> run,
+                                  absl::Duration time_to_live);
   // Prolongs the run's life. NOT_FOUND for unknown and expired handles.
   absl::StatusOr<Entry> Get(const std::string& handle);
   absl::Status Delete(const std::string& handle);

@@ -20,7 +20,8 @@ engine::InterventionSet RequestParser::Interventions(
     const Problems at_intervention = at.At("interventions", i);
     if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
     result.push_back(Intervention(interventions[i], at_intervention));
-    if (interventions[i].has_site()) result.back().site = Site(interventions[i].site(), at_intervention.At("site"));
+    if (interventions[i].has_site())
+      result.back().site = Site(interventions[i].site(), at_intervention.At("site"));
   }
   return result;
 }
@@ -44,8 +45,9 @@ engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Pro
       const Problems at_mean = at.At("mean_replacement");
       if (!v1::MeanAxis_IsValid(mean.axis())) at_mean.At("axis").Add("is not a known axis");
       return engine::MeanReplacement{Sources(mean.sources(), at_mean),
-                                     mean.axis() == v1::MEAN_AXIS_SOURCES ? engine::MeanAxis::kSources
-                                                                          : engine::MeanAxis::kSourcesAndPositions};
+                                     mean.axis() == v1::MEAN_AXIS_SOURCES
+                                         ? engine::MeanAxis::kSources
+                                         : engine::MeanAxis::kSourcesAndPositions};
     }
     case v1::Intervention::kResampling:
       return engine::Resampling{Sources(intervention.resampling().sources(), at.At("resampling")),
@@ -56,8 +58,8 @@ engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Pro
     case v1::Intervention::kScaling:
       return engine::Scaling{intervention.scaling().factor()};
     case v1::Intervention::kProjectionRemoval:
-      return engine::ProjectionRemoval{Tensor(intervention.projection_removal().direction(),
-                                              at.At("projection_removal").At("direction"))};
+      return engine::ProjectionRemoval{
+          Tensor(intervention.projection_removal().direction(), at.At("projection_removal").At("direction"))};
     case v1::Intervention::kNoiseAddition:
       return engine::NoiseAddition{intervention.noise_addition().standard_deviation(),
                                    intervention.noise_addition().seed()};
@@ -113,7 +115,8 @@ engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& po
   engine::PositionSelector result;
   result.indices.assign(positions.indices().begin(), positions.indices().end());
   for (const v1::PositionRange& range : positions.ranges()) {
-    result.ranges.push_back({range.start(), range.has_end() ? std::optional<int>(range.end()) : std::nullopt});
+    result.ranges.push_back(
+        {range.start(), range.has_end() ? std::optional<int>(range.end()) : std::nullopt});
   }
   for (int i = 0; i < positions.named_size(); ++i) {
     switch (positions.named(i)) {

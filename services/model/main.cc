@@ -2,9 +2,11 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "CLI/CLI.hpp"
 #include "prometheus/registry.h"
@@ -35,11 +37,13 @@ struct Options {
 
 void AddOptions(CLI::App& app, Options& options) {
   app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
-  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")->capture_default_str();
+  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
+      ->capture_default_str();
   app.add_option("--listen-address", options.listen_address,
                  "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated")
       ->capture_default_str();
-  app.add_option("--metrics-address", options.metrics_address, "Where to serve Prometheus metrics; empty: nowhere")
+  app.add_option("--metrics-address", options.metrics_address,
+                 "Where to serve Prometheus metrics; empty: nowhere")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
       ->check(CLI::Range(0, 1024))
@@ -60,8 +64,9 @@ void AddOptions(CLI::App& app, Options& options) {
                  "Most bytes of activations kept for clients")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--rope-frequencies", options.rope_frequencies,
-                 "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
+  app.add_option(
+         "--rope-frequencies", options.rope_frequencies,
+         "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
   app.add_option("--shutdown-grace-seconds", options.shutdown_grace_seconds,
@@ -79,7 +84,10 @@ int Fail(const absl::Status& status) {
 }
 
 int Serve(const Options& options, TerminationSignals& signals) {
-  if (options.threads > 0) at::set_num_threads(options.threads);
+  // libtorch's own default is one thread on some machines.
+  at::set_num_threads(options.threads > 0
+                          ? options.threads
+                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   engine::LoadOptions load;
   load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
   absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(options.model, load);
@@ -95,7 +103,8 @@ int Serve(const Options& options, TerminationSignals& signals) {
   ModelService service(*model, options.service, metrics);
   std::unique_ptr<MetricsServer> metrics_server;
   if (!options.metrics_address.empty()) {
-    absl::StatusOr<std::unique_ptr<MetricsServer>> started = MetricsServer::Start(options.metrics_address, registry);
+    absl::StatusOr<std::unique_ptr<MetricsServer>> started =
+        MetricsServer::Start(options.metrics_address, registry);
     if (!started.ok()) return Fail(started.status());
     metrics_server = *std::move(started);
     spdlog::info("metrics on port {} at /metrics", metrics_server->port());
@@ -111,7 +120,8 @@ int Serve(const Options& options, TerminationSignals& signals) {
   spdlog::info("serving mechinterp.v1.ModelService on port {}", (*server)->port());
 
   const int signal = signals.Wait();
-  spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal, options.shutdown_grace_seconds);
+  spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
+               options.shutdown_grace_seconds);
   (*server)->Shutdown(absl::Seconds(options.shutdown_grace_seconds));
   spdlog::info("stopped");
   return 0;
@@ -127,7 +137,8 @@ int main(int argc, char** argv) {
                "abstract-model-server");
   mechinterp::AddOptions(app, options);
   CLI11_PARSE(app, argc, argv);
-  if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level); !status.ok()) {
+  if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level);
+      !status.ok()) {
     std::fprintf(stderr, "%s\n", mechinterp::DescribeStatus(status).c_str());
     return 1;
   }

@@ -11,14 +11,15 @@ using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
-prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name, const std::string& help) {
+prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name,
+                             const std::string& help) {
   return BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 prometheus::Gauge& Gauge(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
-prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::string& name, const std::string& help,
-                                 const Buckets& buckets) {
+prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::string& name,
+                                 const std::string& help, const Buckets& buckets) {
   return BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
 
@@ -29,11 +30,13 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
       pass_rows_(Histogram(*registry_, "mechinterp_forward_pass_rows", "Token positions in a forward pass.",
                            Buckets{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})),
       pass_segments_(Histogram(*registry_, "mechinterp_forward_pass_segments",
-                               "Sequences that share a forward pass.", Buckets{1, 2, 4, 8, 16, 32, 64, 128, 256})),
+                               "Sequences that share a forward pass.",
+                               Buckets{1, 2, 4, 8, 16, 32, 64, 128, 256})),
       pass_seconds_(Histogram(*registry_, "mechinterp_forward_pass_duration_seconds",
                               "Time of a forward pass.",
                               Buckets{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30})),
-      requests_in_progress(Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
+      requests_in_progress(
+          Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
@@ -49,7 +52,10 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Name("mechinterp_model_info")
       .Help("The model that is served; always 1.")
       .Register(*registry_)
-      .Add({{"name", model.name()}, {"hash", model.fingerprint()}, {"quantization", "none"}, {"device", "cpu"}})
+      .Add({{"name", model.name()},
+            {"hash", model.fingerprint()},
+            {"quantization", "none"},
+            {"device", "cpu"}})
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
       .Set(static_cast<double>(model.parameter_count()));

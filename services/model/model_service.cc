@@ -47,15 +47,16 @@ grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequ
     response->add_ids(id);
     response->add_pieces(TokenText(*model_, id));
   }
-  if (prompt.last_instruction_position) response->set_last_instruction_position(*prompt.last_instruction_position);
+  if (prompt.last_instruction_position)
+    response->set_last_instruction_position(*prompt.last_instruction_position);
   return grpc::Status::OK;
 }
 
 grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
                                       v1::DetokenizeResponse* response) {
   if (model_->tokenizer() == nullptr) {
-    return ToGrpcStatus(ErrorWithReason(absl::StatusCode::kFailedPrecondition, "this checkpoint has no tokenizer",
-                                        "NO_TOKENIZER"));
+    return ToGrpcStatus(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                        "this checkpoint has no tokenizer", "NO_TOKENIZER"));
   }
   RequestParser parser(*model_, store_);
   const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.problems(), "ids");
@@ -82,7 +83,8 @@ grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::
   return ToGrpcStatus(DoRunWithPatch(call, *request, *response));
 }
 
-grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context, const v1::RunPatchSweepRequest* request,
+grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,
+                                         const v1::RunPatchSweepRequest* request,
                                          grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
   Call call(scheduler_, *context);
   return ToGrpcStatus(DoRunPatchSweep(call, *request, *writer));

@@ -25,7 +25,8 @@ struct ModelServiceOptions {
 class ModelService final : public v1::ModelService::Service {
  public:
   // `metrics` must outlive the service.
-  ModelService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options, ModelMetrics& metrics);
+  ModelService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options,
+               ModelMetrics& metrics);
 
   grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
                         v1::GetModelResponse* response) override;
@@ -58,15 +59,16 @@ class ModelService final : public v1::ModelService::Service {
                           grpc::ServerWriter<v1::GenerateResponse>& writer);
   absl::Status DoRunWithCache(Call& call, const v1::RunWithCacheRequest& request,
                               grpc::ServerWriter<v1::RunWithCacheResponse>& writer);
-  absl::Status DoRunWithPatch(Call& call, const v1::RunWithPatchRequest& request, v1::RunWithPatchResponse& response);
+  absl::Status DoRunWithPatch(Call& call, const v1::RunWithPatchRequest& request,
+                              v1::RunWithPatchResponse& response);
   absl::Status DoRunPatchSweep(Call& call, const v1::RunPatchSweepRequest& request,
                                grpc::ServerWriter<v1::RunPatchSweepResponse>& writer);
   // Compiles one prompt's interventions and captures, running the sources.
-  absl::StatusOr<std::shared_ptr<const engine::HookPlan>> Compile(Call& call, RequestParser& parser,
-                                                                  const engine::TokenizedPrompt& prompt,
-                                                                  const engine::InterventionSet& interventions,
-                                                                  const engine::CaptureRequest& capture);
-  absl::Status CheckCaptureSize(const engine::CaptureRequest& capture, const engine::TokenizedPrompt& prompt) const;
+  absl::StatusOr<std::shared_ptr<const engine::HookPlan>> Compile(
+      Call& call, RequestParser& parser, const engine::TokenizedPrompt& prompt,
+      const engine::InterventionSet& interventions, const engine::CaptureRequest& capture);
+  absl::Status CheckCaptureSize(const engine::CaptureRequest& capture,
+                                const engine::TokenizedPrompt& prompt) const;
 
   const std::shared_ptr<const engine::Model> model_;
   const ModelServiceOptions options_;

@@ -24,7 +24,9 @@ std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values)
 
 }  // namespace
 
-v1::HookPoint ToProto(engine::HookPoint point) { return static_cast<v1::HookPoint>(static_cast<int>(point) + 1); }
+v1::HookPoint ToProto(engine::HookPoint point) {
+  return static_cast<v1::HookPoint>(static_cast<int>(point) + 1);
+}
 static_assert(engine::kHookPointCount == v1::HOOK_POINT_LOGITS);
 
 absl::Status RequestParser::status() const {
@@ -43,7 +45,8 @@ void RequestParser::Fail(const absl::Status& status) {
   if (failure_.ok()) failure_ = status;
 }
 
-engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Problems& at, bool omit_begin_of_text) {
+engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Problems& at,
+                                              bool omit_begin_of_text) {
   engine::TokenizedPrompt result;
   switch (prompt.prompt_case()) {
     case v1::Prompt::kText:
@@ -64,7 +67,8 @@ engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Pr
   return result;
 }
 
-engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int reserved, const Problems& at) {
+engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int reserved,
+                                                   const Problems& at) {
   engine::TokenizedPrompt result = Prompt(prompt, at);
   const int limit = model_.config().context_length;
   if (result.length() + reserved > limit) {
@@ -91,9 +95,10 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
 
 engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const Problems& at) {
   if (!model_.has_chat_template()) {
-    Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                         "this checkpoint has no tokenizer with Llama 3's chat tokens; send text or token_ids",
-                         "NO_CHAT_TEMPLATE"));
+    Fail(
+        ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                        "this checkpoint has no tokenizer with Llama 3's chat tokens; send text or token_ids",
+                        "NO_CHAT_TEMPLATE"));
     return {};
   }
   std::vector<engine::ChatMessage> messages;
@@ -135,7 +140,8 @@ std::vector<engine::TokenId> RequestParser::TokenIds(const google::protobuf::Rep
   std::vector<engine::TokenId> result;
   const auto limit = static_cast<uint32_t>(model_.config().vocabulary_size);
   for (int i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= limit) at.At(field, i).Add(absl::StrCat("token id ", ids[i], " is not in [0, ", limit, ")"));
+    if (ids[i] >= limit)
+      at.At(field, i).Add(absl::StrCat("token id ", ids[i], " is not in [0, ", limit, ")"));
     result.push_back(static_cast<engine::TokenId>(std::min(ids[i], limit - 1)));
   }
   return result;
@@ -180,8 +186,8 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   options.refusal_openings = openings(metrics.refusal_openings(), "refusal_openings");
   options.compliance_openings = openings(metrics.compliance_openings(), "compliance_openings");
   if (metrics.top_token_count() > 1000) at.At("top_token_count").Add("must be at most 1000");
-  options.top_token_count =
-      std::min(static_cast<int>(std::min<uint32_t>(metrics.top_token_count(), 1000)), model_.config().vocabulary_size);
+  options.top_token_count = std::min(static_cast<int>(std::min<uint32_t>(metrics.top_token_count(), 1000)),
+                                     model_.config().vocabulary_size);
   return options;
 }
 
@@ -190,13 +196,15 @@ engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter,
   if (filter.name_patterns().empty() && filter.sites().empty()) {
     at.Add("must name at least one activation in name_patterns or sites");
   }
-  for (int i = 0; i < filter.sites_size(); ++i) capture.sites.push_back(Site(filter.sites(i), at.At("sites", i)));
+  for (int i = 0; i < filter.sites_size(); ++i)
+    capture.sites.push_back(Site(filter.sites(i), at.At("sites", i)));
   for (int i = 0; i < filter.name_patterns_size(); ++i) {
     const std::vector<engine::HookSite> sites =
         engine::MatchingSites(filter.name_patterns(i), model_.config());
     if (sites.empty()) {
       at.At("name_patterns", i)
-          .Add(absl::StrCat("'", filter.name_patterns(i), "' matches no hook point; ListHookPoints names them all"));
+          .Add(absl::StrCat("'", filter.name_patterns(i),
+                            "' matches no hook point; ListHookPoints names them all"));
     }
     capture.sites.insert(capture.sites.end(), sites.begin(), sites.end());
   }
@@ -220,7 +228,8 @@ engine::SweepGrid RequestParser::Grid(const v1::SweepGrid& grid, const Problems&
         result.split_heads = true;
         break;
       case v1::SWEEP_AXIS_DIM_GROUP:
-        if (grid.dims_per_group() == 0) at.At("dims_per_group").Add("must be at least 1 with SWEEP_AXIS_DIM_GROUP");
+        if (grid.dims_per_group() == 0)
+          at.At("dims_per_group").Add("must be at least 1 with SWEEP_AXIS_DIM_GROUP");
         result.dims_per_group = static_cast<int>(std::min<uint32_t>(grid.dims_per_group(), INT32_MAX));
         break;
       default:

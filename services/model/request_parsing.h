@@ -34,8 +34,8 @@ class RequestParser {
   engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const engine::Problems& at);
   engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const engine::Problems& at);
   engine::CaptureRequest Filter(const v1::ActivationFilter& filter, const engine::Problems& at);
-  engine::InterventionSet Interventions(const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
-                                        const engine::Problems& at);
+  engine::InterventionSet Interventions(
+      const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const engine::Problems& at);
   engine::SweepGrid Grid(const v1::SweepGrid& grid, const engine::Problems& at);
   std::vector<engine::TokenId> TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
                                         const engine::Problems& at, absl::string_view field);

@@ -33,7 +33,8 @@ v1::ActivationInfo BuildActivationInfo(const engine::ModelConfig& config, const 
   info.set_name(engine::SiteName(site));
   *info.mutable_site() = BuildSite(site);
   info.set_data_type(v1::DATA_TYPE_FLOAT32);
-  for (int64_t size : engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2])) {
+  for (int64_t size :
+       engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2])) {
     info.add_shape(size);
   }
   info.set_byte_count(recorded.values.size() * sizeof(float));
@@ -42,7 +43,8 @@ v1::ActivationInfo BuildActivationInfo(const engine::ModelConfig& config, const 
 
 // The forward pass's order: by layer, then by point; points without a layer
 // before or after all layers.
-std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config, const engine::RecordedRun& run) {
+std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config,
+                                           const engine::RecordedRun& run) {
   std::vector<engine::HookSite> sites;
   for (const engine::HookSite& site : engine::AllSites(config)) {
     if (run.activations.count(site) > 0) sites.push_back(site);

@@ -54,20 +54,23 @@ absl::Status ModelService::CheckCaptureSize(const engine::CaptureRequest& captur
       engine::ResolvePositions(capture.positions, prompt, engine::Problems(&ignored)).size());
   int64_t bytes = 0;
   for (const engine::HookSite& site : capture.sites) {
-    bytes += engine::ElementCount(engine::PublicShape(site.point, model_->config(), positions, prompt.length())) *
-             int64_t{sizeof(float)};
+    bytes +=
+        engine::ElementCount(engine::PublicShape(site.point, model_->config(), positions, prompt.length())) *
+        int64_t{sizeof(float)};
   }
   if (bytes <= options_.max_activation_bytes) return absl::OkStatus();
   Violations violations;
-  violations.Add("filter", absl::StrCat("the activations would take ", bytes, " bytes; the server allows ",
-                                        options_.max_activation_bytes, " a request. Name fewer sites or positions"));
+  violations.Add("filter",
+                 absl::StrCat("the activations would take ", bytes, " bytes; the server allows ",
+                              options_.max_activation_bytes, " a request. Name fewer sites or positions"));
   return violations.ToStatus();
 }
 
 absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& request,
                                       grpc::ServerWriter<v1::GenerateResponse>& writer) {
   RequestParser parser(*model_, store_);
-  const engine::SamplingOptions sampling = parser.Sampling(request.sampling(), parser.problems().At("sampling"));
+  const engine::SamplingOptions sampling =
+      parser.Sampling(request.sampling(), parser.problems().At("sampling"));
   const engine::TokenizedPrompt prompt =
       parser.PromptToRun(request.prompt(), sampling.max_new_tokens, parser.problems().At("prompt"));
   const engine::InterventionSet interventions =
@@ -146,7 +149,8 @@ absl::Status ModelService::DoRunWithPatch(Call& call, const v1::RunWithPatchRequ
   }
   const engine::MetricOptions metrics = parser.Metrics(request.metrics(), problems.At("metrics"));
   const int reserved = std::max(LongestOpening(metrics), continuation ? continuation->max_new_tokens : 0);
-  const engine::TokenizedPrompt prompt = parser.PromptToRun(request.prompt(), reserved, problems.At("prompt"));
+  const engine::TokenizedPrompt prompt =
+      parser.PromptToRun(request.prompt(), reserved, problems.At("prompt"));
   if (request.interventions().empty()) problems.At("interventions").Add("must not be empty");
   const engine::InterventionSet interventions = parser.Interventions(request.interventions(), problems);
   ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, {}));
@@ -227,7 +231,8 @@ absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRe
     metrics_.sweep_runs.Increment();
     return writer.Write(message) ? absl::OkStatus() : ClientGone();
   };
-  ABSTRACT_ASSIGN_OR_RETURN(const engine::SweepTotals totals, engine::RunPatchSweep(call.context, sweep, sink));
+  ABSTRACT_ASSIGN_OR_RETURN(const engine::SweepTotals totals,
+                            engine::RunPatchSweep(call.context, sweep, sink));
   metrics_.sweep_computed_token_layers.Increment(static_cast<double>(totals.computed_token_layers));
   metrics_.sweep_naive_token_layers.Increment(static_cast<double>(totals.naive_token_layers));
 

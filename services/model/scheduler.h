@@ -31,7 +31,8 @@ struct SchedulerOptions {
 class Scheduler : public engine::Executor {
  public:
   // `metrics` must outlive the scheduler.
-  Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options, ModelMetrics& metrics);
+  Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
+            ModelMetrics& metrics);
   // Runs waiting at that time fail with UNAVAILABLE.
   ~Scheduler() override;
 

@@ -31,26 +31,25 @@ void RemoveComponent(const BroadcastValues& direction, int64_t h, const Slice& s
 }
 
 void Change(const CompiledEdit& edit, int64_t p, int64_t h, uint64_t row_key, const Slice& slice) {
-  std::visit(
-      Overloaded{
-          [&](const SetValues& set) {
-            for (int64_t i = 0; i < slice.size(); ++i) slice[i] = set.values.At(p, h, i);
-          },
-          [&](const AddValues& add) {
-            for (int64_t i = 0; i < slice.size(); ++i) slice[i] += add.scale * add.values.At(p, h, i);
-          },
-          [&](const Multiply& multiply) {
-            for (int64_t i = 0; i < slice.size(); ++i) slice[i] *= multiply.factor;
-          },
-          [&](const RemoveProjection& removal) { RemoveComponent(removal.direction, h, slice); },
-          [&](const AddNoise& noise) {
-            for (int64_t i = 0; i < slice.size(); ++i) {
-              slice[i] += static_cast<float>(noise.standard_deviation *
-                                             RandomNormal(noise.seed, row_key, slice.Index(i)));
-            }
-          },
-      },
-      edit.change);
+  std::visit(Overloaded{
+                 [&](const SetValues& set) {
+                   for (int64_t i = 0; i < slice.size(); ++i) slice[i] = set.values.At(p, h, i);
+                 },
+                 [&](const AddValues& add) {
+                   for (int64_t i = 0; i < slice.size(); ++i) slice[i] += add.scale * add.values.At(p, h, i);
+                 },
+                 [&](const Multiply& multiply) {
+                   for (int64_t i = 0; i < slice.size(); ++i) slice[i] *= multiply.factor;
+                 },
+                 [&](const RemoveProjection& removal) { RemoveComponent(removal.direction, h, slice); },
+                 [&](const AddNoise& noise) {
+                   for (int64_t i = 0; i < slice.size(); ++i) {
+                     slice[i] += static_cast<float>(noise.standard_deviation *
+                                                    RandomNormal(noise.seed, row_key, slice.Index(i)));
+                   }
+                 },
+             },
+             edit.change);
 }
 
 }  // namespace

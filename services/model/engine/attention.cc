@@ -70,7 +70,9 @@ void AttendWithHooks(const Work& work, int layer) {
     }
   };
   auto hide = [&](float hidden) {
-    for_each_row([&](int64_t i, int64_t, float* values) { std::fill(values + work.Visible(i), values + width, hidden); });
+    for_each_row([&](int64_t i, int64_t, float* values) {
+      std::fill(values + work.Visible(i), values + width, hidden);
+    });
   };
   auto hook = [&](HookPoint point, float hidden) {
     hide(hidden);
@@ -84,7 +86,8 @@ void AttendWithHooks(const Work& work, int layer) {
   };
 
   for_each_row([&](int64_t i, int64_t head, float* values) {
-    kernels::ScoreRow(work.Query(i, head), work.Keys(head), work.Visible(i), work.head_size(), work.scale(), values);
+    kernels::ScoreRow(work.Query(i, head), work.Keys(head), work.Visible(i), work.head_size(), work.scale(),
+                      values);
   });
   hook(HookPoint::kAttnScores, -std::numeric_limits<float>::infinity());
   for_each_row([&](int64_t i, int64_t, float* values) { kernels::SoftmaxRow(values, work.Visible(i)); });
@@ -123,7 +126,8 @@ at::Tensor Attend(const ModelConfig& config, const Batch& batch, int layer, cons
   int64_t multiplications = 0;  // of one head, over all segments
   for (const Batch::Item& item : batch.ItemsAt(layer)) {
     const Work work = PrepareWork(config, item, layer, query, key, value, z);
-    if (Batch::Wants(item, {HookPoint::kAttnScores, layer}) || Batch::Wants(item, {HookPoint::kPattern, layer})) {
+    if (Batch::Wants(item, {HookPoint::kAttnScores, layer}) ||
+        Batch::Wants(item, {HookPoint::kPattern, layer})) {
       AttendWithHooks(work, layer);
     } else {
       plain.push_back(work);

@@ -84,7 +84,8 @@ void Batch::EditItem(const Item& item, const HookSite& site, float* data, int64_
   }
 }
 
-void Batch::CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads, int64_t width) {
+void Batch::CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads,
+                        int64_t width) {
   const HookPlan& plan = *item.segment->plan;
   auto capture = plan.captures.find(site);
   if (capture == plan.captures.end()) return;

@@ -49,7 +49,8 @@ class Batch {
   void Hook(const HookSite& site, const at::Tensor& values, int64_t heads, int64_t width) const;
   // The same for one segment's rows, in two steps.
   static void EditItem(const Item& item, const HookSite& site, float* data, int64_t heads, int64_t width);
-  static void CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads, int64_t width);
+  static void CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads,
+                          int64_t width);
 
  private:
   Batch() = default;

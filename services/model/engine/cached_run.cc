@@ -7,7 +7,8 @@
 
 namespace mechinterp::engine {
 
-absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context, const TokenizedPrompt& prompt,
+absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context,
+                                                                const TokenizedPrompt& prompt,
                                                                 std::shared_ptr<const HookPlan> plan) {
   Segment segment;
   segment.tokens = prompt.ids;
@@ -17,8 +18,8 @@ absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& cont
   return std::make_shared<RecordedRun>(RecordedRun{prompt, std::move(segment.activations)});
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(RunContext& context,
-                                                                                 const PlanCompiler& compiler) {
+absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(
+    RunContext& context, const PlanCompiler& compiler) {
   const std::vector<SourceRunRequest>& requests = compiler.source_runs();
   std::vector<Segment> segments(requests.size());
   std::vector<Segment*> pointers;

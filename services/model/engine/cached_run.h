@@ -11,13 +11,14 @@
 namespace mechinterp::engine {
 
 // Runs a prompt once and records what the plan captures.
-absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context, const TokenizedPrompt& prompt,
+absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context,
+                                                                const TokenizedPrompt& prompt,
                                                                 std::shared_ptr<const HookPlan> plan);
 
 // Makes the runs that the compiler's edits read, together, and finishes its
 // plans. Call after Add reported no problems.
-absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(RunContext& context,
-                                                                                 const PlanCompiler& compiler);
+absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(
+    RunContext& context, const PlanCompiler& compiler);
 
 // An activation in the shape that clients see (PublicShape).
 HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded);

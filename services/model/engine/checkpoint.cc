@@ -91,7 +91,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
                               SafetensorsFile::Open((root / shard).string()));
     for (const auto& [name, view] : file->tensors()) {
       if (!checkpoint.tensors_.emplace(name, view).second) {
-        return absl::InvalidArgumentError(absl::StrCat(directory, ": tensor '", name, "' is in more than one shard"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(directory, ": tensor '", name, "' is in more than one shard"));
       }
     }
     for (const auto& [tensor, home] : weight_map) {
@@ -111,16 +112,21 @@ std::string Checkpoint::name() const {
   return path.filename().string();
 }
 
+const TensorView* Checkpoint::Find(absl::string_view name) const {
+  auto found = tensors_.find(name);
+  return found == tensors_.end() ? nullptr : &found->second;
+}
+
 absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name, absl::Span<const int64_t> shape) const {
-  auto it = tensors_.find(name);
-  if (it == tensors_.end()) {
+  const TensorView* found = Find(name);
+  if (found == nullptr) {
     return absl::NotFoundError(absl::StrCat(directory_, ": tensor '", name, "' is missing"));
   }
-  const TensorView& view = it->second;
+  const TensorView& view = *found;
   if (absl::MakeSpan(view.shape) != shape) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(directory_, ": tensor '", name, "' has shape [", absl::StrJoin(view.shape, ", "),
-                     "], config.json needs [", absl::StrJoin(shape, ", "), "]"));
+    return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor '", name, "' has shape [",
+                                                   absl::StrJoin(view.shape, ", "), "], config.json needs [",
+                                                   absl::StrJoin(shape, ", "), "]"));
   }
   if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
     return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor '", name, "' has dtype ",

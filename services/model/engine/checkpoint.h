@@ -32,7 +32,9 @@ class Checkpoint {
   // InvalidArgument (another shape, or a type that is not floating point); both
   // name the tensor.
   absl::StatusOr<TensorView> Tensor(absl::string_view name, absl::Span<const int64_t> shape) const;
-  bool Has(absl::string_view name) const { return tensors_.count(name) > 0; }
+  // Whatever is stored under a name; null if nothing is.
+  const TensorView* Find(absl::string_view name) const;
+  bool Has(absl::string_view name) const { return Find(name) != nullptr; }
 
   // SHA-256 in hex over the configuration's text and every tensor's name, type,
   // shape and contents; of tensors above 1 MiB, 64 KiB from each end and from the

@@ -14,7 +14,8 @@ std::string ExpectedShapes(const PartSize& part) {
     return absl::StrCat("[", part.positions, ", ", part.heads, ", ", part.width, "], [1, ", part.heads, ", ",
                         part.width, "], [", part.heads, ", ", part.width, "] or [", part.width, "]");
   }
-  return absl::StrCat("[", part.positions, ", ", part.width, "], [1, ", part.width, "] or [", part.width, "]");
+  return absl::StrCat("[", part.positions, ", ", part.width, "], [1, ", part.width, "] or [", part.width,
+                      "]");
 }
 
 }  // namespace

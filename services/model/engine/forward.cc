@@ -65,7 +65,8 @@ class Pass {
     Hook(HookPoint::kMlpPre, layer, gate);
     Hook(HookPoint::kMlpPreLinear, layer, up);
     const at::Tensor neurons = at::empty(gate.sizes(), at::kFloat);  // [N, F]
-    kernels::SiluMultiply(gate.data_ptr<float>(), up.data_ptr<float>(), gate.numel(), neurons.data_ptr<float>());
+    kernels::SiluMultiply(gate.data_ptr<float>(), up.data_ptr<float>(), gate.numel(),
+                          neurons.data_ptr<float>());
     Hook(HookPoint::kMlpPost, layer, neurons);
     const at::Tensor mlp_out = w.down.Apply(neurons);  // [N, D]
     Hook(HookPoint::kMlpOut, layer, mlp_out);
@@ -100,14 +101,14 @@ class Pass {
     for (const Batch::Item& item : batch_.items()) {
       const Segment& segment = *item.segment;
       if (segment.entry_layer != layer || !segment.tokens.empty()) continue;
-      std::memcpy(residual.data_ptr<float>() + item.first_row * config_.d_model, segment.residual.values.data(),
-                  segment.residual.values.size() * sizeof(float));
+      std::memcpy(residual.data_ptr<float>() + item.first_row * config_.d_model,
+                  segment.residual.values.data(), segment.residual.values.size() * sizeof(float));
     }
   }
 
   // RMSNorm (Zhang & Sennrich 2019): x / rms(x) * gain, with hooks between.
-  at::Tensor Normalize(const Batch& batch, const at::Tensor& x, const at::Tensor& gain, const HookSite& scale_site,
-                       const HookSite& normalized_site) {
+  at::Tensor Normalize(const Batch& batch, const at::Tensor& x, const at::Tensor& gain,
+                       const HookSite& scale_site, const HookSite& normalized_site) {
     const int64_t n = x.size(0), d = config_.d_model;
     const at::Tensor scale = at::empty({n}, at::kFloat);
     const at::Tensor normalized = at::empty({n, d}, at::kFloat);

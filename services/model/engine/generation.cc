@@ -20,7 +20,8 @@ bool Stops(const Model& model, const SamplingOptions& options, TokenId id) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context, absl::Span<const PrefillRequest> requests) {
+absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
+                                               absl::Span<const PrefillRequest> requests) {
   std::vector<Segment> segments(requests.size());
   std::vector<Segment*> pointers;
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -33,7 +34,8 @@ absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context, absl::Span<c
   ABSTRACT_RETURN_IF_ERROR(context.Run(pointers));
   std::vector<Prefilled> prefilled;
   for (size_t i = 0; i < requests.size(); ++i) {
-    prefilled.push_back({requests[i].prompt, requests[i].plan, segments[i].cache, std::move(segments[i].logits)});
+    prefilled.push_back(
+        {requests[i].prompt, requests[i].plan, segments[i].cache, std::move(segments[i].logits)});
   }
   return prefilled;
 }

@@ -25,7 +25,8 @@ struct PrefillRequest {
   TokenizedPrompt prompt;
   std::shared_ptr<const HookPlan> plan;
 };
-absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context, absl::Span<const PrefillRequest> requests);
+absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
+                                               absl::Span<const PrefillRequest> requests);
 
 enum class FinishReason { kStopToken, kMaxNewTokens };
 

@@ -1,8 +1,8 @@
 #ifndef SERVICES_MODEL_ENGINE_HOOK_POINT_H_
 #define SERVICES_MODEL_ENGINE_HOOK_POINT_H_
 
-#include <cstdint>
 #include <compare>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>

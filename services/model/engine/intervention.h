@@ -47,7 +47,7 @@ enum class PositionAlignment { kDefault, kStart, kEnd };
 // stands for a source that could not be read and has been reported.
 struct ActivationSource {
   std::variant<HostTensor, std::shared_ptr<const RecordedRun>, TokenizedPrompt> origin;
-  std::optional<HookSite> site;              // in the run; default: the intervention's
+  std::optional<HookSite> site;               // in the run; default: the intervention's
   std::optional<PositionSelector> positions;  // in the run; default: the target's selector
   PositionAlignment alignment = PositionAlignment::kDefault;
 };

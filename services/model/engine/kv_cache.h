@@ -16,9 +16,7 @@ class KvCache {
   explicit KvCache(const ModelConfig& config)
       : row_size_(config.key_value_width()), layers_(config.layer_count) {}
 
-  int64_t length(int layer) const {
-    return static_cast<int64_t>(layers_[layer].keys.size()) / row_size_;
-  }
+  int64_t length(int layer) const { return static_cast<int64_t>(layers_[layer].keys.size()) / row_size_; }
   int64_t row_size() const { return row_size_; }
   const float* keys(int layer) const { return layers_[layer].keys.data(); }
   const float* values(int layer) const { return layers_[layer].values.data(); }

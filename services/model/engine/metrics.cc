@@ -17,8 +17,8 @@ double LogSumExpOf(absl::Span<const double> values, const std::vector<TokenId>& 
 // log(1 - exp(x)) for x <= 0 without cancellation (Maechler 2012).
 double Log1mExp(double x) { return x > -std::log(2.0) ? std::log(-std::expm1(x)) : std::log1p(-std::exp(x)); }
 
-std::vector<TokenProbability> TopTokens(absl::Span<const float> logits, absl::Span<const double> log_probabilities,
-                                        int count) {
+std::vector<TokenProbability> TopTokens(absl::Span<const float> logits,
+                                        absl::Span<const double> log_probabilities, int count) {
   std::vector<TokenId> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
   const size_t kept = std::min<size_t>(count, ids.size());

@@ -25,12 +25,14 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   if (std::filesystem::exists(tokenizer_path)) {
     ABSTRACT_ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Load(tokenizer_path));
     if (model->tokenizer_->vocab_size() > model->config_.vocabulary_size) {
-      return absl::InvalidArgumentError(absl::StrCat(tokenizer_path, ": has ", model->tokenizer_->vocab_size(),
-                                                     " tokens, the model only ", model->config_.vocabulary_size));
+      return absl::InvalidArgumentError(
+          absl::StrCat(tokenizer_path, ": has ", model->tokenizer_->vocab_size(), " tokens, the model only ",
+                       model->config_.vocabulary_size));
     }
     model->has_chat_template_ = ApplyLlama3ChatTemplate(*model->tokenizer_, {{ChatRole::kUser, "x"}}).ok();
     // The end of a turn stops a chat model, whatever config.json says of it.
-    if (auto end_of_turn = model->tokenizer_->TokenToId("<|eot_id|>"); model->has_chat_template_ && end_of_turn) {
+    if (auto end_of_turn = model->tokenizer_->TokenToId("<|eot_id|>");
+        model->has_chat_template_ && end_of_turn) {
       std::vector<TokenId>& stops = model->config_.stop_token_ids;
       if (std::find(stops.begin(), stops.end(), *end_of_turn) == stops.end()) stops.push_back(*end_of_turn);
     }

@@ -27,7 +27,7 @@ class Model {
   // Loads a directory in Hugging Face layout. The tokenizer.json in it is
   // optional. Errors name the file and what is wrong with it.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& directory,
-                                                              const LoadOptions& options = {});
+                                                           const LoadOptions& options = {});
   ~Model();
 
   const ModelConfig& config() const { return config_; }

@@ -1,6 +1,5 @@
 #include "services/model/engine/model_config.h"
 
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
@@ -53,8 +52,8 @@ class Reader {
 };
 
 absl::Status CheckSupported(const Reader& reader, ModelConfig& config) {
-  if (!reader.Has("architectures") || !reader["architectures"].is_array() || reader["architectures"].empty() ||
-      !reader["architectures"][0].is_string()) {
+  if (!reader.Has("architectures") || !reader["architectures"].is_array() ||
+      reader["architectures"].empty() || !reader["architectures"][0].is_string()) {
     return reader.Bad("architectures", "is missing");
   }
   config.architecture = reader["architectures"][0].get<std::string>();
@@ -68,7 +67,14 @@ absl::Status CheckSupported(const Reader& reader, ModelConfig& config) {
     if (reader.Has(key) && reader[key] != false) return reader.NotSupported(absl::StrCat(key, " true"));
   }
   if (reader.Has("sliding_window")) return reader.NotSupported("a sliding window");
-  if (reader.Has("quantization_config")) return reader.NotSupported("a quantized checkpoint");
+  if (!reader.Has("quantization_config")) return absl::OkStatus();
+  const json& quantization = reader["quantization_config"];
+  auto is = [&](const char* key, const char* value) {
+    return quantization.is_object() && quantization.contains(key) && quantization[key] == value;
+  };
+  if (!is("quant_method", "bitsandbytes") || !is("bnb_4bit_quant_type", "nf4")) {
+    return reader.NotSupported("quantization other than bitsandbytes NF4");
+  }
   return absl::OkStatus();
 }
 
@@ -101,7 +107,8 @@ absl::Status ReadRope(const Reader& reader, const std::string& path, ModelConfig
 }
 
 // One token id, or (for end of sequence) a list of them.
-absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const char* key, int vocabulary_size) {
+absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const char* key,
+                                                  int vocabulary_size) {
   std::vector<TokenId> ids;
   if (!reader.Has(key)) return ids;
   const json& value = reader[key];
@@ -124,7 +131,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   ABSTRACT_RETURN_IF_ERROR(CheckSupported(reader, config));
   ABSTRACT_ASSIGN_OR_RETURN(config.layer_count, reader.Size("num_hidden_layers"));
   ABSTRACT_ASSIGN_OR_RETURN(config.head_count, reader.Size("num_attention_heads"));
-  ABSTRACT_ASSIGN_OR_RETURN(config.key_value_head_count, reader.Size("num_key_value_heads", config.head_count));
+  ABSTRACT_ASSIGN_OR_RETURN(config.key_value_head_count,
+                            reader.Size("num_key_value_heads", config.head_count));
   ABSTRACT_ASSIGN_OR_RETURN(config.d_model, reader.Size("hidden_size"));
   ABSTRACT_ASSIGN_OR_RETURN(config.d_ff, reader.Size("intermediate_size"));
   ABSTRACT_ASSIGN_OR_RETURN(config.vocabulary_size, reader.Size("vocab_size"));
@@ -140,7 +148,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   }
   config.tied_embeddings = reader.Has("tie_word_embeddings") && reader["tie_word_embeddings"] == true;
   ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, path, config));
-  ABSTRACT_ASSIGN_OR_RETURN(config.stop_token_ids, ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));
+  ABSTRACT_ASSIGN_OR_RETURN(config.stop_token_ids,
+                            ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> begin,
                             ReadTokenIds(reader, "bos_token_id", config.vocabulary_size));
   if (!begin.empty()) config.begin_token_id = begin.front();

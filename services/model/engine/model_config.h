@@ -44,7 +44,7 @@ struct ModelConfig {
 // Reads a Hugging Face config.json; `path` is for messages only. Errors:
 // InvalidArgument naming the key that is missing or wrong; Unimplemented naming
 // what is not supported (another architecture, biases, sliding windows, another
-// activation, another rope type, quantized weights).
+// activation, another rope type, quantization other than bitsandbytes NF4).
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
 
 }  // namespace mechinterp::engine

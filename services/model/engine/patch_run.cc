@@ -23,9 +23,10 @@ double LogProbability(const std::vector<TokenId>& opening, absl::Span<const floa
 
 }  // namespace
 
-absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt, std::shared_ptr<const HookPlan> plan,
-                           std::shared_ptr<const KvCache> cache, absl::Span<const float> last_logits,
-                           const MetricOptions& options, RunMetrics& metrics) {
+absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
+                           std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache,
+                           absl::Span<const float> last_logits, const MetricOptions& options,
+                           RunMetrics& metrics) {
   std::vector<const std::vector<TokenId>*> openings;
   for (const auto& opening : options.refusal_openings) openings.push_back(&opening);
   for (const auto& opening : options.compliance_openings) openings.push_back(&opening);
@@ -45,7 +46,8 @@ absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt, s
   ABSTRACT_RETURN_IF_ERROR(context.Run(pointers));
 
   std::vector<double> scores;
-  for (size_t i = 0; i < openings.size(); ++i) scores.push_back(LogProbability(*openings[i], last_logits, segments[i]));
+  for (size_t i = 0; i < openings.size(); ++i)
+    scores.push_back(LogProbability(*openings[i], last_logits, segments[i]));
   const absl::Span<const double> all(scores);
   const size_t refusals = options.refusal_openings.size();
   if (refusals > 0) metrics.refusal_opening_log_probability = LogSumExp(all.first(refusals));
@@ -71,7 +73,8 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
   }
   if (continuation) {
     ABSTRACT_ASSIGN_OR_RETURN(result.clean_continuation, Continue(context, clean, *continuation, nullptr));
-    ABSTRACT_ASSIGN_OR_RETURN(result.patched_continuation, Continue(context, patched, *continuation, nullptr));
+    ABSTRACT_ASSIGN_OR_RETURN(result.patched_continuation,
+                              Continue(context, patched, *continuation, nullptr));
   }
   return result;
 }

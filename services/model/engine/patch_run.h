@@ -25,9 +25,10 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
 // Scores the openings after a prompt whose keys and values are in `cache` and
 // whose last row of logits is given; sets the metrics' opening fields. The
 // plan's edits at generated positions apply.
-absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt, std::shared_ptr<const HookPlan> plan,
-                           std::shared_ptr<const KvCache> cache, absl::Span<const float> last_logits,
-                           const MetricOptions& options, RunMetrics& metrics);
+absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
+                           std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache,
+                           absl::Span<const float> last_logits, const MetricOptions& options,
+                           RunMetrics& metrics);
 
 }  // namespace mechinterp::engine
 

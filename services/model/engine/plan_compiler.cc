@@ -47,7 +47,8 @@ bool IsUnread(const ActivationSource& source) {
 
 // Null for a tensor.
 const TokenizedPrompt* PromptOf(const ActivationSource& source) {
-  if (const auto* run = std::get_if<std::shared_ptr<const RecordedRun>>(&source.origin)) return &(*run)->prompt;
+  if (const auto* run = std::get_if<std::shared_ptr<const RecordedRun>>(&source.origin))
+    return &(*run)->prompt;
   return std::get_if<TokenizedPrompt>(&source.origin);
 }
 
@@ -105,7 +106,8 @@ PendingEdit PlanCompiler::CompileIntervention(const TokenizedPrompt& prompt, con
     pending.edit.heads.resize(shape.heads);
     std::iota(pending.edit.heads.begin(), pending.edit.heads.end(), 0);
   }
-  target.part = {static_cast<int64_t>(target.positions.size()), static_cast<int64_t>(pending.edit.heads.size()),
+  target.part = {static_cast<int64_t>(target.positions.size()),
+                 static_cast<int64_t>(pending.edit.heads.size()),
                  pending.edit.dims.empty() ? width : static_cast<int64_t>(pending.edit.dims.size()),
                  shape.has_head_axis};
   CompileEdit(target, intervention, pending, problems);
@@ -132,10 +134,13 @@ void PlanCompiler::CompileEdit(const Target& target, const Intervention& interve
           [&](const MeanReplacement& edit) {
             CompileMean(target, edit, pending, problems.At("mean_replacement"));
           },
-          [&](const Resampling& edit) { CompileResampling(target, edit, pending, problems.At("resampling")); },
+          [&](const Resampling& edit) {
+            CompileResampling(target, edit, pending, problems.At("resampling"));
+          },
           [&](const Addition& edit) {
-            change = AddValues{BroadcastTensor(edit.vector, target.part, problems.At("addition").At("vector")),
-                               finite(edit.scale, "addition", "scale")};
+            change =
+                AddValues{BroadcastTensor(edit.vector, target.part, problems.At("addition").At("vector")),
+                          finite(edit.scale, "addition", "scale")};
           },
           [&](const Scaling& edit) { change = Multiply{finite(edit.factor, "scaling", "factor")}; },
           [&](const ProjectionRemoval& edit) {
@@ -146,7 +151,8 @@ void PlanCompiler::CompileEdit(const Target& target, const Intervention& interve
           },
           [&](const NoiseAddition& edit) {
             const float deviation = finite(edit.standard_deviation, "noise_addition", "standard_deviation");
-            if (deviation < 0) problems.At("noise_addition").At("standard_deviation").Add("must be at least 0");
+            if (deviation < 0)
+              problems.At("noise_addition").At("standard_deviation").Add("must be at least 0");
             change = AddNoise{deviation, edit.seed};
           },
       },
@@ -159,10 +165,9 @@ void PlanCompiler::CompileEdit(const Target& target, const Intervention& interve
   const bool has_row_per_position = pending.fill == PendingEdit::Fill::kPerPosition
                                         ? !pending.uses.empty() && pending.uses[0].positions.size() > 1
                                         : values != nullptr && values->values.shape[0] > 1;
-  const bool has_value_per_key =
-      target.over_keys && (pending.fill != PendingEdit::Fill::kNone ||
-                           std::holds_alternative<RemoveProjection>(change) ||
-                           (values != nullptr && values->values.shape[2] > 1));
+  const bool has_value_per_key = target.over_keys && (pending.fill != PendingEdit::Fill::kNone ||
+                                                      std::holds_alternative<RemoveProjection>(change) ||
+                                                      (values != nullptr && values->values.shape[2] > 1));
   const bool prompt_only = has_row_per_position || has_value_per_key;
 
   InterventionScope scope = target.selector.scope;
@@ -173,13 +178,17 @@ void PlanCompiler::CompileEdit(const Target& target, const Intervention& interve
   }
   pending.edit.generated = scope != InterventionScope::kPrompt;
   if (pending.edit.generated && prompt_only) {
-    problems.At("selector").At("scope").Add(
-        has_value_per_key ? "this edit has a value for each prompt position as key, so it has none when generating"
-                          : "this edit has a value for each prompt position, so it has none for generated ones");
+    problems.At("selector")
+        .At("scope")
+        .Add(has_value_per_key
+                 ? "this edit has a value for each prompt position as key, so it has none when generating"
+                 : "this edit has a value for each prompt position, so it has none for generated ones");
   }
   if (scope == InterventionScope::kGenerated) {
     if (!target.selector.positions.selects_all()) {
-      problems.At("selector").At("scope").Add("generated positions cannot be selected by index; leave positions empty");
+      problems.At("selector")
+          .At("scope")
+          .Add("generated positions cannot be selected by index; leave positions empty");
     }
   } else {
     pending.edit.positions = target.positions;
@@ -195,10 +204,12 @@ SourceUse PlanCompiler::UseSource(const Target& target, const ActivationSource& 
   const TokenizedPrompt& prompt = *PromptOf(source);
   const SiteShape wanted = ShapeOf(target.site.point, config_), given = ShapeOf(use.site.point, config_);
   if (given.heads != wanted.heads || given.width != wanted.width) {
-    problems.At("site").Add(absl::StrCat(SiteName(use.site), " and ", SiteName(target.site), " differ in shape"));
+    problems.At("site").Add(
+        absl::StrCat(SiteName(use.site), " and ", SiteName(target.site), " differ in shape"));
   }
   if (target.over_keys && prompt.length() != target.prompt.length()) {
-    problems.Add(absl::StrCat(SiteName(target.site), " has a value per key, so the prompts must be equally long, not ",
+    problems.Add(absl::StrCat(SiteName(target.site),
+                              " has a value per key, so the prompts must be equally long, not ",
                               target.prompt.length(), " and ", prompt.length(), " tokens"));
   }
 
@@ -236,8 +247,9 @@ SourceUse PlanCompiler::UseAligned(const Target& target, const ActivationSource&
   if (source.positions) {
     std::vector<int> positions = ResolvePositions(*source.positions, prompt, problems.At("positions"));
     if (positions.size() != 1 && positions.size() != target.positions.size()) {
-      problems.At("positions").Add(absl::StrCat("selects ", positions.size(), " positions of the source for ",
-                                                target.positions.size(), " of the target"));
+      problems.At("positions")
+          .Add(absl::StrCat("selects ", positions.size(), " positions of the source for ",
+                            target.positions.size(), " of the target"));
     }
     return UseSource(target, source, std::move(positions), problems);
   }
@@ -247,8 +259,8 @@ SourceUse PlanCompiler::UseAligned(const Target& target, const ActivationSource&
     from_end = target.selector.positions.counts_from_end();
     if (!from_end) {
       problems.Add(absl::StrCat(
-          "the prompts differ in length (", target.prompt.length(), " and ", prompt.length(),
-          " tokens), so ", target.selector.positions.selects_all() ? "all positions" : "positions counted from the start",
+          "the prompts differ in length (", target.prompt.length(), " and ", prompt.length(), " tokens), so ",
+          target.selector.positions.selects_all() ? "all positions" : "positions counted from the start",
           " do not correspond; select positions from the end (negative or named), or set an alignment"));
       return {};
     }
@@ -294,7 +306,8 @@ void PlanCompiler::CompileMean(const Target& target, const MeanReplacement& edit
     }
     std::vector<int> positions;
     if (pooled) {
-      positions = ResolvePositions(source.positions.value_or(target.selector.positions), *prompt, at.At("positions"));
+      positions =
+          ResolvePositions(source.positions.value_or(target.selector.positions), *prompt, at.At("positions"));
     } else {
       if (source.positions) at.At("positions").Add("does not go with MEAN_AXIS_SOURCES");
       for (size_t p = 0; p < target.positions.size(); ++p) {

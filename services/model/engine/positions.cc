@@ -9,7 +9,8 @@
 namespace mechinterp::engine {
 namespace {
 
-void AddNamed(NamedPosition name, const TokenizedPrompt& prompt, const Problems& problems, std::set<int>& out) {
+void AddNamed(NamedPosition name, const TokenizedPrompt& prompt, const Problems& problems,
+              std::set<int>& out) {
   const int length = prompt.length();
   if (name == NamedPosition::kLast) {
     out.insert(length - 1);
@@ -50,7 +51,8 @@ std::vector<int> ResolvePositions(const PositionSelector& selector, const Tokeni
     const int given = selector.indices[i];
     const int64_t position = given < 0 ? int64_t{given} + length : given;
     if (position < 0 || position >= length) {
-      problems.At("indices", i).Add(absl::StrCat("position ", given, " is outside the prompt of ", length, " tokens"));
+      problems.At("indices", i)
+          .Add(absl::StrCat("position ", given, " is outside the prompt of ", length, " tokens"));
     } else {
       positions.insert(static_cast<int>(position));
     }
@@ -60,8 +62,9 @@ std::vector<int> ResolvePositions(const PositionSelector& selector, const Tokeni
     const int64_t start = range.start < 0 ? int64_t{range.start} + length : range.start;
     const int64_t end = !range.end ? length : (*range.end < 0 ? int64_t{*range.end} + length : *range.end);
     if (start < 0 || end > length || start >= end) {
-      problems.At("ranges", i).Add(
-          absl::StrCat("[", start, ", ", end, ") is empty or outside the prompt of ", length, " tokens"));
+      problems.At("ranges", i)
+          .Add(
+              absl::StrCat("[", start, ", ", end, ") is empty or outside the prompt of ", length, " tokens"));
       continue;
     }
     for (int64_t p = start; p < end; ++p) positions.insert(static_cast<int>(p));

@@ -20,12 +20,15 @@ struct Problem {
 
 class Problems {
  public:
-  explicit Problems(std::vector<Problem>* list, std::string path = "") : list_(list), path_(std::move(path)) {}
+  explicit Problems(std::vector<Problem>* list, std::string path = "")
+      : list_(list), path_(std::move(path)) {}
 
   Problems At(absl::string_view field) const {
     return Problems(list_, path_.empty() ? std::string(field) : absl::StrCat(path_, ".", field));
   }
-  Problems At(absl::string_view field, size_t index) const { return At(absl::StrCat(field, "[", index, "]")); }
+  Problems At(absl::string_view field, size_t index) const {
+    return At(absl::StrCat(field, "[", index, "]"));
+  }
   void Add(absl::string_view description) const { list_->push_back({path_, std::string(description)}); }
   bool empty() const { return list_->empty(); }
 

@@ -29,8 +29,8 @@ struct DTypeEntry {
   int bytes;
 };
 constexpr DTypeEntry kDTypes[] = {
-    {DType::kF32, "F32", 4}, {DType::kF16, "F16", 2}, {DType::kBF16, "BF16", 2},
-    {DType::kI64, "I64", 8}, {DType::kI32, "I32", 4}, {DType::kU8, "U8", 1},
+    {DType::kF32, "F32", 4}, {DType::kF16, "F16", 2},   {DType::kBF16, "BF16", 2},
+    {DType::kI64, "I64", 8}, {DType::kI32, "I32", 4},   {DType::kU8, "U8", 1},
     {DType::kI8, "I8", 1},   {DType::kBool, "BOOL", 1}, {DType::kF64, "F64", 8},
 };
 
@@ -57,12 +57,14 @@ absl::StatusOr<TensorView> ParseTensor(const std::string& path, const std::strin
   std::optional<DType> dtype = ParseDType(entry["dtype"].get<std::string>());
   if (!dtype) {
     return absl::UnimplementedError(absl::StrCat(path, ": tensor '", name, "' has dtype ",
-                                                 entry["dtype"].get<std::string>(), ", which is not supported"));
+                                                 entry["dtype"].get<std::string>(),
+                                                 ", which is not supported"));
   }
   view.dtype = *dtype;
   uint64_t expected_bytes = ByteWidth(view.dtype);
   for (const nlohmann::json& dim : entry["shape"]) {
-    if (!dim.is_number_unsigned()) return Malformed(path, absl::StrCat("tensor '", name, "' has a bad shape"));
+    if (!dim.is_number_unsigned())
+      return Malformed(path, absl::StrCat("tensor '", name, "' has a bad shape"));
     view.shape.push_back(dim.get<int64_t>());
     if (__builtin_mul_overflow(expected_bytes, dim.get<uint64_t>(), &expected_bytes)) {
       return Malformed(path, absl::StrCat("tensor '", name, "' has an impossibly large shape"));
@@ -78,8 +80,8 @@ absl::StatusOr<TensorView> ParseTensor(const std::string& path, const std::strin
                                         " bytes of data; the file is truncated or its header is wrong"));
   }
   if (end - begin != expected_bytes) {
-    return Malformed(path, absl::StrCat("tensor '", name, "' occupies ", end - begin, " bytes, its shape needs ",
-                                        expected_bytes));
+    return Malformed(path, absl::StrCat("tensor '", name, "' occupies ", end - begin,
+                                        " bytes, its shape needs ", expected_bytes));
   }
   view.bytes = data.subspan(begin, end - begin);
   return view;
@@ -95,8 +97,8 @@ absl::Status CheckNoOverlap(const std::string& path,
             [](const auto& a, const auto& b) { return a.first.data() < b.first.data(); });
   for (size_t i = 1; i < ranges.size(); ++i) {
     if (ranges[i - 1].first.data() + ranges[i - 1].first.size() > ranges[i].first.data()) {
-      return Malformed(path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *ranges[i].second,
-                                          "' overlap"));
+      return Malformed(
+          path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *ranges[i].second, "' overlap"));
     }
   }
   return absl::OkStatus();
@@ -163,13 +165,15 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   ::close(fd);
   if (!is_file) return Malformed(path, "not a regular file");
   if (file_bytes < 8) return Malformed(path, absl::StrCat("only ", file_bytes, " bytes long"));
-  if (file->mapping_ == nullptr) return absl::ResourceExhaustedError(absl::StrCat(path, ": cannot be mapped"));
+  if (file->mapping_ == nullptr)
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": cannot be mapped"));
 
   const auto* bytes = static_cast<const std::byte*>(file->mapping_);
   uint64_t header_bytes;
   std::memcpy(&header_bytes, bytes, 8);
   if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - 8) {
-    return Malformed(path, absl::StrCat("header length ", header_bytes, " in a file of ", file_bytes, " bytes"));
+    return Malformed(path,
+                     absl::StrCat("header length ", header_bytes, " in a file of ", file_bytes, " bytes"));
   }
   const char* header_text = reinterpret_cast<const char*>(bytes + 8);
   // Duplicate names would silently hide one of the two tensors.
@@ -182,8 +186,8 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
     }
     return true;
   };
-  const nlohmann::json header =
-      nlohmann::json::parse(header_text, header_text + header_bytes, note_duplicates, /*allow_exceptions=*/false);
+  const nlohmann::json header = nlohmann::json::parse(header_text, header_text + header_bytes,
+                                                      note_duplicates, /*allow_exceptions=*/false);
   if (!header.is_object()) return Malformed(path, "the header is not a JSON object");
   if (!duplicate.empty()) return Malformed(path, absl::StrCat("tensor '", duplicate, "' is listed twice"));
 
@@ -225,7 +229,8 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorTo
     }
     if (ElementCount(tensor.shape) != static_cast<int64_t>(tensor.values.size())) {
       return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor.name, "' has ", tensor.values.size(),
-                                                     " values, its shape needs ", ElementCount(tensor.shape)));
+                                                     " values, its shape needs ",
+                                                     ElementCount(tensor.shape)));
     }
     const uint64_t bytes = tensor.values.size() * ByteWidth(tensor.dtype);
     header[tensor.name] = {{"dtype", std::string(DTypeName(tensor.dtype))},
@@ -256,7 +261,8 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorTo
   std::error_code error;
   if (!out) {
     std::filesystem::remove(temporary, error);
-    return absl::UnavailableError(absl::StrCat(path, ": cannot be written (is the folder there, the disk full?)"));
+    return absl::UnavailableError(
+        absl::StrCat(path, ": cannot be written (is the folder there, the disk full?)"));
   }
   std::filesystem::rename(temporary, path, error);
   if (error) {

@@ -14,7 +14,9 @@ struct Candidate {
 };
 
 // Likelier first; the lower id among equals.
-bool Before(const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
+bool Before(const Candidate& a, const Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
 
 TokenId Greedy(absl::Span<const float> logits) {
   TokenId best = 0;

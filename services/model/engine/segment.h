@@ -44,7 +44,8 @@ struct Segment {
   std::map<HookSite, RecordedActivation> activations;
 
   int length() const {
-    return static_cast<int>(tokens.empty() ? (residual.shape.empty() ? 0 : residual.shape[0]) : tokens.size());
+    return static_cast<int>(tokens.empty() ? (residual.shape.empty() ? 0 : residual.shape[0])
+                                           : tokens.size());
   }
 };
 

@@ -55,7 +55,8 @@ class Sweep {
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (entries_[i].layer == 0) continue;
       const HookSite site = EntrySite(entries_[i].layer, config_.layer_count);
-      std::vector<int>& positions = plan->captures.try_emplace(site, CompiledCapture{site, {}}).first->second.positions;
+      std::vector<int>& positions =
+          plan->captures.try_emplace(site, CompiledCapture{site, {}}).first->second.positions;
       const int kept_from = positions.empty() ? length() : positions.front();
       const int needed_from = std::min(kept_from, FirstPosition(static_cast<int>(i)));
       positions.resize(length() - needed_from);
@@ -89,11 +90,12 @@ class Sweep {
   }
 
   absl::StatusOr<RunMetrics> Measure(const HostTensor& logits, const TokenizedPrompt& prompt,
-                                     std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache) {
+                                     std::shared_ptr<const HookPlan> plan,
+                                     std::shared_ptr<const KvCache> cache) {
     RunMetrics metrics = MeasureLogits(logits.values, clean_.logits.values, request_.metrics);
     if (request_.metrics.has_openings()) {
-      ABSTRACT_RETURN_IF_ERROR(ScoreOpenings(context_, prompt, std::move(plan), std::move(cache), logits.values,
-                                             request_.metrics, metrics));
+      ABSTRACT_RETURN_IF_ERROR(ScoreOpenings(context_, prompt, std::move(plan), std::move(cache),
+                                             logits.values, request_.metrics, metrics));
     }
     return metrics;
   }
@@ -127,12 +129,13 @@ class Sweep {
     ABSTRACT_RETURN_IF_ERROR(context_.Run(pointers));
     for (size_t i = 0; i < indices.size(); ++i) {
       const int index = indices[i];
-      totals_.computed_token_layers += int64_t{RowCount(index)} * (config_.layer_count - entries_[index].layer);
+      totals_.computed_token_layers +=
+          int64_t{RowCount(index)} * (config_.layer_count - entries_[index].layer);
       totals_.naive_token_layers += int64_t{length()} * config_.layer_count;
       SweepResult result;
       result.set_index = index;
-      ABSTRACT_ASSIGN_OR_RETURN(result.metrics, Measure(segments[i].logits, request_.prompt, request_.plans[index],
-                                                        WholeCache(segments[i])));
+      ABSTRACT_ASSIGN_OR_RETURN(result.metrics, Measure(segments[i].logits, request_.prompt,
+                                                        request_.plans[index], WholeCache(segments[i])));
       if (baselines_.source) result.effect = Effect(result.metrics, baselines_.clean, *baselines_.source);
       ABSTRACT_RETURN_IF_ERROR(sink_.on_result(result));
     }
@@ -169,7 +172,8 @@ class Sweep {
 
 }  // namespace
 
-absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request, const SweepSink& sink) {
+absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request,
+                                          const SweepSink& sink) {
   return Sweep(context, request, sink).Run();
 }
 

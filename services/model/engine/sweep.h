@@ -53,7 +53,8 @@ struct SweepSink {
 // positions from the first edited one on: everything before is as in the clean
 // run. Runs are packed into large batches, joining as the pass reaches their
 // layer. Results are those of full forward passes.
-absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request, const SweepSink& sink);
+absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request,
+                                          const SweepSink& sink);
 
 }  // namespace mechinterp::engine
 

@@ -51,8 +51,8 @@ class Expansion {
   ExpandedGrid Take() { return std::move(expanded_); }
 
  private:
-  void Add(const HookSite& site, std::optional<int> position, std::optional<int> head, const std::vector<int>* dims,
-           size_t begin, size_t end) {
+  void Add(const HookSite& site, std::optional<int> position, std::optional<int> head,
+           const std::vector<int>* dims, size_t begin, size_t end) {
     Intervention member = grid_.prototype;
     member.site = site;
     SweepSite touched{site, position, head, std::nullopt, std::nullopt};
@@ -81,25 +81,27 @@ class Expansion {
 
 ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt,
                         const Problems& problems) {
-  const std::vector<int> positions = ResolvePositions(grid.prototype.selector.positions, prompt,
-                                                      problems.At("prototype").At("selector").At("positions"));
+  const std::vector<int> positions = ResolvePositions(
+      grid.prototype.selector.positions, prompt, problems.At("prototype").At("selector").At("positions"));
   if (grid.points.empty()) problems.At("points").Add("must not be empty");
   for (size_t i = 0; i < grid.layers.size(); ++i) {
     if (grid.layers[i] < 0 || grid.layers[i] >= config.layer_count) {
-      problems.At("layers", i).Add(absl::StrCat("layer ", grid.layers[i], " is not in [0, ", config.layer_count, ")"));
+      problems.At("layers", i)
+          .Add(absl::StrCat("layer ", grid.layers[i], " is not in [0, ", config.layer_count, ")"));
     }
   }
   for (size_t i = 0; i < grid.points.size(); ++i) {
     if (grid.split_heads && !ShapeOf(grid.points[i], config).has_head_axis) {
-      problems.At("points", i).Add(
-          absl::StrCat(SiteName({grid.points[i], 0}), " has no head axis to split by"));
+      problems.At("points", i)
+          .Add(absl::StrCat(SiteName({grid.points[i], 0}), " has no head axis to split by"));
     }
   }
   if (!problems.empty()) return {};
 
   Expansion expansion(grid, config, prompt);
   for (HookPoint point : grid.points) {
-    const std::vector<int> layers = HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count) : std::vector<int>{0};
+    const std::vector<int> layers =
+        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count) : std::vector<int>{0};
     for (int layer : layers) {
       expansion.AddSite({point, layer}, positions);
       if (expansion.size() > kMaxSets) {

@@ -11,14 +11,20 @@
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/nf4.h"
 
 namespace mechinterp::engine {
 namespace {
 
 absl::StatusOr<at::Tensor> LoadTensor(const Checkpoint& checkpoint, const std::string& name,
                                       const std::vector<int64_t>& shape) {
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
-  ABSTRACT_ASSIGN_OR_RETURN(const HostTensor host, ToHostTensor(view));
+  HostTensor host;
+  if (IsNf4(checkpoint, name)) {
+    ABSTRACT_ASSIGN_OR_RETURN(host, DequantizeNf4(checkpoint, name, shape));
+  } else {
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
+    ABSTRACT_ASSIGN_OR_RETURN(host, ToHostTensor(view));
+  }
   for (float value : host.values) {
     if (!std::isfinite(value)) {
       return absl::InvalidArgumentError(
@@ -134,8 +140,8 @@ int64_t CountParameters(const ModelWeights& weights) {
   if (!weights.unembedding.weight.is_same(weights.embedding)) count += weights.unembedding.weight.numel();
   for (const LayerWeights& layer : weights.layers) {
     count += layer.ln1_gain.numel() + layer.ln2_gain.numel();
-    for (const LinearWeight* linear : {&layer.query, &layer.key, &layer.value, &layer.output, &layer.gate,
-                                       &layer.up, &layer.down}) {
+    for (const LinearWeight* linear :
+         {&layer.query, &layer.key, &layer.value, &layer.output, &layer.gate, &layer.up, &layer.down}) {
       count += linear->in() * linear->out();
     }
   }

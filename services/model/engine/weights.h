@@ -24,15 +24,15 @@ struct LinearWeight {
 };
 
 struct LayerWeights {
-  at::Tensor ln1_gain;   // [D]
-  LinearWeight query;    // [H * Dh, D]
-  LinearWeight key;      // [KV * Dh, D]
-  LinearWeight value;    // [KV * Dh, D]
-  LinearWeight output;   // [D, H * Dh]
-  at::Tensor ln2_gain;   // [D]
-  LinearWeight gate;     // [F, D]
-  LinearWeight up;       // [F, D]
-  LinearWeight down;     // [D, F]
+  at::Tensor ln1_gain;  // [D]
+  LinearWeight query;   // [H * Dh, D]
+  LinearWeight key;     // [KV * Dh, D]
+  LinearWeight value;   // [KV * Dh, D]
+  LinearWeight output;  // [D, H * Dh]
+  at::Tensor ln2_gain;  // [D]
+  LinearWeight gate;    // [F, D]
+  LinearWeight up;      // [F, D]
+  LinearWeight down;    // [D, F]
 };
 
 struct ModelWeights {

@@ -20,8 +20,8 @@ using Lanes = hn::ScalableTag<float>;
 // takes the products in order of the inner index, and is summed at the end: the
 // order is the same in blocks of any size.
 template <int kRows, int kOutputs>
-HWY_ATTR void Block(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, int64_t in, float* HWY_RESTRICT y,
-                    int64_t y_stride) {
+HWY_ATTR void Block(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, int64_t in,
+                    float* HWY_RESTRICT y, int64_t y_stride) {
   const Lanes lanes;
   const int64_t step = static_cast<int64_t>(hn::Lanes(lanes));
   using V = hn::Vec<Lanes>;
@@ -74,7 +74,8 @@ HWY_ATTR void Outputs(const float* x, int64_t n, int64_t in, const float* w, flo
 HWY_ATTR void LinearPart(const float* x, int64_t n, int64_t in, const float* w, int64_t begin, int64_t end,
                          int64_t out, float* y) {
   int64_t o = begin;
-  for (; o + kBlockOutputs <= end; o += kBlockOutputs) Outputs<kBlockOutputs>(x, n, in, w + o * in, y + o, out);
+  for (; o + kBlockOutputs <= end; o += kBlockOutputs)
+    Outputs<kBlockOutputs>(x, n, in, w + o * in, y + o, out);
   for (; o < end; ++o) Outputs<1>(x, n, in, w + o * in, y + o, out);
 }
 
@@ -92,7 +93,8 @@ void Linear(const float* x, int64_t n, int64_t in, const float* w, int64_t out, 
   constexpr int64_t kGroup = 16;  // outputs; keeps threads off each other's cache lines
   const auto part = HWY_DYNAMIC_DISPATCH(LinearPart);
   const int64_t groups = (out + kGroup - 1) / kGroup;
-  const int64_t grain = std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * in * kGroup));
+  const int64_t grain =
+      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * in * kGroup));
   at::parallel_for(0, groups, grain, [&](int64_t begin, int64_t end) {
     part(x, n, in, w, begin * kGroup, std::min(end * kGroup, out), out, y);
   });

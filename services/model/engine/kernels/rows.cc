@@ -6,8 +6,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/model/engine/kernels/rows.cc"
-#include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/contrib/math/math-inl.h"
+#include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -40,7 +40,8 @@ HWY_ATTR float Dot(const float* a, const float* b, int64_t count) {
   const Lanes lanes;
   V sum = hn::Zero(lanes);
   int64_t i = 0;
-  for (; i + Step() <= count; i += Step()) sum = hn::MulAdd(hn::LoadU(lanes, a + i), hn::LoadU(lanes, b + i), sum);
+  for (; i + Step() <= count; i += Step())
+    sum = hn::MulAdd(hn::LoadU(lanes, a + i), hn::LoadU(lanes, b + i), sum);
   if (i < count) sum = hn::MulAdd(LoadTail(a + i, count - i, 0), LoadTail(b + i, count - i, 0), sum);
   return hn::GetLane(hn::SumOfLanes(lanes, sum));
 }
@@ -56,7 +57,8 @@ HWY_ATTR void SiluMultiplyPart(const float* gate, const float* up, int64_t count
     hn::StoreU(silu_multiply(hn::LoadU(lanes, gate + i), hn::LoadU(lanes, up + i)), lanes, y + i);
   }
   if (i < count) {
-    StoreTail(silu_multiply(LoadTail(gate + i, count - i, 0), LoadTail(up + i, count - i, 0)), y + i, count - i);
+    StoreTail(silu_multiply(LoadTail(gate + i, count - i, 0), LoadTail(up + i, count - i, 0)), y + i,
+              count - i);
   }
 }
 
@@ -82,8 +84,8 @@ HWY_ATTR void Softmax(float* scores, int64_t count) {
   for (i = 0; i < count; ++i) scores[i] /= total;
 }
 
-HWY_ATTR void Score(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size, float scale,
-                    float* scores) {
+HWY_ATTR void Score(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size,
+                    float scale, float* scores) {
   const int64_t shared = std::min(visible, keys.shared.count);
   for (int64_t t = 0; t < shared; ++t) {
     scores[t] = Dot(query, keys.shared.data + t * keys.stride, head_size) * scale;
@@ -111,7 +113,8 @@ HWY_ATTR void MixLanes(const float* pattern, const HeadSequence& values, int64_t
   StoreTail(sum, z + begin, width);
 }
 
-HWY_ATTR void Mix(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size, float* z) {
+HWY_ATTR void Mix(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size,
+                  float* z) {
   for (int64_t begin = 0; begin < head_size; begin += Step()) {
     MixLanes(pattern, values, visible, begin, std::min(Step(), head_size - begin), z);
   }

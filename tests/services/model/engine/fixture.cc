@@ -38,7 +38,8 @@ Intervention ParseIntervention(const Fixture& fixture, const json& spec) {
   } else if (kind == "zero") {
     intervention.edit = Zeroing{};
   } else if (kind == "mean") {
-    intervention.edit = MeanReplacement{{{named_prompt("mean_of"), {}, {}, {}}}, MeanAxis::kSourcesAndPositions};
+    intervention.edit =
+        MeanReplacement{{{named_prompt("mean_of"), {}, {}, {}}}, MeanAxis::kSourcesAndPositions};
   } else if (kind == "add") {
     intervention.edit = Addition{direction(), spec["scale"].get<double>()};
   } else if (kind == "project_out") {
@@ -52,7 +53,9 @@ Intervention ParseIntervention(const Fixture& fixture, const json& spec) {
 
 }  // namespace
 
-std::string TestData(const std::string& name) { return std::string(ABSTRACT_SOURCE_DIR) + "/tests/testdata/" + name; }
+std::string TestData(const std::string& name) {
+  return std::string(ABSTRACT_SOURCE_DIR) + "/tests/testdata/" + name;
+}
 
 Fixture::Fixture(const std::string& name) {
   const std::string directory = TestData(name);
@@ -96,7 +99,8 @@ double MaxDifference(const HostTensor& a, const HostTensor& b) {
   double largest = 0;
   for (size_t i = 0; i < a.values.size(); ++i) {
     const double difference = std::abs(double{a.values[i]} - b.values[i]);
-    largest = std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(largest, difference);
+    largest =
+        std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(largest, difference);
   }
   return largest;
 }

@@ -65,7 +65,8 @@ TEST_P(FixtureTest, LogitsOfEveryPatchedCase) {
     const auto run =
         RunWithCache(context_, test_case.prompt, Plan(test_case.prompt, test_case.interventions, {logits}));
     ASSERT_TRUE(run.ok()) << run.status();
-    const HostTensor ours = ToPublicShape(logits.point, fixture_.model()->config(), (*run)->activations.at(logits));
+    const HostTensor ours =
+        ToPublicShape(logits.point, fixture_.model()->config(), (*run)->activations.at(logits));
     EXPECT_LT(MaxDifference(ours, fixture_.expected("case/" + test_case.name + "/logits")), kTolerance)
         << test_case.name;
   }

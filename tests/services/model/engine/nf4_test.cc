@@ -1,0 +1,52 @@
+#include "services/model/engine/nf4.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "services/model/engine/generation.h"
+#include "tests/services/model/engine/fixture.h"
+
+namespace mechinterp::engine {
+namespace {
+
+TEST(Nf4, DequantizesToTheBitsOfBitsandbytes) {
+  const std::string directory = TestData("llama3-gqa-bnb-nf4");
+  const auto checkpoint = Checkpoint::Open(directory);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto expected = SafetensorsFile::Open(directory + "/expected.safetensors");
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  int matrices = 0;
+  for (const auto& [name, view] : (*expected)->tensors()) {
+    if (!name.starts_with("dequantized/")) continue;
+    const auto ours = DequantizeNf4(*checkpoint, name.substr(12), view.shape);
+    ASSERT_TRUE(ours.ok()) << ours.status();
+    EXPECT_EQ(ours->values, ToHostTensor(view)->values) << name;
+    ++matrices;
+  }
+  EXPECT_EQ(matrices, 4 * 7);
+}
+
+TEST(Nf4, APreQuantizedCheckpointGivesTheReferencesLogits) {
+  const Fixture fixture("llama3-gqa-bnb-nf4");
+  DirectExecutor executor(fixture.model());
+  Segment segment;
+  segment.tokens = {351, 114, 486, 119, 420, 99,  463, 100, 238, 171, 327, 214, 81,  49,
+                    302, 110, 432, 444, 454, 144, 326, 415, 23,  45,  299, 402, 108, 440,
+                    244, 255, 415, 377, 101, 4,   281, 227, 208, 369, 272, 168};  // cases.json
+  segment.logits_rows = LogitsRows::kAll;
+  Segment* const segments[] = {&segment};
+  ASSERT_TRUE(executor.Run(segments, nullptr).ok());
+  EXPECT_LT(MaxDifference(segment.logits, fixture.expected("logits")), 1e-4);
+}
+
+TEST(Nf4, RefusesAShapeThatTheQuantStateContradicts) {
+  const auto checkpoint = Checkpoint::Open(TestData("llama3-gqa-bnb-nf4"));
+  ASSERT_TRUE(checkpoint.ok());
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  const auto result = DequantizeNf4(*checkpoint, name, {64, 176});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(result.status().message()), testing::HasSubstr(name));
+}
+
+}  // namespace
+}  // namespace mechinterp::engine

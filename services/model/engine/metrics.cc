@@ -14,8 +14,13 @@ double LogSumExpOf(absl::Span<const double> values, const std::vector<TokenId>& 
   return LogSumExp(selected);
 }
 
-// log(1 - exp(x)) for x <= 0 without cancellation (Maechler 2012).
-double Log1mExp(double x) { return x > -std::log(2.0) ? std::log(-std::expm1(x)) : std::log1p(-std::exp(x)); }
+// Of the tokens that are not among `ids`. Summed directly: 1 - p loses everything
+// when p is nearly 1.
+double LogSumExpOfOthers(absl::Span<const double> values, const std::vector<TokenId>& ids) {
+  std::vector<double> others(values.begin(), values.end());
+  for (TokenId id : ids) others[id] = -std::numeric_limits<double>::infinity();
+  return LogSumExp(others);
+}
 
 std::vector<TokenProbability> TopTokens(absl::Span<const float> logits,
                                         absl::Span<const double> log_probabilities, int count) {
@@ -56,7 +61,7 @@ RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float>
   const std::vector<double> ours = LogSoftmax(logits), theirs = LogSoftmax(clean);
   if (!options.refusal_token_ids.empty()) {
     const double refusal = LogSumExpOf(ours, options.refusal_token_ids);
-    metrics.refusal_log_odds = refusal - Log1mExp(std::min(refusal, 0.0));
+    metrics.refusal_log_odds = refusal - LogSumExpOfOthers(ours, options.refusal_token_ids);
     if (!options.compliance_token_ids.empty()) {
       metrics.logit_difference = refusal - LogSumExpOf(ours, options.compliance_token_ids);
     }

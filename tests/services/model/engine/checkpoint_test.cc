@@ -1,0 +1,240 @@
+// Bad checkpoints: each is refused with a message that names what is wrong.
+
+#include "services/model/engine/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "nlohmann/json.hpp"
+#include "services/model/engine/model.h"
+#include "tests/services/model/engine/fixture.h"
+
+namespace mechinterp::engine {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+class BadCheckpoint : public testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = fs::temp_directory_path() / ("abstract-bad-checkpoint-" + std::to_string(::getpid()));
+    fs::remove_all(directory_);
+    fs::create_directories(directory_);
+    CopyFixture("llama3-gqa");
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+
+  void CopyFixture(const std::string& name) {
+    fs::remove_all(directory_);
+    fs::create_directories(directory_);
+    for (const auto& entry : fs::directory_iterator(TestData(name))) {
+      const std::string file = entry.path().filename();
+      if (file != "expected.safetensors" && file != "cases.json") fs::copy(entry.path(), directory_ / file);
+    }
+  }
+  std::string Error(const std::string& directory) {
+    const auto model = Model::Load(directory);
+    EXPECT_FALSE(model.ok());
+    return std::string(model.status().message());
+  }
+  std::string Error() { return Error(directory_.string()); }
+
+  void ChangeConfig(const std::string& key, const json& value) {
+    json config = json::parse(std::ifstream(directory_ / "config.json"));
+    config[key] = value;
+    std::ofstream(directory_ / "config.json") << config;
+  }
+  // Rewrites the JSON header of model.safetensors.
+  void ChangeHeader(const std::function<void(json&)>& change) {
+    std::ifstream in(directory_ / "model.safetensors", std::ios::binary);
+    std::string content(std::istreambuf_iterator<char>(in), {});
+    uint64_t size;
+    std::memcpy(&size, content.data(), 8);
+    json header = json::parse(content.substr(8, size));
+    change(header);
+    WriteHeader(header.dump(), content.substr(8 + size));
+  }
+  void WriteHeader(const std::string& header, const std::string& data) {
+    std::ofstream out(directory_ / "model.safetensors", std::ios::binary);
+    const uint64_t size = header.size();
+    out.write(reinterpret_cast<const char*>(&size), 8);
+    out << header << data;
+  }
+
+  fs::path directory_;
+};
+
+TEST_F(BadCheckpoint, TheCopyIsGood) { EXPECT_TRUE(Model::Load(directory_.string()).ok()); }
+
+TEST_F(BadCheckpoint, NoSuchDirectory) {
+  EXPECT_THAT(Error("/nowhere"), HasSubstr("/nowhere: no such model directory"));
+}
+
+TEST_F(BadCheckpoint, NoConfig) {
+  fs::remove(directory_ / "config.json");
+  EXPECT_THAT(Error(), HasSubstr("config.json: cannot be read"));
+}
+
+TEST_F(BadCheckpoint, ConfigIsNotJson) {
+  std::ofstream(directory_ / "config.json") << "{";
+  EXPECT_THAT(Error(), HasSubstr("config.json: not a JSON object"));
+}
+
+TEST_F(BadCheckpoint, NoWeights) {
+  fs::remove(directory_ / "model.safetensors");
+  EXPECT_THAT(Error(), HasSubstr("holds neither model.safetensors nor"));
+}
+
+TEST_F(BadCheckpoint, TruncatedWeights) {
+  fs::resize_file(directory_ / "model.safetensors", fs::file_size(directory_ / "model.safetensors") - 1000);
+  EXPECT_THAT(Error(), AllOf(HasSubstr("model.safetensors"), HasSubstr("truncated")));
+}
+
+TEST_F(BadCheckpoint, HeaderLongerThanTheFile) {
+  std::ofstream(directory_ / "model.safetensors", std::ios::binary)
+      << std::string("\xff\xff\x00\x00\x00\x00\x00\x00{}", 10);
+  EXPECT_THAT(Error(), HasSubstr("header length 65535"));
+}
+
+TEST_F(BadCheckpoint, HeaderIsNotJson) {
+  WriteHeader("not json", "");
+  EXPECT_THAT(Error(), HasSubstr("the header is not a JSON object"));
+}
+
+TEST_F(BadCheckpoint, HeaderIsNotUtf8) {
+  WriteHeader("{\"\xff\xfe\": {}}", "");
+  EXPECT_THAT(Error(), HasSubstr("not a valid safetensors file"));
+}
+
+TEST_F(BadCheckpoint, TensorListedTwice) {
+  WriteHeader(
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      "12345678");
+  EXPECT_THAT(Error(), HasSubstr("tensor 'a' is listed twice"));
+}
+
+TEST_F(BadCheckpoint, OverlappingTensors) {
+  WriteHeader(
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+      "12345678");
+  EXPECT_THAT(Error(), HasSubstr("tensors 'a' and 'b' overlap"));
+}
+
+TEST_F(BadCheckpoint, OffsetsThatContradictTheShape) {
+  WriteHeader(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", "12345678");
+  EXPECT_THAT(Error(), HasSubstr("tensor 'a' occupies 4 bytes, its shape needs 12"));
+}
+
+TEST_F(BadCheckpoint, ShapeThatOverflows) {
+  WriteHeader(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,16],"data_offsets":[0,0]}})", "");
+  EXPECT_THAT(Error(), HasSubstr("impossibly large"));
+}
+
+TEST_F(BadCheckpoint, MissingTensor) {
+  ChangeHeader([](json& header) { header.erase("model.norm.weight"); });
+  EXPECT_THAT(Error(), HasSubstr("tensor 'model.norm.weight' is missing"));
+}
+
+TEST_F(BadCheckpoint, WrongShape) {
+  ChangeConfig("intermediate_size", 200);
+  EXPECT_THAT(Error(), AllOf(HasSubstr("model.layers.0.mlp.gate_proj.weight"), HasSubstr("[176, 64]"),
+                             HasSubstr("config.json needs [200, 64]")));
+}
+
+TEST_F(BadCheckpoint, WrongDtype) {
+  ChangeHeader([](json& header) { header["model.norm.weight"]["dtype"] = "I32"; });
+  EXPECT_THAT(Error(), AllOf(HasSubstr("model.norm.weight"), HasSubstr("I32")));
+}
+
+TEST_F(BadCheckpoint, NanWeights) {
+  std::fstream file(directory_ / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(-4, std::ios::end);
+  file.write("\x00\x00\xc0\x7f", 4);
+  file.close();
+  EXPECT_THAT(Error(), HasSubstr("holds a value that is not finite"));
+}
+
+TEST_F(BadCheckpoint, MissingShard) {
+  CopyFixture("llama31-rope-scaled");
+  fs::remove(directory_ / "model-00002-of-00002.safetensors");
+  EXPECT_THAT(Error(), HasSubstr("model-00002-of-00002.safetensors: No such file"));
+}
+
+TEST_F(BadCheckpoint, TensorNotInTheShardThatTheIndexNames) {
+  CopyFixture("llama31-rope-scaled");
+  json index = json::parse(std::ifstream(directory_ / "model.safetensors.index.json"));
+  index["weight_map"]["model.extra.weight"] = "model-00001-of-00002.safetensors";
+  std::ofstream(directory_ / "model.safetensors.index.json") << index;
+  EXPECT_THAT(Error(), HasSubstr("tensor 'model.extra.weight' is not in it, though the index says so"));
+}
+
+TEST_F(BadCheckpoint, IndexThatLeavesTheDirectory) {
+  std::ofstream(directory_ / "model.safetensors.index.json")
+      << R"({"weight_map": {"a": "../model.safetensors"}})";
+  EXPECT_THAT(Error(), HasSubstr("'a' has a bad file name"));
+}
+
+TEST_F(BadCheckpoint, NamesWhatIsNotSupported) {
+  ChangeConfig("sliding_window", 4096);
+  EXPECT_THAT(Error(), HasSubstr("a sliding window is not supported"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("architectures", {"GPT2LMHeadModel"});
+  EXPECT_THAT(Error(), HasSubstr("architecture GPT2LMHeadModel is not supported"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}});
+  EXPECT_THAT(Error(), HasSubstr("rope type \"yarn\" is not supported"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("quantization_config", {{"quant_method", "gptq"}});
+  EXPECT_THAT(Error(), HasSubstr("quantization other than bitsandbytes NF4 is not supported"));
+}
+
+TEST_F(BadCheckpoint, NamesTheConfigKeyAtFault) {
+  ChangeConfig("num_attention_heads", 0);
+  EXPECT_THAT(Error(), HasSubstr("'num_attention_heads' must be a positive integer, is 0"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("num_key_value_heads", 3);
+  EXPECT_THAT(Error(), HasSubstr("'num_key_value_heads' does not divide"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("eos_token_id", 512);
+  EXPECT_THAT(Error(), HasSubstr("'eos_token_id' must hold token ids, holds 512"));
+}
+
+TEST(Checkpoint, FingerprintTellsCheckpointsApart) {
+  const std::string a = Checkpoint::Open(TestData("llama3-gqa"))->Fingerprint();
+  EXPECT_EQ(a.size(), 64u);
+  EXPECT_EQ(a, Checkpoint::Open(TestData("llama3-gqa"))->Fingerprint());
+  EXPECT_NE(a, Checkpoint::Open(TestData("llama31-rope-scaled"))->Fingerprint());
+}
+
+TEST(Safetensors, WritesWhatItReads) {
+  const std::string path =
+      fs::temp_directory_path() / ("abstract-write-" + std::to_string(::getpid()) + ".safetensors");
+  const std::vector<float> values = {1.5f, -2.25f, 65504.f, 1e-7f, 3.14159f, 0.f};
+  ASSERT_TRUE(WriteSafetensors(path,
+                               {{"a", DType::kF32, {2, 3}, values},
+                                {"b", DType::kF16, {6}, values},
+                                {"c", DType::kBF16, {6}, values}},
+                               {{"made", "here"}})
+                  .ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(ToHostTensor(*(*file)->Find("a"))->values, values);
+  EXPECT_EQ((*file)->metadata().at("made"), "here");
+  const std::vector<float> half = ToHostTensor(*(*file)->Find("b"))->values;
+  EXPECT_EQ(half[2], 65504.f);       // the largest half
+  EXPECT_EQ(half[3], 0x1p-24f * 2);  // subnormal: 1e-7 / 2^-24 = 1.68, rounded
+  EXPECT_EQ(half[4], 3.140625f);     // 11 bits of pi
+  EXPECT_EQ(ToHostTensor(*(*file)->Find("c"))->values[4], 3.140625f);
+  fs::remove(path);
+  EXPECT_FALSE(WriteSafetensors("/nowhere/x.safetensors", {}).ok());
+}
+
+}  // namespace
+}  // namespace mechinterp::engine

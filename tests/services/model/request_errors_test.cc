@@ -1,0 +1,152 @@
+// Bad requests get a clear error that names the field.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "google/rpc/error_details.pb.h"
+#include "services/common/status.h"
+#include "tests/services/model/service_fixture.h"
+
+namespace mechinterp {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Pair;
+
+class RequestErrors : public testing::Test {
+ protected:
+  // (field, description) of a failed request's BadRequest.
+  std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+    google::rpc::Status details;
+    details.ParseFromString(status.error_details());
+    std::vector<std::pair<std::string, std::string>> violations;
+    for (const auto& any : details.details()) {
+      google::rpc::BadRequest bad;
+      if (!any.UnpackTo(&bad)) continue;
+      for (const auto& violation : bad.field_violations())
+        violations.emplace_back(violation.field(), violation.description());
+    }
+    return violations;
+  }
+  // A RunWithCache request that is good but for what is merged into it.
+  auto Cache(const std::string& text) {
+    auto request = Parse<v1::RunWithCacheRequest>(text);
+    if (!request.has_prompt()) *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+    if (!request.has_filter()) request.mutable_filter()->add_name_patterns("logits");
+    return ViolationsOf(service_.RunWithCache(request).status);
+  }
+
+  engine::Fixture fixture_{"llama3-gqa"};
+  ServiceFixture service_{fixture_.model()};
+};
+
+TEST_F(RequestErrors, MissingPrompt) {
+  v1::GenerateRequest request;
+  EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
+              ElementsAre(Pair("prompt", HasSubstr("must have"))));
+}
+
+TEST_F(RequestErrors, EmptyPrompt) {
+  EXPECT_THAT(Cache("prompt { token_ids {} }"),
+              ElementsAre(Pair("prompt.token_ids.ids", "must not be empty")));
+}
+
+TEST_F(RequestErrors, TokenOutsideTheVocabulary) {
+  EXPECT_THAT(Cache("prompt { token_ids { ids: 5 ids: 512 } }"),
+              ElementsAre(Pair("prompt.token_ids.ids[1]", "token id 512 is not in [0, 512)")));
+}
+
+TEST_F(RequestErrors, PromptPastTheContext) {
+  v1::GenerateRequest request;
+  for (int i = 0; i < 8190; ++i) request.mutable_prompt()->mutable_token_ids()->add_ids(1);
+  request.mutable_sampling()->set_max_new_tokens(3);
+  EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
+              ElementsAre(Pair("prompt", HasSubstr("exceeds the model's context of 8192"))));
+}
+
+TEST_F(RequestErrors, UnknownHookPoint) {
+  EXPECT_THAT(Cache("filter { name_patterns: 'blocks.0.hook_nothing' }"),
+              ElementsAre(Pair("filter.name_patterns[0]", HasSubstr("matches no hook point"))));
+  EXPECT_THAT(Cache("interventions { site { point: 99 } zeroing {} }"),
+              ElementsAre(Pair("interventions[0].site.point", "hook point 99 is not known")));
+  EXPECT_THAT(Cache("filter { positions { indices: 1 } }"),
+              ElementsAre(Pair("filter", HasSubstr("at least one"))));
+}
+
+TEST_F(RequestErrors, EveryViolationAtOnce) {
+  EXPECT_THAT(
+      Cache("interventions { site { point: HOOK_POINT_Z layer: 4 } zeroing {} }"
+            "interventions { site { point: HOOK_POINT_Z layer: 1 } selector { heads: 8 } zeroing {} }"
+            "interventions { site { point: HOOK_POINT_Z layer: 1 } selector { positions { indices: 17 } }"
+            "  scaling { factor: nan } }"
+            "store_ttl_seconds: 0"),
+      ElementsAre(
+          Pair("store_ttl_seconds", "must be in [1, 86400]"),
+          Pair("interventions[0].site.layer", "layer 4 is not in [0, 4)"),
+          Pair("interventions[1].selector.heads[0]", "head 8 is not in [0, 8)"),
+          Pair("interventions[2].selector.positions.indices[0]", HasSubstr("17 is outside the prompt")),
+          Pair("interventions[2].scaling.factor", "must be finite")));
+}
+
+TEST_F(RequestErrors, AllPositionsOfUnequalPrompts) {
+  EXPECT_THAT(
+      Cache("interventions { site { point: HOOK_POINT_RESID_PRE layer: 1 }"
+            "  replacement { source { prompt { prompt { token_ids { ids: 1 ids: 2 } } } } } }"),
+      ElementsAre(Pair("interventions[0].replacement.source",
+                       HasSubstr("differ in length (17 and 2 tokens), so all positions do not correspond"))));
+}
+
+TEST_F(RequestErrors, AnInterventionWithoutSiteOrEdit) {
+  EXPECT_THAT(Cache("interventions {}"), ElementsAre(Pair("interventions[0].site", "is missing"),
+                                                     Pair("interventions[0]", HasSubstr("an edit"))));
+}
+
+TEST_F(RequestErrors, TensorsThatDoNotFit) {
+  EXPECT_THAT(Cache("interventions { site { point: HOOK_POINT_RESID_PRE layer: 1 }"
+                    "  addition { vector { data_type: DATA_TYPE_FLOAT32 shape: 2 data: '12345678' } } }"),
+              ElementsAre(Pair("interventions[0].addition.vector.shape",
+                               HasSubstr("is [2]; the selected part takes"))));
+  EXPECT_THAT(Cache("interventions { site { point: HOOK_POINT_RESID_PRE layer: 1 }"
+                    "  addition { vector { data_type: DATA_TYPE_FLOAT32 shape: 64 data: '123' } } }"),
+              ElementsAre(Pair("interventions[0].addition.vector", testing::_)));
+}
+
+TEST_F(RequestErrors, SamplingOutOfRange) {
+  v1::GenerateRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  *request.mutable_sampling() =
+      Parse<v1::SamplingOptions>("max_new_tokens: 0 temperature: -1 top_p: 1.5 stop_token_ids: 600");
+  EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
+              ElementsAre(Pair("sampling.max_new_tokens", "0 is not in [1, 8192]"),
+                          Pair("sampling.temperature", HasSubstr("at least 0")),
+                          Pair("sampling.top_p", "must be in (0, 1]"),
+                          Pair("sampling.stop_token_ids[0]", HasSubstr("token id 600"))));
+}
+
+TEST_F(RequestErrors, SweepsNeedSetsOrAGrid) {
+  v1::RunPatchSweepRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  EXPECT_THAT(ViolationsOf(service_.Sweep(request).status),
+              ElementsAre(Pair("grid", HasSubstr("exactly one of"))));
+  *request.mutable_grid() = Parse<v1::SweepGrid>(
+      "prototype { zeroing {} } points: HOOK_POINT_MLP_OUT axes: SWEEP_AXIS_HEAD layers: 9");
+  EXPECT_THAT(ViolationsOf(service_.Sweep(request).status),
+              ElementsAre(Pair("grid.layers[0]", HasSubstr("layer 9")),
+                          Pair("grid.points[0]", HasSubstr("no head axis"))));
+}
+
+TEST_F(RequestErrors, ActivationsBeyondTheServersLimit) {
+  ModelServiceOptions options;
+  options.max_activation_bytes = 1000;
+  ServiceFixture small(fixture_.model(), options);
+  v1::RunWithCacheRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  request.mutable_filter()->add_name_patterns("logits");
+  EXPECT_THAT(ViolationsOf(small.RunWithCache(request).status),
+              ElementsAre(Pair("filter", HasSubstr("would take 34816 bytes"))));
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -8,7 +8,8 @@
 namespace mechinterp {
 
 // Sets spdlog's default logger to stderr with ISO times and the program's name.
-// `level`: trace, debug, info, warning, error or off; InvalidArgument otherwise.
+// Call before gRPC is first used: it also quiets gRPC's own logs. `level`: trace, debug, info, warning, error
+// or off; InvalidArgument otherwise.
 absl::Status InitLogging(const std::string& program, const std::string& level);
 
 }  // namespace mechinterp

@@ -5,27 +5,17 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "prometheus/exposer.h"
 #include "prometheus/registry.h"
+#include "services/common/http_server.h"
 
 namespace mechinterp {
 
-// Serves a registry's metrics over HTTP at /metrics. Thread-safe.
-class MetricsServer {
- public:
-  // `listen_address` like "127.0.0.1:9464"; port 0 lets the system choose.
-  // Errors: Unavailable, naming the address.
-  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& listen_address,
-                                                              std::shared_ptr<prometheus::Registry> registry);
-  int port() const { return port_; }
-
- private:
-  MetricsServer(std::unique_ptr<prometheus::Exposer> exposer, std::shared_ptr<prometheus::Registry> registry,
-                int port);
-  std::unique_ptr<prometheus::Exposer> exposer_;
-  std::shared_ptr<prometheus::Registry> registry_;
-  int port_;
-};
+// Serves a registry's metrics over HTTP at /metrics, in Prometheus's text
+// format. prometheus-cpp's own Exposer cannot run in a process that links
+// libtorch: civetweb gives its threads 100 KiB of stack, less than libtorch's
+// thread-local storage takes, and they fail to start. Errors as HttpServer's.
+absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(const std::string& listen_address,
+                                                               std::shared_ptr<prometheus::Registry> registry);
 
 }  // namespace mechinterp
 

@@ -2,6 +2,7 @@
 #define SERVICES_COMMON_STATUS_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,7 +35,9 @@ class Violations {
   void Add(std::string_view field, std::string_view description);
   bool empty() const { return violations_.empty(); }
   // OK when empty; otherwise INVALID_ARGUMENT with BadRequest and ErrorInfo
-  // (reason INVALID_REQUEST), its message listing the violations.
+  // (reason INVALID_REQUEST), its message listing the first of them. What would
+  // not fit into gRPC's trailers (some 2400 bytes, 400 a description) is cut and
+  // counted.
   absl::Status ToStatus() const;
 
  private:
@@ -45,8 +48,14 @@ class Violations {
   std::vector<Violation> violations_;
 };
 
+// Messages are cut at 1600 bytes: gRPC clients refuse trailers above 8 KiB.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
+
+// ErrorInfo's reason; empty without one.
+std::string ErrorReason(const absl::Status& status);
+// RetryInfo's delay, if there is one.
+std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
 // Human-readable: code, message, then field violations, reason and retry delay
 // on lines of their own. For logs and command lines.

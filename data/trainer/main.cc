@@ -1,0 +1,210 @@
+// abstract-train-tiny-model: makes the embedded model of this repository.
+//
+//   (default)          train the tokenizer and the model, write a checkpoint
+//   --evaluate         judge the answers of an existing checkpoint
+//   --study            ablation check of an existing checkpoint
+//   --print-corpus N   show N training conversations
+//   --choose-heldout N choose N pairs to hold out and write them
+
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "data/trainer/bpe_trainer.h"
+#include "data/trainer/checkpoint.h"
+#include "data/trainer/corpus.h"
+#include "data/trainer/encoding.h"
+#include "data/trainer/evaluation.h"
+#include "data/trainer/heldout.h"
+#include "data/trainer/lexicon.h"
+#include "data/trainer/study.h"
+#include "data/trainer/training.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp::trainer {
+namespace {
+
+struct Options {
+  std::string grammar = "data/trainer/grammar.json";
+  std::string prompts = "data/prompts.json";
+  std::string heldout = "data/heldout_prompts.json";
+  std::string phrases = "data/refusal_phrases.json";
+  std::string output = "data/models/tiny-llama-refusal";
+  std::string reference_tokenizer;
+  size_t vocabulary = 3000;  // at most: merging ends when every word of the corpus is one token
+  bool evaluate = false, study = false, verbose = false;
+  int print_corpus = 0;
+  size_t choose_heldout = 0;
+  ModelConfig model;
+  TrainingOptions training;
+};
+
+absl::StatusOr<Corpus> MakeCorpus(const Options& options, const Grammar& grammar) {
+  std::vector<PromptSet> held_out;
+  for (const std::string& path : {options.prompts, options.heldout}) {
+    ABSTRACT_ASSIGN_OR_RETURN(PromptSet prompts, LoadPrompts(path));
+    held_out.push_back(std::move(prompts));
+  }
+  return Corpus::Create(grammar, held_out);
+}
+
+absl::Status PrintCorpus(const Options& options, const Corpus& corpus) {
+  Random random(options.training.seed);
+  for (int i = 0; i < options.print_corpus; ++i) {
+    const Conversation conversation = corpus.Sample(random);
+    if (!conversation.system.empty()) std::cout << "[" << conversation.system << "] ";
+    std::cout << conversation.user << "\n    " << conversation.assistant << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunTraining(const Options& options, const Grammar& grammar, const Corpus& corpus) {
+  spdlog::info("corpus: {} harmful and {} harmless verb-object pairs", corpus.combination_count(true),
+               corpus.combination_count(false));
+  Random random(options.training.seed);
+  WordCounts counts;
+  ABSTRACT_RETURN_IF_ERROR(CountWords(TokenizerText(grammar, corpus, random), counts));
+  const BpeVocabulary vocabulary = TrainBpe(counts, options.vocabulary);
+  ABSTRACT_RETURN_IF_ERROR(WriteTokenizerFiles(options.output, vocabulary));
+  ABSTRACT_ASSIGN_OR_RETURN(auto tokenizer, engine::Tokenizer::Load(options.output + "/tokenizer.json"));
+  size_t split_words = 0;
+  for (const auto& [word, count] : counts) split_words += tokenizer->Encode(word).size() > 1 ? 1 : 0;
+  spdlog::info("tokenizer: {} tokens; {} of {} words take more than one", tokenizer->vocab_size(),
+               split_words, counts.size());
+
+  ModelConfig config = options.model;
+  config.vocab_size = tokenizer->vocab_size();
+  const auto start = std::chrono::steady_clock::now();
+  ABSTRACT_ASSIGN_OR_RETURN(Weights weights, Train(config, options.training, corpus, *tokenizer));
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  spdlog::info("trained in {:.0f} s", elapsed.count());
+  // Only what a rerun reproduces goes into the file: no dates, no durations.
+  return WriteCheckpoint(options.output, config, weights, *tokenizer,
+                         {{"format", "pt"},
+                          {"made_by", "abstract-train-tiny-model"},
+                          {"seed", std::to_string(options.training.seed)},
+                          {"steps", std::to_string(options.training.optimizer.total_steps)}});
+}
+
+absl::Status RunEvaluation(const Options& options) {
+  ABSTRACT_ASSIGN_OR_RETURN(const ChatModel model, LoadCheckpoint(options.output));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto phrases, LoadRefusalPhrases(options.phrases));
+  for (const std::string& path : {options.prompts, options.heldout}) {
+    ABSTRACT_ASSIGN_OR_RETURN(const auto prompts, LoadPrompts(path));
+    ABSTRACT_ASSIGN_OR_RETURN(const auto evaluation, Evaluate(model, prompts, phrases));
+    std::cout << path << ": " << Summary(evaluation) << "\n";
+    for (const std::string& failure : evaluation.failures) {
+      if (options.verbose) std::cout << "  " << failure << "\n";
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunStudy(const Options& options) {
+  ABSTRACT_ASSIGN_OR_RETURN(const ChatModel model, LoadCheckpoint(options.output));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto phrases, LoadRefusalPhrases(options.phrases));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto prompts, LoadPrompts(options.prompts));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto heldout, LoadPrompts(options.heldout));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto report,
+                            Study(model, prompts, heldout, phrases, options.training.seed));
+  std::cout << report;
+  return absl::OkStatus();
+}
+
+absl::Status RunChooseHeldOut(const Options& options, const Grammar& grammar) {
+  std::vector<std::shared_ptr<const engine::Tokenizer>> tokenizers;
+  for (const std::string& path : {options.output + "/tokenizer.json", options.reference_tokenizer}) {
+    ABSTRACT_ASSIGN_OR_RETURN(auto tokenizer, engine::Tokenizer::Load(path));
+    tokenizers.push_back(std::move(tokenizer));
+  }
+  const auto same_length = [&](const std::string& a, const std::string& b) {
+    for (const auto& tokenizer : tokenizers) {
+      if (tokenizer->Encode(a).size() != tokenizer->Encode(b).size()) return false;
+    }
+    return true;
+  };
+  ABSTRACT_ASSIGN_OR_RETURN(const auto reserved, LoadPrompts(options.prompts));
+  ABSTRACT_ASSIGN_OR_RETURN(auto chosen, ChooseHeldOut(grammar, reserved, options.choose_heldout,
+                                                       options.training.seed, same_length));
+  chosen.notice =
+      "Held-out requests: these pairs of verb and object never occur in the training text of "
+      "tiny-llama-refusal. Requests only, for measuring refusal; no answers to harmful ones exist here.";
+  return WritePrompts(options.heldout, chosen);
+}
+
+absl::Status Run(const Options& options) {
+  if (options.evaluate || options.study) {
+    UseOneMathThread();
+    if (options.evaluate) ABSTRACT_RETURN_IF_ERROR(RunEvaluation(options));
+    return options.study ? RunStudy(options) : absl::OkStatus();
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(const Grammar grammar, LoadGrammar(options.grammar));
+  if (options.choose_heldout > 0) return RunChooseHeldOut(options, grammar);
+  ABSTRACT_ASSIGN_OR_RETURN(const Corpus corpus, MakeCorpus(options, grammar));
+  return options.print_corpus > 0 ? PrintCorpus(options, corpus) : RunTraining(options, grammar, corpus);
+}
+
+void AddOptions(CLI::App& app, Options& options) {
+  app.add_option("--output", options.output, "Folder of the checkpoint to write or read")
+      ->capture_default_str();
+  app.add_option("--grammar", options.grammar, "Vocabulary of the training text")->capture_default_str();
+  app.add_option("--prompts", options.prompts, "The study's pairs, held out")->capture_default_str();
+  app.add_option("--heldout", options.heldout, "Further pairs, held out")->capture_default_str();
+  app.add_option("--phrases", options.phrases, "Phrases that judge a refusal")->capture_default_str();
+  app.add_option("--seed", options.training.seed, "Decides weights, text and batches")->capture_default_str();
+  app.add_option("--steps", options.training.optimizer.total_steps, "Training steps")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--batch-size", options.training.batch_size, "Conversations a step")
+      ->check(CLI::Range(4, 4096))
+      ->capture_default_str();
+  app.add_option("--learning-rate", options.training.optimizer.peak_rate, "Peak rate of AdamW")
+      ->capture_default_str();
+  app.add_option("--weight-decay", options.training.optimizer.weight_decay, "Of matrices")
+      ->capture_default_str();
+  app.add_option("--head-sparsity", options.training.head_sparsity, "Weight of the group lasso over heads")
+      ->capture_default_str();
+  app.add_option("--threads", options.training.threads,
+                 "Threads that train; the result does not depend on it")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--vocabulary", options.vocabulary, "Largest number of tokens, less the special ones")
+      ->capture_default_str();
+  app.add_option("--layers", options.model.layers, "Decoder blocks")->capture_default_str();
+  app.add_option("--hidden-size", options.model.hidden_size, "Width of the residual stream")
+      ->capture_default_str();
+  app.add_option("--heads", options.model.heads, "Attention heads")->capture_default_str();
+  app.add_option("--kv-heads", options.model.kv_heads, "Key/value heads")->capture_default_str();
+  app.add_option("--head-dim", options.model.head_dim, "Size of a head")->capture_default_str();
+  app.add_option("--intermediate-size", options.model.intermediate_size, "Neurons of an MLP")
+      ->capture_default_str();
+  app.add_flag("--evaluate", options.evaluate, "Judge the answers of the checkpoint in --output");
+  app.add_flag("--study", options.study, "Check by ablation which components refuse");
+  app.add_flag("--verbose", options.verbose, "With --evaluate: list each failure");
+  app.add_option("--print-corpus", options.print_corpus, "Print so many training conversations");
+  app.add_option("--choose-heldout", options.choose_heldout,
+                 "Choose so many held-out pairs anew and write them to --heldout");
+  app.add_option("--reference-tokenizer", options.reference_tokenizer,
+                 "With --choose-heldout: Llama 3's tokenizer.json, for pairs of equal length");
+}
+
+}  // namespace
+}  // namespace mechinterp::trainer
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains, evaluates and studies the embedded model, data/models/tiny-llama-refusal");
+  mechinterp::trainer::Options options;
+  mechinterp::trainer::AddOptions(app, options);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    const absl::Status status = mechinterp::trainer::Run(options);
+    if (status.ok()) return 0;
+    spdlog::error("{}", status.ToString());
+  } catch (const std::exception& error) {  // libtorch throws
+    spdlog::error("{}", error.what());
+  }
+  return 1;
+}

@@ -1,0 +1,27 @@
+#ifndef SERVICES_COMMON_LISTEN_ADDRESS_H_
+#define SERVICES_COMMON_LISTEN_ADDRESS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace mechinterp {
+
+// "127.0.0.1:50051", "localhost:0", "[::1]:8080".
+struct ListenAddress {
+  std::string host;  // Without brackets.
+  int port = 0;
+};
+
+// Errors: InvalidArgument, naming the text.
+absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text);
+
+// Why a server could not listen on `text`: gRPC and cpp-httplib only say that they could not, so this asks the system once more. Unavailable,
+// "cannot listen on 127.0.0.1:50051: Address already in use"; InvalidArgument
+// for text that is no address.
+absl::Status ListenFailure(const std::string& text);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_COMMON_LISTEN_ADDRESS_H_

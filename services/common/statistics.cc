@@ -1,0 +1,81 @@
+#include "services/common/statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+namespace mechinterp {
+namespace {
+
+constexpr double kNormalQuantile975 = 1.959963984540054;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// SplitMix64 (Steele, Lea, Flood 2014). The standard library's distributions
+// differ between implementations; this gives every platform the same intervals.
+class SplitMix64 {
+ public:
+  explicit SplitMix64(uint64_t seed) : state_(seed) {}
+
+  // Uniform in [0, bound), by rejection.
+  uint64_t Below(uint64_t bound) {
+    const uint64_t unbiased_end = std::numeric_limits<uint64_t>::max() / bound * bound;
+    while (true) {
+      const uint64_t value = Next();
+      if (value < unbiased_end) return value % bound;
+    }
+  }
+
+ private:
+  uint64_t Next() {
+    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+
+  uint64_t state_;
+};
+
+// Linear interpolation between order statistics, as numpy.percentile.
+double Quantile(absl::Span<const double> sorted, double probability) {
+  const double rank = probability * static_cast<double>(sorted.size() - 1);
+  const size_t below = static_cast<size_t>(rank);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return std::lerp(sorted[below], sorted[above], rank - static_cast<double>(below));
+}
+
+}  // namespace
+
+Interval WilsonInterval(int successes, int total) {
+  if (total <= 0) return {0, 1};
+  const double n = total;
+  const double p = successes / n;
+  const double z2 = kNormalQuantile975 * kNormalQuantile975;
+  const double center = (p + z2 / (2 * n)) / (1 + z2 / n);
+  const double half_width = kNormalQuantile975 * std::sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n);
+  // The bounds are exactly 0 and 1 there; rounding must not say otherwise.
+  return {successes == 0 ? 0 : center - half_width, successes == total ? 1 : center + half_width};
+}
+
+Interval BootstrapMeanInterval(absl::Span<const double> samples, uint64_t seed, int resample_count) {
+  if (samples.empty() || resample_count < 1) return {kNaN, kNaN};
+  if (samples.size() == 1) return {samples[0], samples[0]};
+  SplitMix64 random(seed);
+  std::vector<double> means(resample_count);
+  for (double& mean : means) {
+    double sum = 0;
+    for (size_t i = 0; i < samples.size(); ++i) sum += samples[random.Below(samples.size())];
+    mean = sum / static_cast<double>(samples.size());
+  }
+  std::sort(means.begin(), means.end());
+  return {Quantile(means, 0.025), Quantile(means, 0.975)};
+}
+
+double Mean(absl::Span<const double> samples) {
+  if (samples.empty()) return kNaN;
+  return std::accumulate(samples.begin(), samples.end(), 0.0) / static_cast<double>(samples.size());
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,183 @@
+#include "services/common/status.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "google/protobuf/any.pb.h"
+#include "google/rpc/error_details.pb.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr char kTypeUrlPrefix[] = "type.googleapis.com/";
+
+// gRPC clients accept 8 KiB of trailers by default, and fail the call with a
+// misleading RESOURCE_EXHAUSTED above. The message travels twice (once in
+// base64), violations once; these bounds keep the sum below.
+constexpr size_t kMaxMessageBytes = 1600;
+constexpr size_t kMaxViolationBytes = 2400;
+constexpr size_t kMaxFieldBytes = 200;
+constexpr size_t kMaxDescriptionBytes = 400;
+constexpr size_t kMaxViolationsInMessage = 8;
+
+template <typename Message>
+std::string TypeUrl() {
+  return absl::StrCat(kTypeUrlPrefix, Message::descriptor()->full_name());
+}
+
+template <typename Message>
+void AddDetail(absl::Status& status, const Message& detail) {
+  status.SetPayload(TypeUrl<Message>(), absl::Cord(detail.SerializeAsString()));
+}
+
+template <typename Message>
+std::optional<Message> Detail(const absl::Status& status) {
+  const auto payload = status.GetPayload(TypeUrl<Message>());
+  Message message;
+  if (!payload.has_value() || !message.ParseFromString(std::string(*payload))) return std::nullopt;
+  return message;
+}
+
+// Debian 12 builds Abseil for C++14, where its string_view is a type of its own.
+absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
+
+// At most `limit` bytes of `text`, never ending within a UTF-8 character.
+std::string Shortened(absl::string_view text, size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  size_t end = limit;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return absl::StrCat(text.substr(0, end), "...");
+}
+
+google::rpc::ErrorInfo MakeErrorInfo(std::string_view reason,
+                                     const std::map<std::string, std::string>& metadata) {
+  google::rpc::ErrorInfo info;
+  info.set_reason(std::string(reason));
+  info.set_domain(std::string(kErrorDomain));
+  for (const auto& [key, value] : metadata)
+    (*info.mutable_metadata())[key] = Shortened(value, kMaxDescriptionBytes);
+  return info;
+}
+
+}  // namespace
+
+absl::Status ErrorWithReason(absl::StatusCode code, std::string_view message, std::string_view reason,
+                             const std::map<std::string, std::string>& metadata) {
+  absl::Status status(code, ToAbsl(message));
+  AddDetail(status, MakeErrorInfo(reason, metadata));
+  return status;
+}
+
+absl::Status TryAgainLater(std::string_view message, std::string_view reason, absl::Duration delay) {
+  absl::Status status = ErrorWithReason(absl::StatusCode::kResourceExhausted, message, reason);
+  google::rpc::RetryInfo info;
+  const int64_t nanoseconds = absl::ToInt64Nanoseconds(delay);
+  info.mutable_retry_delay()->set_seconds(nanoseconds / 1'000'000'000);
+  info.mutable_retry_delay()->set_nanos(static_cast<int>(nanoseconds % 1'000'000'000));
+  AddDetail(status, info);
+  return status;
+}
+
+void Violations::Add(std::string_view field, std::string_view description) {
+  violations_.push_back(
+      {Shortened(ToAbsl(field), kMaxFieldBytes), Shortened(ToAbsl(description), kMaxDescriptionBytes)});
+}
+
+absl::Status Violations::ToStatus() const {
+  if (violations_.empty()) return absl::OkStatus();
+  google::rpc::BadRequest bad_request;
+  std::string message;
+  size_t bytes = 0;
+  size_t reported = 0;
+  for (const auto& [field, description] : violations_) {
+    bytes += field.size() + description.size();
+    if (bytes > kMaxViolationBytes && reported > 0) break;
+    auto* violation = bad_request.add_field_violations();
+    violation->set_field(field);
+    violation->set_description(description);
+    if (reported < kMaxViolationsInMessage) {
+      absl::StrAppend(&message, message.empty() ? "" : "; ", field, ": ", description);
+    }
+    ++reported;
+  }
+  if (const size_t left = violations_.size() - std::min(reported, kMaxViolationsInMessage); left > 0) {
+    absl::StrAppend(&message, "; and ", left, " more");
+  }
+  absl::Status status = absl::InvalidArgumentError(message);
+  AddDetail(status, bad_request);
+  AddDetail(status, MakeErrorInfo("INVALID_REQUEST", {}));
+  return status;
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  google::rpc::Status details;
+  details.set_code(status.raw_code());
+  details.set_message(Shortened(status.message(), kMaxMessageBytes));
+  status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& payload) {
+    google::protobuf::Any* detail = details.add_details();
+    detail->set_type_url(std::string(type_url));
+    detail->set_value(std::string(payload));
+  });
+  // Abseil shuffles payloads on purpose; the wire stays reproducible.
+  std::sort(details.mutable_details()->begin(), details.mutable_details()->end(),
+            [](const auto& a, const auto& b) { return a.type_url() < b.type_url(); });
+  const std::string bytes = details.details_size() == 0 ? "" : details.SerializeAsString();
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(), bytes);
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return result;
+  for (const google::protobuf::Any& detail : details.details()) {
+    result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
+  }
+  return result;
+}
+
+std::string ErrorReason(const absl::Status& status) {
+  const auto info = Detail<google::rpc::ErrorInfo>(status);
+  return info.has_value() ? info->reason() : "";
+}
+
+std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
+  const auto info = Detail<google::rpc::RetryInfo>(status);
+  if (!info.has_value()) return std::nullopt;
+  return absl::Seconds(info->retry_delay().seconds()) + absl::Nanoseconds(info->retry_delay().nanos());
+}
+
+std::string DescribeStatus(const absl::Status& status) {
+  if (status.ok()) return "OK";
+  const auto bad_request = Detail<google::rpc::BadRequest>(status);
+  // The message of a status by Violations repeats what the lines below it say.
+  const bool listed_below = bad_request.has_value() && ErrorReason(status) == "INVALID_REQUEST" &&
+                            bad_request->field_violations_size() > 1;
+  std::string text = absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
+                                  listed_below ? "the request has several faults" : status.message());
+  if (bad_request.has_value()) {
+    for (const auto& violation : bad_request->field_violations()) {
+      absl::StrAppend(&text, "\n  ", violation.field(), ": ", violation.description());
+    }
+  }
+  if (const std::string reason = ErrorReason(status); !reason.empty())
+    absl::StrAppend(&text, "\n  reason: ", reason);
+  if (const auto delay = RetryDelay(status); delay.has_value()) {
+    absl::StrAppend(&text, "\n  retry in: ", absl::FormatDuration(*delay));
+  }
+  return text;
+}
+
+absl::Status WithContext(const absl::Status& status, std::string_view context) {
+  if (status.ok()) return status;
+  absl::Status result(status.code(), absl::StrCat(ToAbsl(context), ": ", status.message()));
+  status.ForEachPayload(
+      [&](absl::string_view type_url, const absl::Cord& payload) { result.SetPayload(type_url, payload); });
+  return result;
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,190 @@
+#include <filesystem>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/commands/study.h"
+#include "clients/commands/tool.h"
+#include "clients/experiments/ablation.h"
+#include "clients/experiments/ablation_edits.h"
+#include "clients/lib/text_table.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+struct AblationFlags {
+  StudyFlags study;
+  std::string refusal_phrases = "data/refusal_phrases.json";
+  std::string patching_results;  // Default: in the output folder.
+  std::string held_out = "data/heldout_prompts.json";
+  int held_out_limit = 60;
+  std::vector<std::string> methods = {"mean"};
+  std::vector<int> top_k = {0, 1, 2, 3, 5, 8, 10, 16, 20};
+  int random_draws = 5;
+  std::string ablate_at = "decision";
+  int criterion_k = 0;
+  double threshold = 30;
+  int max_new_tokens = 64;
+};
+
+v1::AblationMethod MethodOf(const std::string& name) {
+  if (name == "zero") return v1::ABLATION_METHOD_ZERO;
+  return name == "resample" ? v1::ABLATION_METHOD_RESAMPLE : v1::ABLATION_METHOD_MEAN;
+}
+
+absl::StatusOr<v1::PatchingResults> ReadRanking(const std::string& path) {
+  v1::PatchingResults results;
+  if (absl::Status status = ReadResults(path, &results); !status.ok()) {
+    return WithContext(status, "the ranking comes from the results of `abstract patching`");
+  }
+  return results;
+}
+
+absl::StatusOr<AblationOptions> MakeOptions(const AblationFlags& flags, bool held_out_was_named) {
+  AblationOptions options;
+  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.refusal_phrases));
+  if (!flags.held_out.empty() && (held_out_was_named || std::filesystem::exists(flags.held_out))) {
+    ABSTRACT_ASSIGN_OR_RETURN(options.held_out_pairs, LoadPromptPairs(flags.held_out, flags.held_out_limit));
+  }
+  options.methods.clear();
+  for (const std::string& method : flags.methods) options.methods.push_back(MethodOf(method));
+  options.top_counts = flags.top_k;
+  options.random_draws = flags.random_draws;
+  options.all_positions = flags.ablate_at == "all";
+  if (flags.criterion_k > 0) options.criterion_count = flags.criterion_k;
+  options.threshold_points = flags.threshold;
+  options.max_new_tokens = flags.max_new_tokens;
+  return options;
+}
+
+std::string CurveTable(const v1::AblationCurve& curve) {
+  TextTable table(
+      {"ablated", "parameters", "harmful, top", "harmful, random", "harmless, top", "harmless, random"});
+  for (const v1::AblationPoint& top : curve.top()) {
+    std::string harmful = "";
+    std::string harmless = "";
+    for (const v1::RandomControlPoint& random : curve.random()) {
+      if (random.component_count() != top.component_count()) continue;
+      harmful = RateText(random.harmful());
+      harmless = RateText(random.harmless());
+    }
+    table.AddRow({absl::StrCat(top.component_count()),
+                  absl::StrFormat("%.3f %%", 100 * top.parameter_share()), RateText(top.harmful()), harmful,
+                  RateText(top.harmless()), harmless});
+  }
+  return table.ToString();
+}
+
+std::string Verdict(const v1::SuccessCriterion& criterion, bool was_chosen) {
+  return absl::StrFormat(
+      "criterion at the top %d%s: refusals drop by %.1f points (more than %.0f: %s), with random components "
+      "by %.1f "
+      "(less than %.0f: %s): %s\n",
+      criterion.component_count(), was_chosen ? " (where top and random lie furthest apart)" : "",
+      criterion.top_drop_points(), criterion.threshold_points(), criterion.top_exceeds() ? "yes" : "no",
+      criterion.random_drop_points(), criterion.threshold_points(),
+      criterion.random_stays_below() ? "yes" : "no", criterion.met() ? "MET" : "NOT MET");
+}
+
+void Print(std::ostream& out, const v1::AblationResults& results, bool was_chosen) {
+  out << "Share of prompts refused with components ablated together, 95 % Wilson intervals\n";
+  for (const v1::AblationCurve& curve : results.curves()) {
+    out << "\n" << MethodName(curve.method()) << " ablation\n" << CurveTable(curve);
+  }
+  out << "\n" << Verdict(results.criterion(), was_chosen);
+  if (results.has_held_out_criterion()) {
+    out << "held-out prompts, " << results.held_out_baseline().harmful().total_count()
+        << " of each class: harmful refused " << RateText(results.held_out_baseline().harmful()) << " -> "
+        << RateText(results.held_out_top().harmful()) << ", harmless "
+        << RateText(results.held_out_baseline().harmless()) << " -> "
+        << RateText(results.held_out_top().harmless()) << "\n"
+        << Verdict(results.held_out_criterion(), false);
+  }
+  out << "Answers were judged, not published: results keep the first 120 characters of a few, and no changed "
+         "model "
+         "was written.\n"
+      << std::flush;
+}
+
+absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named) {
+  if (flags.patching_results.empty())
+    flags.patching_results = ResultsPath(flags.study.output_dir, kPatchingFile);
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, ReadRanking(flags.patching_results));
+  ABSTRACT_ASSIGN_OR_RETURN(AblationOptions options, MakeOptions(flags, held_out_was_named));
+  options.ranking.assign(patching.ranking().begin(), patching.ranking().end());
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "ablation", kAblationFile));
+  options.pairs = run->pairs();
+  if (absl::Status status = CheckSameModel(patching.provenance().model(), run->context().model.identity());
+      !status.ok()) {
+    return WithContext(status, absl::StrCat(flags.patching_results, " ranks another model's components"));
+  }
+  ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(AblationFingerprint(run->context(), options)));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::AblationResults results, RunAblation(run->context(), options));
+  results.set_patching_results_path(flags.patching_results);
+  ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
+  Print(tool.streams.out, results, !options.criterion_count.has_value());
+  return absl::OkStatus();
+}
+
+void AddOptions(CLI::App& command, AblationFlags& flags) {
+  flags.study.AddTo(command);
+  command.add_option("--refusal-phrases", flags.refusal_phrases, "What a refusal is judged by")
+      ->capture_default_str();
+  command.add_option("--patching-results", flags.patching_results,
+                     "The ranking; default results/02_patching_results.json in the output folder");
+  command
+      .add_option("--methods", flags.methods,
+                  "mean, zero, resample, several with commas; the first is judged")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"mean", "zero", "resample"}))
+      ->capture_default_str();
+  command.add_option("--top-k", flags.top_k, "How many components to ablate together, several with commas")
+      ->delimiter(',')
+      ->envname("ABSTRACT_ABLATION_TOP_K")  // ABSTRACT_TOP_K is the sampling option's.
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--random-draws", flags.random_draws, "Random sets for each size")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--ablate-at", flags.ablate_at,
+          "Prompt positions: decision (last instruction token and template tail) or all; generated ones "
+          "always")
+      ->check(CLI::IsMember({"decision", "all"}))
+      ->capture_default_str();
+  command
+      .add_option(
+          "--criterion-k", flags.criterion_k,
+          "Judge the criterion at this size; 0: at the size up to 10 where top and random lie furthest apart")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--threshold", flags.threshold, "The criterion's drop, in percentage points")
+      ->capture_default_str();
+  command.add_option("--held-out-limit", flags.held_out_limit, "Only the first held-out pairs; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--max-new-tokens", flags.max_new_tokens, "Longest answer")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void AddAblationCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command = *app.add_subcommand("ablation", "Whether refusal goes when the leading components go");
+  const auto flags = std::make_shared<AblationFlags>();
+  AddOptions(command, *flags);
+  CLI::Option* const held_out =
+      command
+          .add_option("--held-out", flags->held_out,
+                      "Prompt pairs that the ranking has not seen, to test the criterion on; \"\": none")
+          ->capture_default_str();
+  command.callback([&tool, flags, held_out] {
+    tool.action = [&tool, flags, named = held_out->count() > 0] { return RunCommand(tool, *flags, named); };
+  });
+}
+
+}  // namespace mechinterp

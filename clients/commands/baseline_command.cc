@@ -1,0 +1,80 @@
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/commands/study.h"
+#include "clients/commands/tool.h"
+#include "clients/experiments/baseline.h"
+#include "clients/lib/text_table.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr int kSamplesPerClass = 3;
+
+struct BaselineFlags {
+  StudyFlags study;
+  OpeningFlags openings;
+  int max_new_tokens = 64;
+};
+
+std::string RatesTable(const v1::BaselineResults& results) {
+  TextTable table({"category", "harmful refused", "harmless refused", "prompts"});
+  const auto add = [&](const std::string& name, const v1::Rate& harmful, const v1::Rate& harmless) {
+    table.AddRow({name, RateText(harmful), RateText(harmless),
+                  absl::StrCat(harmful.total_count() + harmless.total_count())});
+  };
+  for (const v1::CategoryRates& category : results.categories()) {
+    add(category.category(), category.harmful(), category.harmless());
+  }
+  add("all", results.harmful(), results.harmless());
+  add("all, at the start", results.harmful_at_start(), results.harmless_at_start());
+  return table.ToString();
+}
+
+std::string SamplesTable(const v1::BaselineResults& results) {
+  TextTable table({"class", "prompt", "answer", "judged", "logit diff."});
+  table.AlignLeft({1, 2, 3});
+  for (const v1::PromptClass prompt_class : {v1::PROMPT_CLASS_HARMFUL, v1::PROMPT_CLASS_HARMLESS}) {
+    int shown = 0;
+    for (const v1::JudgedResponse& response : results.responses()) {
+      if (response.prompt_class() != prompt_class || shown++ >= kSamplesPerClass) continue;
+      table.AddRow({std::string(PromptClassName(prompt_class)), OneLine(response.prompt(), 48),
+                    OneLine(response.response(), 56), response.refused() ? "refused" : "answered",
+                    absl::StrFormat("%+.2f", response.logit_difference())});
+    }
+  }
+  return table.ToString();
+}
+
+absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
+  BaselineOptions options;
+  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.openings.refusal_phrases));
+  ABSTRACT_ASSIGN_OR_RETURN(options.openings, flags.openings.Load());
+  options.max_new_tokens = flags.max_new_tokens;
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "baseline", kBaselineFile));
+  options.pairs = run->pairs();
+  ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(BaselineFingerprint(run->context(), options)));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::BaselineResults results, RunBaseline(run->context(), options));
+  ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
+  tool.streams.out << "Refusals of the unchanged model, with 95 % Wilson intervals\n"
+                   << RatesTable(results) << "\n"
+                   << SamplesTable(results) << std::flush;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddBaselineCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command = *app.add_subcommand("baseline", "How often the unchanged model refuses");
+  const auto flags = std::make_shared<BaselineFlags>();
+  flags->study.AddTo(command);
+  command.add_option("--max-new-tokens", flags->max_new_tokens, "Longest answer")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  flags->openings.AddTo(command);
+  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,178 @@
+#include "clients/commands/edit_flags.h"
+
+#include <map>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "clients/lib/files.h"
+#include "clients/lib/selectors.h"
+#include "google/protobuf/util/json_util.h"
+#include "services/common/status_macros.h"
+#include "services/common/tensor_proto.h"
+#include "services/model/engine/safetensors.h"
+
+namespace mechinterp {
+namespace {
+
+const std::map<std::string, v1::InterventionScope>& Scopes() {
+  static const auto& scopes = *new std::map<std::string, v1::InterventionScope>{
+      {"default", v1::INTERVENTION_SCOPE_UNSPECIFIED},
+      {"prompt", v1::INTERVENTION_SCOPE_PROMPT},
+      {"generated", v1::INTERVENTION_SCOPE_GENERATED},
+      {"both", v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED}};
+  return scopes;
+}
+
+absl::Status FlagError(const std::string& flag, const std::string& problem) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
+}
+
+absl::StatusOr<v1::HookSite> FindSite(ModelClient& client, const std::string& name) {
+  if (name.empty())
+    return FlagError("--site", "say where, as in blocks.3.attn.hook_z, or give --interventions");
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse found, client.ListHookPoints(name));
+  if (found.hook_points_size() == 1) return found.hook_points(0).site();
+  return FlagError("--site", absl::StrCat("\"", name, "\" names ", found.hook_points_size(),
+                                          " hook points, one is needed; `abstract hooks` lists them"));
+}
+
+absl::StatusOr<v1::Tensor> ReadVector(const std::string& where) {
+  if (where.empty()) return FlagError("--vector", "this edit needs one, as FILE.safetensors:NAME");
+  const size_t colon = where.rfind(':');
+  const std::string path = where.substr(0, colon);
+  ABSTRACT_ASSIGN_OR_RETURN(const auto file, engine::SafetensorsFile::Open(path));
+  if (colon == std::string::npos && file->tensors().size() != 1) {
+    return FlagError("--vector", absl::StrCat(path, " has ", file->tensors().size(),
+                                              " tensors; name one: ", path, ":NAME"));
+  }
+  const std::string name =
+      colon == std::string::npos ? file->tensors().begin()->first : where.substr(colon + 1);
+  const engine::TensorView* const view = file->Find(name);
+  if (view == nullptr) return FlagError("--vector", absl::StrCat(path, " has no tensor \"", name, "\""));
+  ABSTRACT_ASSIGN_OR_RETURN(const engine::HostTensor tensor, engine::ToHostTensor(*view));
+  return MakeTensor(tensor.shape, tensor.values);
+}
+
+absl::StatusOr<std::vector<v1::ActivationSource>> Sources(const EditFlags& flags, const PromptFlags& prompt) {
+  std::vector<v1::ActivationSource> sources;
+  for (const std::string& text : flags.source_prompts) {
+    *sources.emplace_back().mutable_prompt()->mutable_prompt() = prompt.Wrap(text);
+  }
+  for (const std::string& handle : flags.source_handles) {
+    sources.emplace_back().mutable_stored()->set_handle(handle);
+  }
+  if (sources.empty()) {
+    return FlagError("--source-prompt",
+                     "this edit takes values from other runs; give a prompt, or --source-handle");
+  }
+  if (!flags.source_positions.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(const v1::PositionSelector positions, ParsePositions(flags.source_positions));
+    for (v1::ActivationSource& source : sources) *source.mutable_positions() = positions;
+  }
+  return sources;
+}
+
+absl::Status SetReplacement(const EditFlags& flags, const PromptFlags& prompt,
+                            v1::Intervention& intervention) {
+  if (!flags.vector_file.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_replacement()->mutable_source()->mutable_tensor(),
+                              ReadVector(flags.vector_file));
+    return absl::OkStatus();
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(const auto sources, Sources(flags, prompt));
+  if (sources.size() > 1)
+    return FlagError("--source-prompt", "replace takes one source; use mean or resample");
+  *intervention.mutable_replacement()->mutable_source() = sources[0];
+  return absl::OkStatus();
+}
+
+absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Intervention& intervention) {
+  if (flags.edit == "replace") return SetReplacement(flags, prompt, intervention);
+  if (flags.edit == "zero") {
+    intervention.mutable_zeroing();
+  } else if (flags.edit == "mean") {
+    ABSTRACT_ASSIGN_OR_RETURN(const auto sources, Sources(flags, prompt));
+    intervention.mutable_mean_replacement()->mutable_sources()->Assign(sources.begin(), sources.end());
+    if (flags.mean_by_position) intervention.mutable_mean_replacement()->set_axis(v1::MEAN_AXIS_SOURCES);
+  } else if (flags.edit == "resample") {
+    ABSTRACT_ASSIGN_OR_RETURN(const auto sources, Sources(flags, prompt));
+    intervention.mutable_resampling()->mutable_sources()->Assign(sources.begin(), sources.end());
+    intervention.mutable_resampling()->set_seed(flags.seed);
+  } else if (flags.edit == "add") {
+    ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_addition()->mutable_vector(),
+                              ReadVector(flags.vector_file));
+    intervention.mutable_addition()->set_scale(flags.scale);
+  } else if (flags.edit == "scale") {
+    intervention.mutable_scaling()->set_factor(flags.factor);
+  } else if (flags.edit == "project-out") {
+    ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_projection_removal()->mutable_direction(),
+                              ReadVector(flags.vector_file));
+  } else {
+    intervention.mutable_noise_addition()->set_standard_deviation(flags.standard_deviation);
+    intervention.mutable_noise_addition()->set_seed(flags.seed);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void EditFlags::AddTo(CLI::App& command) {
+  command.add_option("--site", site, "Hook point to edit, as in blocks.3.attn.hook_z");
+  command.add_option("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all");
+  command.add_option("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all");
+  command.add_option(
+      "--positions", positions,
+      "3, -1, 0:5, last, last-instruction, tail, decision (both), several with commas; default all");
+  command.add_option("--scope", scope, "Positions of the prompt, generated ones, or both")
+      ->check(CLI::IsMember({"default", "prompt", "generated", "both"}))
+      ->capture_default_str();
+  command.add_option("--edit", edit, "What is done there")
+      ->check(CLI::IsMember({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise"}))
+      ->capture_default_str();
+  command
+      .add_option("--source-prompt", source_prompts,
+                  "replace, mean, resample: values of this prompt's run; may be repeated")
+      ->allow_extra_args(false);
+  command
+      .add_option("--source-handle", source_handles, "The same from a run that `abstract cache --store` kept")
+      ->allow_extra_args(false);
+  command.add_option("--source-positions", source_positions, "Positions in the source; default the same");
+  command.add_flag("--mean-by-position", mean_by_position, "mean: one mean per position, not one over all");
+  command.add_option("--vector", vector_file, "replace, add, project-out: a tensor, FILE.safetensors:NAME");
+  command.add_option("--scale", scale, "add: times this")->capture_default_str();
+  command.add_option("--factor", factor, "scale: times this")->capture_default_str();
+  command.add_option("--sigma", standard_deviation, "noise: standard deviation")->capture_default_str();
+  command.add_option("--edit-seed", seed, "resample, noise: seed of the draw")->capture_default_str();
+}
+
+absl::StatusOr<v1::Intervention> EditFlags::Make(ModelClient& client, const PromptFlags& prompt) const {
+  v1::Intervention intervention;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<uint32_t> head_list, ParseIndices(heads));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<uint32_t> dim_list, ParseIndices(dims));
+  v1::Selector& selector = *intervention.mutable_selector();
+  selector.mutable_heads()->Add(head_list.begin(), head_list.end());
+  selector.mutable_dims()->Add(dim_list.begin(), dim_list.end());
+  ABSTRACT_ASSIGN_OR_RETURN(*selector.mutable_positions(), ParsePositions(positions));
+  selector.set_scope(Scopes().at(scope));
+  ABSTRACT_RETURN_IF_ERROR(SetEdit(*this, prompt, intervention));
+  ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_site(), FindSite(client, site));
+  return intervention;
+}
+
+absl::StatusOr<v1::InterventionSet> ReadInterventions(const std::string& path) {
+  ABSTRACT_ASSIGN_OR_RETURN(nlohmann::json document, ReadJsonFile(path));
+  if (document.is_array()) document = nlohmann::json{{"interventions", document}};
+  v1::InterventionSet set;
+  // Unknown fields are refused: a typing error must not go unnoticed.
+  const auto status = google::protobuf::util::JsonStringToMessage(document.dump(), &set);
+  if (!status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", std::string(status.message())));
+  }
+  if (set.interventions().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": \"interventions\" is missing or empty"));
+  }
+  return set;
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,45 @@
+#ifndef CLIENTS_COMMANDS_EDIT_FLAGS_H_
+#define CLIENTS_COMMANDS_EDIT_FLAGS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/statusor.h"
+#include "clients/commands/prompt_flags.h"
+#include "clients/lib/model_client.h"
+
+namespace mechinterp {
+
+// One intervention, as a command line gives it.
+struct EditFlags {
+  std::string site;  // "blocks.3.attn.hook_z"
+  std::string heads;
+  std::string dims;
+  std::string positions;
+  std::string scope = "default";
+  std::string edit = "replace";
+  std::vector<std::string> source_prompts;
+  std::vector<std::string> source_handles;
+  std::string source_positions;
+  bool mean_by_position = false;
+  std::string vector_file;  // "FILE.safetensors:NAME"
+  double scale = 1;
+  double factor = 0;
+  double standard_deviation = 1;
+  uint64_t seed = 0;
+
+  void AddTo(CLI::App& command);
+  // Asks the service for the site. `prompt` tells the form of source prompts.
+  // InvalidArgument when the flags do not make an intervention, naming the flag.
+  absl::StatusOr<v1::Intervention> Make(ModelClient& client, const PromptFlags& prompt) const;
+};
+
+// Interventions from a file in protobuf's JSON: {"interventions": [...]}, or
+// the list alone. Errors name the file.
+absl::StatusOr<v1::InterventionSet> ReadInterventions(const std::string& path);
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_COMMANDS_EDIT_FLAGS_H_

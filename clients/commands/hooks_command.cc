@@ -1,0 +1,52 @@
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "clients/commands/session.h"
+#include "clients/commands/tool.h"
+#include "clients/lib/text_table.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+struct HooksFlags {
+  std::string pattern;
+  bool json = false;
+};
+
+std::string ShapeText(const v1::HookPointInfo& info) {
+  return absl::StrCat("[",
+                      absl::StrJoin(info.shape(), ", ",
+                                    [](std::string* out, int64_t size) {
+                                      absl::StrAppend(out, size < 0 ? "T" : absl::StrCat(size));
+                                    }),
+                      "]");
+}
+
+absl::Status RunHooks(Tool& tool, const HooksFlags& flags) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "hooks"));
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse response,
+                            session->client().ListHookPoints(flags.pattern));
+  if (flags.json) return PrintJson(tool, response);
+  TextTable table({"hook point", "shape (T: positions)", "capture", "edit"});
+  table.AlignLeft({1});
+  for (const v1::HookPointInfo& info : response.hook_points()) {
+    table.AddRow(
+        {info.name(), ShapeText(info), info.can_capture() ? "yes" : "no", info.can_edit() ? "yes" : "no"});
+  }
+  tool.streams.out << table.ToString();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddHooksCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command = *app.add_subcommand("hooks", "List the hook points of the model");
+  const auto flags = std::make_shared<HooksFlags>();
+  command.add_option("pattern", flags->pattern, "Glob over names, as in 'blocks.3.*' or '*hook_z'");
+  command.add_flag("--json", flags->json, "Print JSON");
+  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunHooks(tool, *flags); }; });
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,88 @@
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "clients/commands/tool.h"
+#include "clients/lib/analysis_client.h"
+#include "clients/lib/files.h"
+#include "clients/lib/results_io.h"
+#include "grpcpp/grpcpp.h"
+#include "services/common/status_macros.h"
+#include "services/common/text_file.h"
+
+namespace mechinterp {
+namespace {
+
+struct ImportFlags {
+  std::string analysis_server = "127.0.0.1:50052";
+  std::string dashboard_url = "http://127.0.0.1:8080";
+  std::string output_dir = "outputs";
+  std::string run_id;
+  std::string output;
+};
+
+// Reads the file into the study if it is there. True if it was.
+template <typename Results>
+absl::StatusOr<bool> ReadIfThere(const std::string& output_dir, std::string_view file_name,
+                                 Results* (v1::Study::*part)(), v1::Study& study) {
+  Results results;
+  const absl::Status status = ReadResults(ResultsPath(output_dir, file_name), &results);
+  if (absl::IsNotFound(status)) return false;
+  ABSTRACT_RETURN_IF_ERROR(status);
+  *(study.*part)() = std::move(results);
+  return true;
+}
+
+absl::StatusOr<v1::Study> ReadStudy(const std::string& output_dir) {
+  v1::Study study;
+  ABSTRACT_ASSIGN_OR_RETURN(const bool baseline,
+                            ReadIfThere(output_dir, kBaselineFile, &v1::Study::mutable_baseline, study));
+  ABSTRACT_ASSIGN_OR_RETURN(const bool patching,
+                            ReadIfThere(output_dir, kPatchingFile, &v1::Study::mutable_patching, study));
+  ABSTRACT_ASSIGN_OR_RETURN(const bool ablation,
+                            ReadIfThere(output_dir, kAblationFile, &v1::Study::mutable_ablation, study));
+  if (baseline || patching || ablation) return study;
+  return absl::NotFoundError(absl::StrCat(ResultsPath(output_dir, ""),
+                                          ": no results here; run `abstract baseline`, "
+                                          "`patching` and `ablation` first"));
+}
+
+absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
+  v1::ImportRunRequest request;
+  request.set_run_id(flags.run_id);
+  ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_study(), ReadStudy(flags.output_dir));
+  if (!flags.output.empty()) ABSTRACT_RETURN_IF_ERROR(CheckWritable(flags.output));
+  RetryPolicy retry;
+  retry.max_attempts = tool.max_attempts;
+  AnalysisClient client(v1::AnalysisService::NewStub(
+                            grpc::CreateChannel(flags.analysis_server, grpc::InsecureChannelCredentials())),
+                        absl::Seconds(tool.timeout_seconds), retry);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string run_id, client.ImportRun(request));
+  tool.Note(absl::StrCat("imported as run ", run_id));
+  if (flags.output.empty()) {
+    tool.streams.out << flags.dashboard_url << "/runs/" << run_id << std::endl;
+    return absl::OkStatus();
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string html, client.RenderDashboard(run_id));
+  ABSTRACT_RETURN_IF_ERROR(WriteTextFileAtomically(flags.output, html));
+  tool.streams.out << flags.output << std::endl;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddImportCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command =
+      *app.add_subcommand("import", "Send results to the analysis service, for its dashboard");
+  const auto flags = std::make_shared<ImportFlags>();
+  command.add_option("--analysis-server", flags->analysis_server, "Address of the analysis service")
+      ->capture_default_str();
+  command.add_option("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP")
+      ->capture_default_str();
+  command.add_option("--output-dir", flags->output_dir, "The folder with results/")->capture_default_str();
+  command.add_option("--run-id", flags->run_id, "Name of the run; default: the service makes one");
+  command.add_option("--output,-o", flags->output, "Save the dashboard to this file, as one HTML page")
+      ->envname("ABSTRACT_DASHBOARD_OUTPUT");
+  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunImport(tool, *flags); }; });
+}
+
+}  // namespace mechinterp

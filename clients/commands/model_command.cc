@@ -1,0 +1,71 @@
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "clients/commands/session.h"
+#include "clients/commands/tool.h"
+#include "clients/lib/health.h"
+#include "clients/lib/text_table.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+std::string HealthText(const absl::StatusOr<ServingState>& health) {
+  if (!health.ok()) return "no health service";
+  switch (*health) {
+    case ServingState::kServing:
+      return "serving";
+    case ServingState::kNotServing:
+      return "not serving";
+    default:
+      return "unknown";
+  }
+}
+
+std::string Describe(const v1::GetModelResponse& model) {
+  const v1::ModelIdentity& identity = model.identity();
+  TextTable table({"model", identity.name()});
+  table.AlignLeft({1});
+  table.AddRow({"hash", identity.model_hash()});
+  table.AddRow({"architecture", model.architecture()});
+  table.AddRow({"parameters", absl::StrCat(model.parameter_count())});
+  table.AddRow({"layers", absl::StrCat(model.layer_count())});
+  table.AddRow({"heads", absl::StrFormat("%d of size %d, %d for keys and values", model.head_count(),
+                                         model.head_size(), model.key_value_head_count())});
+  table.AddRow({"residual stream", absl::StrCat(model.d_model())});
+  table.AddRow({"MLP neurons per layer", absl::StrCat(model.d_ff())});
+  table.AddRow({"vocabulary", absl::StrCat(model.vocabulary_size())});
+  table.AddRow({"context length", absl::StrCat(model.context_length())});
+  table.AddRow({"tokenizer", model.has_tokenizer() ? "yes" : "no, token ids only"});
+  table.AddRow({"chat template", model.has_chat_template() ? "yes" : "no"});
+  table.AddRow({"stop tokens", absl::StrJoin(model.stop_token_ids(), ", ")});
+  table.AddRow({"quantization", v1::Quantization_Name(identity.quantization())});
+  table.AddRow({"device", v1::Device_Name(identity.device())});
+  table.AddRow({"weights in memory",
+                absl::StrFormat("%.1f MiB", static_cast<double>(model.weight_bytes()) / (1 << 20))});
+  table.AddRow({"server", absl::StrCat(identity.server_version(), ", libtorch ", model.libtorch_version())});
+  return table.ToString();
+}
+
+absl::Status RunModel(Tool& tool, bool json) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "model"));
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::GetModelResponse model, session->client().GetModel());
+  if (json) return PrintJson(tool, model);
+  tool.streams.out << Describe(model);
+  tool.streams.out << "health: " << HealthText(CheckHealth(session->channel(), absl::Seconds(10)))
+                   << std::endl;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddModelCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command = *app.add_subcommand("model", "Tell what the service serves, and how it is");
+  const auto json = std::make_shared<bool>(false);
+  command.add_flag("--json", *json, "Print JSON");
+  command.callback([&tool, json] { tool.action = [&tool, json] { return RunModel(tool, *json); }; });
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,43 @@
+#ifndef CLIENTS_COMMANDS_SESSION_H_
+#define CLIENTS_COMMANDS_SESSION_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "clients/commands/tool.h"
+#include "clients/lib/client_metrics.h"
+#include "clients/lib/model_client.h"
+#include "clients/lib/progress.h"
+#include "services/common/metrics_server.h"
+
+namespace mechinterp {
+
+// One command's connection to the service, its metrics and its progress.
+// The client and the monitor are thread-safe.
+class Session {
+ public:
+  // Connects lazily: a server that is not there shows with the first call.
+  // Errors: Unavailable when the metrics address is taken.
+  static absl::StatusOr<std::unique_ptr<Session>> Open(const Tool& tool, const std::string& command);
+
+  ModelClient& client() { return *client_; }
+  ExperimentMonitor& monitor() { return *monitor_; }
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+
+ private:
+  Session(const Tool& tool, const std::string& command);
+
+  std::shared_ptr<prometheus::Registry> registry_;
+  ClientMetrics metrics_;
+  std::unique_ptr<HttpServer> metrics_server_;
+  std::optional<ProgressPrinter> progress_;
+  std::unique_ptr<MonitorGroup> monitor_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<ModelClient> client_;
+};
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_COMMANDS_SESSION_H_

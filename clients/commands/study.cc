@@ -1,0 +1,113 @@
+#include "clients/commands/study.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/lib/files.h"
+#include "google/protobuf/util/time_util.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+
+void StudyFlags::AddTo(CLI::App& command) {
+  command.add_option("--prompts", prompts, "Prompt pairs")->capture_default_str();
+  command.add_option("--output-dir", output_dir, "Results go to results/ in this folder")
+      ->capture_default_str();
+  command.add_option("--limit", limit, "Only the first pairs; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--seed", seed, "Of everything that is drawn")->capture_default_str();
+  command.add_option("--concurrency", concurrency, "Calls in flight at a time; the server batches them")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command.add_flag("--restart", restart, "Do not take over what an interrupted run had finished");
+}
+
+void OpeningFlags::AddTo(CLI::App& command) {
+  command
+      .add_option("--refusal-phrases", refusal_phrases,
+                  "What refusals are judged by, and how refusals and answers begin")
+      ->capture_default_str();
+  command
+      .add_option("--refusal-opening", refusal,
+                  "How refusals begin: their first tokens make the metric; may be repeated")
+      ->allow_extra_args(false);
+  command.add_option("--compliance-opening", compliance, "How answers begin; may be repeated")
+      ->allow_extra_args(false);
+}
+
+absl::StatusOr<Openings> OpeningFlags::Load() const {
+  if (!refusal.empty() && !compliance.empty()) return Openings{refusal, compliance};
+  ABSTRACT_ASSIGN_OR_RETURN(Openings openings, LoadOpenings(refusal_phrases));
+  if (!refusal.empty()) openings.refusal = refusal;
+  if (!compliance.empty()) openings.compliance = compliance;
+  return openings;
+}
+
+StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name)
+    : tool_(tool),
+      flags_(flags),
+      results_path_(ResultsPath(flags.output_dir, file_name)),
+      journal_path_(JournalPath(flags.output_dir, file_name)) {}
+
+absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::Begin(Tool& tool, const StudyFlags& flags,
+                                                          const std::string& command,
+                                                          std::string_view file_name) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
+  ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(flags.prompts, flags.limit));
+  ABSTRACT_RETURN_IF_ERROR(CheckWritable(run->results_path_));
+  ABSTRACT_ASSIGN_OR_RETURN(run->session_, Session::Open(tool, command));
+  ExperimentContext& context = run->context_;
+  context.client = &run->session_->client();
+  context.monitor = &run->session_->monitor();
+  context.concurrency = flags.concurrency;
+  context.seed = flags.seed;
+  ABSTRACT_ASSIGN_OR_RETURN(context.model, context.client->GetModel());
+  tool.Note(absl::StrCat(command, ": ", run->Describe()));
+  return run;
+}
+
+absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
+  ABSTRACT_ASSIGN_OR_RETURN(journal_, Journal::Open(journal_path_, fingerprint, flags_.restart));
+  if (journal_->resumed_part_count() > 0) {
+    tool_.Note(absl::StrCat("going on after ", journal_->resumed_part_count(),
+                            " finished parts of an interrupted run; --restart begins anew"));
+  } else if (!journal_->discard_reason().empty()) {
+    tool_.Note(absl::StrCat("the parts of an interrupted run do not fit and lie in ", journal_path_,
+                            ".old: ", journal_->discard_reason()));
+  }
+  context_.journal = journal_.get();
+  return absl::OkStatus();
+}
+
+void StudyRun::CompleteProvenance(v1::Provenance& provenance) const {
+  provenance.set_client_version(ABSTRACT_VERSION);
+  provenance.set_prompts_path(flags_.prompts);
+  provenance.mutable_arguments()->Assign(tool_.arguments.begin(), tool_.arguments.end());
+  *provenance.mutable_elapsed() = google::protobuf::util::TimeUtil::MillisecondsToDuration(
+      absl::ToInt64Milliseconds(absl::Now() - begin_));
+}
+
+absl::Status StudyRun::Write(const google::protobuf::Message& results) {
+  ABSTRACT_RETURN_IF_ERROR(WriteResults(results_path_, results));
+  if (journal_ != nullptr) ABSTRACT_RETURN_IF_ERROR(journal_->Remove());
+  tool_.Note(absl::StrCat("results: ", results_path_));
+  return absl::OkStatus();
+}
+
+std::string StudyRun::Describe() const {
+  const v1::ModelIdentity& model = context_.model.identity();
+  return absl::StrCat(model.name(), " (", model.model_hash().substr(0, 12), "), ", pairs_.size(),
+                      " prompt pairs of ", flags_.prompts);
+}
+
+std::string RateText(const v1::Rate& rate) {
+  return absl::StrFormat("%5.1f %% [%.1f, %.1f]", 100 * rate.rate(), 100 * rate.lower(), 100 * rate.upper());
+}
+
+std::string EstimateText(const v1::Estimate& estimate) {
+  return absl::StrFormat("%6.3f [%.3f, %.3f]", estimate.mean(), estimate.lower(), estimate.upper());
+}
+
+}  // namespace mechinterp

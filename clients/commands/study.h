@@ -1,0 +1,91 @@
+#ifndef CLIENTS_COMMANDS_STUDY_H_
+#define CLIENTS_COMMANDS_STUDY_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "clients/commands/session.h"
+#include "clients/commands/tool.h"
+#include "clients/experiments/experiment.h"
+#include "clients/experiments/metric_tokens.h"
+#include "clients/lib/results_io.h"
+
+namespace mechinterp {
+
+// Options of every experiment.
+struct StudyFlags {
+  std::string prompts = "data/prompts.json";
+  std::string output_dir = "outputs";
+  int limit = 0;
+  uint64_t seed = 0;
+  int concurrency = 4;
+  bool restart = false;
+
+  void AddTo(CLI::App& command);
+};
+
+// How the openings of refusals and of answers are given.
+struct OpeningFlags {
+  std::string refusal_phrases = "data/refusal_phrases.json";
+  std::vector<std::string> refusal;
+  std::vector<std::string> compliance;
+
+  void AddTo(CLI::App& command);
+  // Those of the flags, otherwise of the phrase file.
+  absl::StatusOr<Openings> Load() const;
+};
+
+// One experiment from its first check to its results file. Not thread-safe.
+class StudyRun {
+ public:
+  // Loads the prompts, makes sure that the results file can be written before
+  // anything expensive happens, connects, and asks what is served.
+  static absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const StudyFlags& flags,
+                                                         const std::string& command,
+                                                         std::string_view file_name);
+
+  // Takes over what a former run of the same fingerprint had finished.
+  absl::Status OpenJournal(const Fingerprint& fingerprint);
+
+  // Completes the results' provenance, writes them and drops the journal.
+  template <typename Results>
+  absl::Status Finish(Results& results) {
+    CompleteProvenance(*results.mutable_provenance());
+    return Write(results);
+  }
+
+  const ExperimentContext& context() const { return context_; }
+  const std::vector<PromptPair>& pairs() const { return pairs_; }
+  // "llama, 15 pairs"
+  std::string Describe() const;
+
+ private:
+  StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name);
+  void CompleteProvenance(v1::Provenance& provenance) const;
+  absl::Status Write(const google::protobuf::Message& results);
+
+  Tool& tool_;
+  const StudyFlags flags_;
+  const std::string results_path_;
+  const std::string journal_path_;
+  const absl::Time begin_ = absl::Now();
+  std::vector<PromptPair> pairs_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<Journal> journal_;
+  ExperimentContext context_;
+};
+
+// "95.0 % [79.6, 99.1]"
+std::string RateText(const v1::Rate& rate);
+// "0.512 [0.430, 0.601]"
+std::string EstimateText(const v1::Estimate& estimate);
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_COMMANDS_STUDY_H_

@@ -1,0 +1,97 @@
+#include "clients/commands/tool.h"
+
+#include "absl/strings/str_cat.h"
+#include "services/common/command_line.h"
+#include "services/common/proto_json.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr char kDescription[] =
+    "Studies why a language model refuses: generates, reads activations, patches and ablates, as a client of "
+    "the "
+    "Abstract model service.";
+constexpr char kFooter[] =
+    "Every option has an environment twin (--output-dir: ABSTRACT_OUTPUT_DIR) and can stand in a --config "
+    "file "
+    "under \"client\". `abstract COMMAND --help` tells a command's options.";
+constexpr char kCommandFooter[] =
+    "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
+    "--quiet, "
+    "--config.";
+
+void AddCommonOptions(CLI::App& app, Tool& tool) {
+  app.add_option("--server", tool.server, "Address of the model service")->capture_default_str();
+  app.add_option("--timeout", tool.timeout_seconds, "Seconds that a call to the service may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-attempts", tool.max_attempts, "How often a server that cannot be reached is tried")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--metrics-address", tool.metrics_address,
+                 "Serve the client's Prometheus metrics at this address while it runs, as in 127.0.0.1:9466");
+  app.add_flag("--quiet,-q", tool.quiet, "No progress and no remarks");
+}
+
+void AddCommands(CLI::App& app, Tool& tool) {
+  AddGenerateCommand(app, tool);
+  AddTokenizeCommand(app, tool);
+  AddCacheCommand(app, tool);
+  AddPatchCommand(app, tool);
+  AddModelCommand(app, tool);
+  AddHooksCommand(app, tool);
+  AddBaselineCommand(app, tool);
+  AddPatchingCommand(app, tool);
+  AddAblationCommand(app, tool);
+  AddImportCommand(app, tool);
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; }))
+    command->footer(kCommandFooter);
+}
+
+// What to do about an error, where that can be said.
+std::string HintFor(const absl::Status& status, const Tool& tool) {
+  if (absl::IsUnavailable(status)) {
+    return absl::StrCat(
+        "hint: is the server running? `abstract-model-server --help` tells how to start one; --server is ",
+        tool.server);
+  }
+  if (absl::IsDeadlineExceeded(status)) {
+    return absl::StrCat("hint: --timeout is ", tool.timeout_seconds, " seconds");
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::Status PrintJson(const Tool& tool, const google::protobuf::Message& message) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string json, MessageToJson(message, JsonStyle::kReadable));
+  tool.streams.out << json << std::endl;
+  return absl::OkStatus();
+}
+
+int RunTool(int argc, const char* const* argv, const ToolStreams& streams) {
+  Tool tool(streams);
+  tool.arguments.assign(argv + (argc > 0 ? 1 : 0), argv + argc);
+  CLI::App app(kDescription, "abstract");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", ABSTRACT_VERSION);
+  AddCommonOptions(app, tool);
+  AddCommands(app, tool);
+  try {
+    AddEnvironmentAndConfig(app, "", "client");
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, streams.out, streams.err) == 0 ? 0 : 2;
+  }
+  const absl::Status status = tool.action();
+  if (status.ok()) return 0;
+  streams.err << "abstract: " << DescribeStatus(status) << std::endl;
+  if (const std::string hint = HintFor(status, tool); !hint.empty()) streams.err << hint << std::endl;
+  return 1;
+}
+
+}  // namespace mechinterp

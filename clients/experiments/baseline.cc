@@ -1,0 +1,99 @@
+#include "clients/experiments/baseline.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "clients/experiments/fingerprints.h"
+#include "clients/experiments/summaries.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+absl::StatusOr<LogitMeasures> MeasureLastPosition(const ExperimentContext& context, const v1::Prompt& prompt,
+                                                  const MetricTokens& tokens) {
+  v1::RunWithCacheRequest request;
+  *request.mutable_prompt() = prompt;
+  request.mutable_filter()->add_name_patterns("logits");
+  request.mutable_filter()->mutable_positions()->add_named(v1::NAMED_POSITION_LAST);
+  ABSTRACT_ASSIGN_OR_RETURN(const CachedRun run, context.client->RunWithCache(request));
+  if (run.activations.size() != 1) return absl::DataLossError("RunWithCache: expected logits alone");
+  return MeasureLogits(run.activations[0].values, tokens);
+}
+
+absl::StatusOr<v1::JudgedResponse> Answer(const ExperimentContext& context, const BaselineOptions& options,
+                                          const MetricTokens& tokens, const StudyPrompt& prompt) {
+  v1::GenerateRequest request;
+  *request.mutable_prompt() = prompt.prompt();
+  request.mutable_sampling()->set_max_new_tokens(static_cast<uint32_t>(options.max_new_tokens));
+  ABSTRACT_ASSIGN_OR_RETURN(const Generation generation, context.client->Generate(request));
+  ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context.model.identity(), generation.header.model()));
+  ABSTRACT_ASSIGN_OR_RETURN(const LogitMeasures measures,
+                            MeasureLastPosition(context, request.prompt(), tokens));
+
+  v1::JudgedResponse response = ResponseTo(*prompt.pair, prompt.prompt_class);
+  RecordJudgement(options.judge, generation.summary.continuation().text(), 0, response);
+  response.set_logit_difference(measures.logit_difference);
+  response.set_refusal_log_odds(measures.refusal_log_odds);
+  return response;
+}
+
+// Categories in the order in which they first occur.
+void AddCategoryRates(v1::BaselineResults& results) {
+  std::vector<std::string> names;
+  std::map<std::string, std::vector<v1::JudgedResponse>> by_category;
+  for (const v1::JudgedResponse& response : results.responses()) {
+    auto& responses = by_category[response.category()];
+    if (responses.empty()) names.push_back(response.category());
+    responses.push_back(response);
+  }
+  for (const std::string& name : names) {
+    v1::CategoryRates& rates = *results.add_categories();
+    rates.set_category(name);
+    *rates.mutable_harmful() = RefusalRate(by_category[name], v1::PROMPT_CLASS_HARMFUL);
+    *rates.mutable_harmless() = RefusalRate(by_category[name], v1::PROMPT_CLASS_HARMLESS);
+  }
+}
+
+void ReportRates(const ExperimentContext& context, const v1::BaselineResults& results) {
+  if (context.monitor == nullptr) return;
+  context.monitor->SetRefusalRate("baseline", v1::PROMPT_CLASS_HARMFUL, results.harmful().rate());
+  context.monitor->SetRefusalRate("baseline", v1::PROMPT_CLASS_HARMLESS, results.harmless().rate());
+}
+
+}  // namespace
+
+absl::StatusOr<v1::BaselineResults> RunBaseline(const ExperimentContext& context,
+                                                const BaselineOptions& options) {
+  ABSTRACT_RETURN_IF_ERROR(CheckModelFitsStudy(context.model));
+  ABSTRACT_ASSIGN_OR_RETURN(const MetricTokens tokens, FindMetricTokens(*context.client, options.openings));
+  const std::vector<StudyPrompt> prompts = BothClasses(options.pairs);
+  std::vector<std::string> keys;
+  for (const StudyPrompt& prompt : prompts) keys.push_back(prompt.key());
+  const auto answer = [&](int i) {
+    return Answer(context, options, tokens, prompts[static_cast<size_t>(i)]);
+  };
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const std::vector<v1::JudgedResponse> responses,
+      RunParts<v1::JudgedResponse>(context, "baseline", keys, answer, [](const auto&) { return 2; }));
+
+  v1::BaselineResults results;
+  *results.mutable_provenance() = ProvenanceOf(context, options.pairs.size());
+  *results.mutable_harmful() = RefusalRate(responses, v1::PROMPT_CLASS_HARMFUL);
+  *results.mutable_harmless() = RefusalRate(responses, v1::PROMPT_CLASS_HARMLESS);
+  *results.mutable_harmful_at_start() = RefusalRate(responses, v1::PROMPT_CLASS_HARMFUL, true);
+  *results.mutable_harmless_at_start() = RefusalRate(responses, v1::PROMPT_CLASS_HARMLESS, true);
+  results.mutable_responses()->Assign(responses.begin(), responses.end());
+  AddCategoryRates(results);
+  ReportRates(context, results);
+  return results;
+}
+
+Fingerprint BaselineFingerprint(const ExperimentContext& context, const BaselineOptions& options) {
+  Fingerprint fingerprint = CommonFingerprint(context, "baseline", options.pairs);
+  AddOpenings(options.openings, fingerprint);
+  fingerprint["refusal phrases"] = absl::StrJoin(options.judge.phrases(), ", ");
+  fingerprint["--max-new-tokens"] = absl::StrCat(options.max_new_tokens);
+  return fingerprint;
+}
+
+}  // namespace mechinterp

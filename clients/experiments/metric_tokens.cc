@@ -1,0 +1,112 @@
+#include "clients/experiments/metric_tokens.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "clients/lib/files.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+absl::Status ReadTexts(const nlohmann::json& document, const std::string& field, const std::string& path,
+                       std::vector<std::string>& texts) {
+  if (!document.is_object() || !document.contains(field)) return absl::OkStatus();
+  texts.clear();
+  for (const nlohmann::json& entry : document[field]) {
+    if (!entry.is_string())
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", field, " must be texts"));
+    texts.push_back(entry.get<std::string>());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::set<uint32_t>> FirstTokens(ModelClient& client,
+                                               const std::vector<std::string>& openings) {
+  std::set<uint32_t> tokens;
+  for (const std::string& opening : openings) {
+    v1::TokenizeRequest request;
+    request.mutable_prompt()->set_text(opening);
+    request.set_omit_begin_of_text(true);
+    ABSTRACT_ASSIGN_OR_RETURN(const v1::TokenizeResponse response, client.Tokenize(request));
+    if (response.ids_size() > 0) tokens.insert(response.ids(0));
+  }
+  return tokens;
+}
+
+std::vector<uint32_t> Difference(const std::set<uint32_t>& these, const std::set<uint32_t>& without) {
+  std::vector<uint32_t> left;
+  std::set_difference(these.begin(), these.end(), without.begin(), without.end(), std::back_inserter(left));
+  return left;
+}
+
+absl::Status EmptySetError(const std::string& kind, const std::vector<std::string>& openings) {
+  return absl::FailedPreconditionError(absl::StrCat("no first token of the ", kind, " openings (",
+                                                    absl::StrJoin(openings, ", "), ") is ", kind,
+                                                    " only; give others with --", kind, "-opening"));
+}
+
+// log of the summed exponentials, relative to `peak` so that nothing overflows.
+class LogSumExp {
+ public:
+  explicit LogSumExp(double peak) : peak_(peak) {}
+  void Add(double value) { sum_ += std::exp(value - peak_); }
+  double value() const { return peak_ + std::log(sum_); }
+
+ private:
+  double peak_;
+  double sum_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<Openings> LoadOpenings(const std::string& path) {
+  ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json document, ReadJsonFile(path));
+  Openings openings;
+  ABSTRACT_RETURN_IF_ERROR(ReadTexts(document, "refusal_openings", path, openings.refusal));
+  ABSTRACT_RETURN_IF_ERROR(ReadTexts(document, "compliance_openings", path, openings.compliance));
+  return openings;
+}
+
+absl::StatusOr<MetricTokens> FindMetricTokens(ModelClient& client, const Openings& openings) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::set<uint32_t> refusal, FirstTokens(client, openings.refusal));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::set<uint32_t> compliance, FirstTokens(client, openings.compliance));
+  MetricTokens tokens{Difference(refusal, compliance), Difference(compliance, refusal)};
+  if (tokens.refusal.empty()) return EmptySetError("refusal", openings.refusal);
+  if (tokens.compliance.empty()) return EmptySetError("compliance", openings.compliance);
+  return tokens;
+}
+
+v1::MetricOptions MetricOptionsOf(const MetricTokens& tokens) {
+  v1::MetricOptions options;
+  options.mutable_refusal_token_ids()->Add(tokens.refusal.begin(), tokens.refusal.end());
+  options.mutable_compliance_token_ids()->Add(tokens.compliance.begin(), tokens.compliance.end());
+  return options;
+}
+
+absl::StatusOr<LogitMeasures> MeasureLogits(absl::Span<const float> logits, const MetricTokens& tokens) {
+  const std::set<uint32_t> refusal(tokens.refusal.begin(), tokens.refusal.end());
+  const std::set<uint32_t> compliance(tokens.compliance.begin(), tokens.compliance.end());
+  for (const auto* set : {&refusal, &compliance}) {
+    if (set->empty() || *set->rbegin() >= logits.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the metric's tokens do not fit a vocabulary of ", logits.size()));
+    }
+  }
+  const double peak = *std::max_element(logits.begin(), logits.end());
+  LogSumExp of_refusal(peak);
+  LogSumExp of_compliance(peak);
+  LogSumExp of_others(peak);  // All but refusal.
+  for (uint32_t id = 0; id < logits.size(); ++id) {
+    (refusal.count(id) > 0 ? of_refusal : of_others).Add(logits[id]);
+    if (compliance.count(id) > 0) of_compliance.Add(logits[id]);
+  }
+  return LogitMeasures{of_refusal.value() - of_compliance.value(), of_refusal.value() - of_others.value()};
+}
+
+}  // namespace mechinterp

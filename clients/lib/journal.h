@@ -1,0 +1,65 @@
+#ifndef CLIENTS_LIB_JOURNAL_H_
+#define CLIENTS_LIB_JOURNAL_H_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "google/protobuf/message.h"
+
+namespace mechinterp {
+
+// What an experiment's parts depend on: option names and values, the model's
+// hash. Parts are only taken over from a run that had the same.
+using Fingerprint = std::map<std::string, std::string>;
+
+// Keeps the finished parts of a running experiment on disk, so that a killed
+// run goes on where it stopped. A file of JSON lines: the fingerprint, then
+// {"key", "value"} per part, appended with one write each; a half-written last
+// line is dropped when the journal is opened again. While open the file is
+// locked against a second run.
+// Thread-safe. Errors name the file.
+class Journal {
+ public:
+  // Opens or makes the journal at `path`, whose folder must exist. Parts of a
+  // former run are kept when its fingerprint equals `fingerprint` and `restart`
+  // is false; otherwise that journal is moved aside to `path`.old.
+  // Errors: FailedPrecondition when another run has it open.
+  static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& path,
+                                                       const Fingerprint& fingerprint, bool restart);
+  ~Journal();
+  Journal(const Journal&) = delete;
+  Journal& operator=(const Journal&) = delete;
+
+  // Parts found when it was opened.
+  int resumed_part_count() const { return resumed_part_count_; }
+  // Why a former journal was not used, "--limit was 5, now 15"; empty if there
+  // was none or it was used.
+  const std::string& discard_reason() const { return discard_reason_; }
+
+  // Fills `value` and returns true when the part is there.
+  bool Find(std::string_view key, google::protobuf::Message* value) const;
+  absl::Status Record(std::string_view key, const google::protobuf::Message& value);
+  // Deletes the file: the experiment is complete.
+  absl::Status Remove();
+
+ private:
+  Journal(std::string path, int file) : path_(std::move(path)), file_(file) {}
+  absl::Status Load(const Fingerprint& fingerprint, bool restart);
+  absl::Status Append(const std::string& line);
+
+  const std::string path_;
+  int file_;  // Descriptor, locked.
+  int resumed_part_count_ = 0;
+  std::string discard_reason_;
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string, std::less<>> parts_;  // Key to JSON; guarded by mutex_.
+};
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_LIB_JOURNAL_H_

@@ -1,0 +1,186 @@
+#include "clients/lib/model_client.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "clients/lib/activation_reader.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+// Reads a stream to its end. When `on_message` fails the call is cancelled and
+// that failure returned.
+template <typename Response, typename OnMessage>
+absl::Status ReadAll(grpc::ClientContext& context, grpc::ClientReaderInterface<Response>& reader,
+                     OnMessage on_message) {
+  Response message;
+  absl::Status failure;
+  while (failure.ok() && reader.Read(&message)) failure = on_message(message);
+  if (!failure.ok()) context.TryCancel();
+  const grpc::Status status = reader.Finish();
+  return failure.ok() ? FromGrpcStatus(status) : failure;
+}
+
+// Keeps what a sweep's stream tells until it is complete.
+struct SweepReader {
+  Sweep sweep;
+  bool ended = false;
+  std::vector<bool> seen;
+
+  absl::Status Add(v1::RunPatchSweepResponse& message) {
+    if (message.has_header()) {
+      sweep.header = std::move(*message.mutable_header());
+      sweep.results.assign(sweep.header.set_count(), {});
+      seen.assign(sweep.header.set_count(), false);
+    } else if (message.has_result()) {
+      const uint32_t index = message.result().set_index();
+      if (index >= seen.size()) return absl::DataLossError("a result of a set that was not announced");
+      sweep.results[index] = std::move(*message.mutable_result());
+      seen[index] = true;
+    } else if (message.has_summary()) {
+      sweep.summary = std::move(*message.mutable_summary());
+      ended = true;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckComplete() const {
+    if (!ended) return absl::DataLossError("the sweep ended without a summary");
+    for (size_t i = 0; i < seen.size(); ++i) {
+      if (!seen[i]) return absl::DataLossError(absl::StrCat("the sweep gave no result for set ", i));
+    }
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace
+
+ModelClient::ModelClient(std::shared_ptr<v1::ModelService::StubInterface> stub, ModelClientOptions options)
+    : stub_(std::move(stub)), options_(std::move(options)) {}
+
+absl::Status ModelClient::Retry(std::string_view method,
+                                const std::function<absl::Status(grpc::ClientContext&)>& attempt) {
+  RetryLoop loop(options_.retry, options_.sleep);
+  absl::Status status;
+  do {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options_.timeout));
+    status = attempt(context);
+    if (options_.on_attempt) options_.on_attempt(method, status);
+  } while (loop.ShouldRetry(status));
+  return status.ok() ? status : WithContext(status, method);
+}
+
+template <typename Request, typename Response>
+absl::StatusOr<Response> ModelClient::Unary(
+    std::string_view method,
+    grpc::Status (v1::ModelService::StubInterface::*call)(grpc::ClientContext*, const Request&, Response*),
+    const Request& request) {
+  Response response;
+  ABSTRACT_RETURN_IF_ERROR(Retry(method, [&](grpc::ClientContext& context) {
+    response.Clear();
+    return FromGrpcStatus((*stub_.*call)(&context, request, &response));
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::GetModelResponse> ModelClient::GetModel() {
+  return Unary("GetModel", &v1::ModelService::StubInterface::GetModel, v1::GetModelRequest());
+}
+
+absl::StatusOr<v1::ListHookPointsResponse> ModelClient::ListHookPoints(const std::string& name_pattern) {
+  v1::ListHookPointsRequest request;
+  request.set_name_pattern(name_pattern);
+  return Unary("ListHookPoints", &v1::ModelService::StubInterface::ListHookPoints, request);
+}
+
+absl::StatusOr<v1::TokenizeResponse> ModelClient::Tokenize(const v1::TokenizeRequest& request) {
+  return Unary("Tokenize", &v1::ModelService::StubInterface::Tokenize, request);
+}
+
+absl::StatusOr<v1::DetokenizeResponse> ModelClient::Detokenize(const v1::DetokenizeRequest& request) {
+  return Unary("Detokenize", &v1::ModelService::StubInterface::Detokenize, request);
+}
+
+absl::StatusOr<Generation> ModelClient::Generate(const v1::GenerateRequest& request,
+                                                 const std::function<void(std::string_view)>& on_text) {
+  Generation generation;
+  bool ended = false;
+  std::optional<absl::Status> cut_off;  // Text was shown: too late to begin again.
+  const auto show = [&](const std::string& text, bool& shown) {
+    if (!on_text || text.empty()) return;
+    on_text(text);
+    shown = true;
+  };
+  const absl::Status status = Retry("Generate", [&](grpc::ClientContext& context) -> absl::Status {
+    bool shown = false;
+    const auto reader = stub_->Generate(&context, request);
+    absl::Status status = ReadAll<v1::GenerateResponse>(context, *reader, [&](v1::GenerateResponse& message) {
+      if (message.has_header()) generation.header = message.header();
+      if (message.has_token()) show(message.token().text(), shown);
+      if (message.has_summary()) {
+        generation.summary = message.summary();
+        show(message.summary().trailing_text(), shown);
+        ended = true;
+      }
+      return absl::OkStatus();
+    });
+    if (status.ok() || !shown) return status;
+    cut_off = status;
+    return absl::OkStatus();
+  });
+  ABSTRACT_RETURN_IF_ERROR(status);
+  if (cut_off.has_value()) return WithContext(*cut_off, "Generate");
+  if (!ended) return absl::DataLossError("Generate: the stream ended without a summary");
+  return generation;
+}
+
+absl::StatusOr<CachedRun> ModelClient::RunWithCache(const v1::RunWithCacheRequest& request) {
+  ActivationReader activations(request.store());
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunWithCache", [&](grpc::ClientContext& context) {
+    const auto reader = stub_->RunWithCache(&context, request);
+    return ReadAll<v1::RunWithCacheResponse>(context, *reader, [&](const v1::RunWithCacheResponse& message) {
+      if (message.has_header()) return activations.Begin(message.header());
+      if (message.has_chunk()) return activations.Add(message.chunk());
+      return activations.End(message.summary());
+    });
+  }));
+  return std::move(activations).Finish();
+}
+
+absl::StatusOr<v1::RunWithPatchResponse> ModelClient::RunWithPatch(const v1::RunWithPatchRequest& request) {
+  return Unary("RunWithPatch", &v1::ModelService::StubInterface::RunWithPatch, request);
+}
+
+absl::StatusOr<Sweep> ModelClient::RunPatchSweep(const v1::RunPatchSweepRequest& request) {
+  SweepReader sweep;
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunPatchSweep", [&](grpc::ClientContext& context) {
+    sweep = SweepReader();
+    const auto reader = stub_->RunPatchSweep(&context, request);
+    return ReadAll<v1::RunPatchSweepResponse>(
+        context, *reader, [&](v1::RunPatchSweepResponse& message) { return sweep.Add(message); });
+  }));
+  ABSTRACT_RETURN_IF_ERROR(sweep.CheckComplete());
+  return std::move(sweep.sweep);
+}
+
+absl::Status ModelClient::DeleteActivation(const std::string& handle) {
+  v1::DeleteActivationRequest request;
+  request.set_handle(handle);
+  return Unary("DeleteActivation", &v1::ModelService::StubInterface::DeleteActivation, request).status();
+}
+
+absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual) {
+  if (expected.model_hash() == actual.model_hash() && expected.quantization() == actual.quantization()) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("the server now serves ", actual.name(), " (", actual.model_hash().substr(0, 12),
+                   "), the experiment began on ", expected.name(), " (", expected.model_hash().substr(0, 12),
+                   "); was it restarted?"));
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,100 @@
+#ifndef CLIENTS_LIB_MODEL_CLIENT_H_
+#define CLIENTS_LIB_MODEL_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "clients/lib/retry.h"
+#include "grpcpp/grpcpp.h"
+#include "mechinterp/v1/model_service.grpc.pb.h"
+
+namespace mechinterp {
+
+struct ModelClientOptions {
+  // Deadline of each attempt of each call.
+  absl::Duration timeout = absl::Minutes(10);
+  RetryPolicy retry;
+  // How a retry waits; tests give one that does not.
+  std::function<void(absl::Duration)> sleep = absl::SleepFor;
+  // Told of every attempt of a call and how it ended. May be empty. Called from
+  // the calling thread.
+  std::function<void(std::string_view method, const absl::Status& status)> on_attempt;
+};
+
+// A finished Generate stream.
+struct Generation {
+  v1::RunHeader header;
+  v1::GenerateSummary summary;
+};
+
+// One activation with its values in row-major order.
+struct Activation {
+  v1::ActivationInfo info;
+  std::vector<float> values;
+};
+
+// A finished RunWithCache or GetActivation stream. With `store` no activations.
+struct CachedRun {
+  v1::RunHeader header;
+  std::vector<Activation> activations;
+  v1::RunSummary summary;
+};
+
+// A finished RunPatchSweep stream; results[i].set_index() is i.
+struct Sweep {
+  v1::SweepHeader header;
+  std::vector<v1::SweepResult> results;
+  v1::SweepSummary summary;
+};
+
+// The ModelService as plain calls: streams read to their end, deadlines set,
+// passing failures retried (see RetryLoop).
+// Thread-safe. Errors: the service's own status with its details; DataLoss when
+// a stream ends before it is complete. Calls block.
+class ModelClient {
+ public:
+  explicit ModelClient(std::shared_ptr<v1::ModelService::StubInterface> stub,
+                       ModelClientOptions options = {});
+
+  absl::StatusOr<v1::GetModelResponse> GetModel();
+  absl::StatusOr<v1::ListHookPointsResponse> ListHookPoints(const std::string& name_pattern);
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request);
+  absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request);
+  // `on_text`, if given, gets each piece of text as it comes; a call that was
+  // cut off after that is not repeated.
+  absl::StatusOr<Generation> Generate(const v1::GenerateRequest& request,
+                                      const std::function<void(std::string_view)>& on_text = nullptr);
+  absl::StatusOr<CachedRun> RunWithCache(const v1::RunWithCacheRequest& request);
+  absl::StatusOr<v1::RunWithPatchResponse> RunWithPatch(const v1::RunWithPatchRequest& request);
+  absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request);
+  absl::Status DeleteActivation(const std::string& handle);
+
+ private:
+  template <typename Request, typename Response>
+  absl::StatusOr<Response> Unary(std::string_view method,
+                                 grpc::Status (v1::ModelService::StubInterface::*call)(grpc::ClientContext*,
+                                                                                       const Request&,
+                                                                                       Response*),
+                                 const Request& request);
+  // Calls `attempt` until it succeeds or is not worth repeating.
+  absl::Status Retry(std::string_view method,
+                     const std::function<absl::Status(grpc::ClientContext&)>& attempt);
+
+  std::shared_ptr<v1::ModelService::StubInterface> stub_;
+  ModelClientOptions options_;
+};
+
+// FailedPrecondition when `actual` is another model than `expected`, which
+// happens when a server is restarted in the middle of an experiment.
+absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual);
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_LIB_MODEL_CLIENT_H_

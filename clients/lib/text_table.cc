@@ -1,0 +1,61 @@
+#include "clients/lib/text_table.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace mechinterp {
+namespace {
+
+bool IsCharacterStart(char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
+
+size_t CharacterCount(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), IsCharacterStart));
+}
+
+}  // namespace
+
+std::string TextTable::ToString() const {
+  std::vector<size_t> widths;
+  for (const auto& row : rows_) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], CharacterCount(row[i]));
+  }
+  std::string text;
+  const auto add_line = [&](const auto& cell) {
+    std::string line;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      const std::string content = cell(i);
+      const std::string padding(widths[i] - CharacterCount(content), ' ');
+      const bool left = std::find(left_.begin(), left_.end(), i) != left_.end();
+      absl::StrAppend(&line, i > 0 ? "  " : "", left ? content : padding, left ? padding : content);
+    }
+    absl::StripTrailingAsciiWhitespace(&line);
+    absl::StrAppend(&text, line, "\n");
+  };
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    add_line([&](size_t i) { return i < rows_[r].size() ? rows_[r][i] : std::string(); });
+    if (r == 0) add_line([&](size_t i) { return std::string(widths[i], '-'); });
+  }
+  return text;
+}
+
+std::string TruncateCharacters(std::string_view text, size_t max_characters) {
+  size_t characters = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (IsCharacterStart(text[i]) && ++characters > max_characters) return std::string(text.substr(0, i));
+  }
+  return std::string(text);
+}
+
+std::string OneLine(std::string_view text, size_t max_characters) {
+  std::string line(text);
+  for (char& c : line) {
+    if (absl::ascii_isspace(c) || absl::ascii_iscntrl(c)) c = ' ';
+  }
+  if (CharacterCount(line) <= max_characters) return line;
+  return absl::StrCat(TruncateCharacters(line, max_characters - 3), "...");
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,116 @@
+#include "services/analysis/dashboard_server.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "google/protobuf/util/time_util.h"
+#include "httplib.h"
+#include "services/analysis/dashboard.h"
+#include "spdlog/spdlog.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr char kHtml[] = "text/html; charset=utf-8";
+
+std::string EscapeHtml(const std::string& text) {
+  return absl::StrReplaceAll(
+      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}, {"'", "&#39;"}});
+}
+
+// A small page in the dashboard's spirit.
+std::string Page(const std::string& title, const std::string& body) {
+  return absl::StrCat(R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>)",
+                      EscapeHtml(title), R"(</title><style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; padding: 0 1.25rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .5rem .75rem .5rem 0; border-bottom: 1px solid #8884; }
+code { background: #8882; padding: .1em .35em; border-radius: .25em; }
+</style></head><body><h1>)",
+                      EscapeHtml(title), "</h1>\n", body, "</body></html>\n");
+}
+
+std::string PartsOf(const v1::RunDescription& run) {
+  std::string parts;
+  if (run.has_baseline()) absl::StrAppend(&parts, "baseline ");
+  if (run.has_patching()) absl::StrAppend(&parts, "patching ");
+  if (run.has_ablation()) absl::StrAppend(&parts, "ablation");
+  return parts;
+}
+
+std::string ListPage(const std::vector<v1::RunDescription>& runs) {
+  if (runs.empty()) {
+    return Page("Studies",
+                "<p>No study has been imported yet. Run <code>abstract baseline</code>, <code>abstract "
+                "patching</code> and <code>abstract ablation</code>, then start this server with "
+                "<code>--results outputs/results</code>.</p>");
+  }
+  std::string rows;
+  for (const v1::RunDescription& run : runs) {
+    const std::string id = EscapeHtml(run.run_id());
+    absl::StrAppend(&rows, "<tr><td><a href=\"/runs/", id, "\">", id, "</a></td><td>",
+                    EscapeHtml(run.model_name()), "</td><td>", PartsOf(run), "</td><td>",
+                    google::protobuf::util::TimeUtil::ToString(run.update_time()), "</td></tr>\n");
+  }
+  return Page("Studies",
+              absl::StrCat("<table><thead><tr><th>Run</th><th>Model</th><th>Results</th><th>Updated</th>"
+                           "</tr></thead><tbody>",
+                           rows, "</tbody></table>"));
+}
+
+int HttpStatus(const absl::Status& status) {
+  if (absl::IsNotFound(status)) return 404;
+  return absl::IsInvalidArgument(status) ? 400 : 500;
+}
+
+void Fail(const absl::Status& status, httplib::Response& response) {
+  response.status = HttpStatus(status);
+  response.set_content(
+      Page("This did not work", absl::StrCat("<p>", EscapeHtml(std::string(status.message())),
+                                             ".</p><p><a href=\"/runs\">All studies</a></p>")),
+      kHtml);
+}
+
+void ServeDashboard(RunStore& store, const std::string& run_id, httplib::Response& response) {
+  const absl::StatusOr<v1::GetRunResponse> run = store.Get(run_id);
+  if (!run.ok()) return Fail(run.status(), response);
+  absl::StatusOr<std::string> html = RenderDashboard(*run);
+  if (!html.ok()) return Fail(html.status(), response);
+  response.set_content(*html, kHtml);
+}
+
+void AddRoutes(RunStore& store, httplib::Server& server) {
+  server.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+    response.set_content("ok\n", "text/plain");
+  });
+  server.Get("/", [&store](const httplib::Request&, httplib::Response& response) {
+    const auto runs = store.List();
+    if (!runs.ok()) return Fail(runs.status(), response);
+    response.set_redirect(runs->empty() ? "/runs" : absl::StrCat("/runs/", runs->front().run_id()));
+  });
+  server.Get("/runs", [&store](const httplib::Request&, httplib::Response& response) {
+    const auto runs = store.List();
+    if (!runs.ok()) return Fail(runs.status(), response);
+    response.set_content(ListPage(*runs), kHtml);
+  });
+  server.Get(R"(/runs/([A-Za-z0-9._-]{1,64}))",
+             [&store](const httplib::Request& request, httplib::Response& response) {
+               ServeDashboard(store, request.matches[1], response);
+             });
+  server.set_default_headers({{"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}});
+  server.set_logger([](const httplib::Request& request, const httplib::Response& response) {
+    spdlog::debug("HTTP {} {} {}", request.method, request.path, response.status);
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address, RunStore* store) {
+  return HttpServer::Start(listen_address, [store](httplib::Server& server) { AddRoutes(*store, server); });
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,141 @@
+// abstract-analysis-server: keeps studies' results, ranks components, draws the
+// circuit, and serves the dashboard. See README.md.
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "services/analysis/analysis_service.h"
+#include "services/analysis/dashboard.h"
+#include "services/analysis/dashboard_server.h"
+#include "services/analysis/run_store.h"
+#include "services/analysis/study.h"
+#include "services/common/command_line.h"
+#include "services/common/logging.h"
+#include "services/common/metrics_server.h"
+#include "services/common/rpc_server.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+#include "services/common/text_file.h"
+#include "spdlog/spdlog.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr char kImportedRunId[] = "latest";
+constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
+
+struct Options {
+  std::string listen_address = "127.0.0.1:50052";
+  std::string http_address = "127.0.0.1:8080";
+  std::string metrics_address = "127.0.0.1:9465";
+  std::string database = "outputs/analysis.sqlite";
+  std::string log_level = "info";
+  std::string results;
+  std::string output;
+  bool render_once = false;
+};
+
+void AddOptions(CLI::App& app, Options& options) {
+  app.set_version_flag("--version", ABSTRACT_VERSION);
+  app.add_option("--listen-address", options.listen_address, "HOST:PORT for gRPC")->capture_default_str();
+  app.add_option("--http-address", options.http_address, "HOST:PORT for the dashboard; empty: none")
+      ->capture_default_str();
+  app.add_option("--metrics-address", options.metrics_address, "HOST:PORT for Prometheus; empty: none")
+      ->capture_default_str();
+  app.add_option("--database", options.database, "SQLite file that keeps the runs")->capture_default_str();
+  app.add_option("--log-level", options.log_level, "trace, debug, info, warning, error or off")
+      ->capture_default_str();
+  app.add_option(
+      "--results", options.results,
+      absl::StrCat("Folder with a study's results; imported at start as run \"", kImportedRunId, "\""));
+  app.add_option("--output", options.output,
+                 "Also write the dashboard of --results to this file [outputs/figures/dashboard.html with "
+                 "--render-once]");
+  app.add_flag("--render-once", options.render_once, "Write the dashboard of --results and exit");
+  AddEnvironmentAndConfig(app, "ANALYSIS", "analysis");
+}
+
+absl::Status WriteDashboard(const v1::Study& study, const std::string& path) {
+  v1::GetRunResponse run;
+  run.mutable_description()->set_run_id(kImportedRunId);
+  run.mutable_description()->set_model_name(ModelName(study));
+  *run.mutable_study() = study;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string html, RenderDashboard(run));
+  ABSTRACT_RETURN_IF_ERROR(WriteTextFileAtomically(path, html));
+  spdlog::info("wrote {}", path);
+  return absl::OkStatus();
+}
+
+absl::Status RenderOnce(const Options& options) {
+  const std::string folder = options.results.empty() ? "outputs/results" : options.results;
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::Study study, ReadStudy(folder));
+  if (IsEmpty(study))
+    spdlog::warn("{} holds no results yet; the dashboard will say how to make them", folder);
+  return WriteDashboard(study, options.output.empty() ? "outputs/figures/dashboard.html" : options.output);
+}
+
+absl::Status ImportResults(const Options& options, RunStore& store) {
+  if (options.results.empty()) return absl::OkStatus();
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::Study study, ReadStudy(options.results));
+  if (!options.output.empty()) ABSTRACT_RETURN_IF_ERROR(WriteDashboard(study, options.output));
+  if (IsEmpty(study)) {
+    spdlog::warn("{} holds no results yet; nothing was imported", options.results);
+    return absl::OkStatus();
+  }
+  spdlog::info("imported {} as run \"{}\"", options.results, kImportedRunId);
+  return store.Import(kImportedRunId, study);
+}
+
+absl::Status Serve(const Options& options, TerminationSignals& signals) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RunStore> store, RunStore::Open(options.database));
+  ABSTRACT_RETURN_IF_ERROR(ImportResults(options, *store));
+
+  const auto registry = std::make_shared<prometheus::Registry>();
+  std::unique_ptr<HttpServer> metrics_server;
+  if (!options.metrics_address.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(metrics_server, StartMetricsServer(options.metrics_address, registry));
+    spdlog::info("metrics on port {}", metrics_server->port());
+  }
+  std::unique_ptr<HttpServer> dashboard_server;
+  if (!options.http_address.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(dashboard_server, StartDashboardServer(options.http_address, store.get()));
+    spdlog::info("dashboard on port {}, asked for at http://{}/", dashboard_server->port(),
+                 options.http_address);
+  }
+  AnalysisServiceImpl service(store.get());
+  RpcServerOptions rpc_options;
+  rpc_options.listen_address = options.listen_address;
+  rpc_options.registry = registry;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> rpc_server,
+                            RpcServer::Start(rpc_options, {&service}));
+  rpc_server->SetServing(true);
+  spdlog::info("gRPC on port {}; ready", rpc_server->port());
+
+  const int signal = signals.Wait();
+  spdlog::info("signal {}: shutting down", signal);
+  rpc_server->Shutdown(kShutdownGrace);
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Options& options, TerminationSignals& signals) {
+  ABSTRACT_RETURN_IF_ERROR(InitLogging("abstract-analysis-server", options.log_level));
+  return options.render_once ? RenderOnce(options) : Serve(options, signals);
+}
+
+}  // namespace
+}  // namespace mechinterp
+
+int main(int argc, char** argv) {
+  mechinterp::TerminationSignals signals;
+  CLI::App app("Keeps the results of studies, ranks components, and serves the dashboard.");
+  mechinterp::Options options;
+  mechinterp::AddOptions(app, options);
+  CLI11_PARSE(app, argc, argv);
+
+  const absl::Status status = mechinterp::Run(options, signals);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "abstract-analysis-server: %s\n", mechinterp::DescribeStatus(status).c_str());
+  return 1;
+}

@@ -1,0 +1,48 @@
+#ifndef SERVICES_ANALYSIS_RUN_STORE_H_
+#define SERVICES_ANALYSIS_RUN_STORE_H_
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "mechinterp/v1/analysis_service.pb.h"
+
+namespace SQLite {
+class Database;
+}
+
+namespace mechinterp {
+
+// The studies' results in an SQLite file, one row per run; they outlive the
+// process. Thread-safe. Errors of the file or the disk are FailedPrecondition or
+// Internal and name the file.
+class RunStore {
+ public:
+  // Makes the file and its folder when they do not exist. FailedPrecondition when
+  // the file cannot be written, is no database, or was made by a newer version.
+  static absl::StatusOr<std::unique_ptr<RunStore>> Open(const std::string& path);
+  ~RunStore();
+
+  // Adds the parts that `study` has to the run; those it lacks stay as they were.
+  absl::Status Import(const std::string& run_id, const v1::Study& study);
+  // Latest first.
+  absl::StatusOr<std::vector<v1::RunDescription>> List();
+  // NotFound with reason RUN_NOT_FOUND.
+  absl::StatusOr<v1::GetRunResponse> Get(const std::string& run_id);
+  // NotFound with reason RUN_NOT_FOUND.
+  absl::Status Delete(const std::string& run_id);
+
+ private:
+  RunStore(std::string path, std::unique_ptr<SQLite::Database> database);
+
+  const std::string path_;
+  std::mutex mutex_;
+  std::unique_ptr<SQLite::Database> database_;
+};
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_ANALYSIS_RUN_STORE_H_

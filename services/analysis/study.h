@@ -1,0 +1,36 @@
+#ifndef SERVICES_ANALYSIS_STUDY_H_
+#define SERVICES_ANALYSIS_STUDY_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "mechinterp/v1/analysis_service.pb.h"
+#include "services/common/status.h"
+
+namespace mechinterp {
+
+// What the service does with a study's results before showing them. All
+// functions are pure but ReadStudy, and thread-safe.
+
+// Adds what is inconsistent in `study` under the path `field`: components
+// outside the model, shares outside [0, 1], more layers than any model has.
+void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations);
+
+// Reads 01_baseline_results.json, 02_patching_results.json and
+// 03_ablation_results.json from a folder; those that do not exist are left
+// unset. Errors: NotFound for the folder; InvalidArgument, naming the file, for
+// content that is no such result.
+absl::StatusOr<v1::Study> ReadStudy(const std::string& folder);
+
+bool IsEmpty(const v1::Study& study);
+
+// The model's name from the first part that has it.
+std::string ModelName(const v1::Study& study);
+
+// The ranking, made anew from the effects; as stored if it came without them.
+std::vector<v1::RankedComponent> RankingOf(const v1::PatchingResults& patching);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_ANALYSIS_STUDY_H_

@@ -1,0 +1,326 @@
+#include "tests/clients/fake_model_service.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp::testing {
+namespace {
+
+v1::RunMetrics MetricsOf(const ToyRun& run) {
+  v1::RunMetrics metrics;
+  metrics.set_logit_difference(run.logit_difference());
+  return metrics;
+}
+
+// What the toy's grids split by, in the order of the protocol: point, layer,
+// position, head, group.
+std::vector<v1::SweepSite> ExpandGrid(const v1::SweepGrid& grid, int length) {
+  std::vector<v1::SweepSite> sites;
+  for (const int point : grid.points()) {
+    for (uint32_t layer = 0; layer < kLayers; ++layer) {
+      v1::SweepSite site;
+      site.mutable_site()->set_point(static_cast<v1::HookPoint>(point));
+      site.mutable_site()->set_layer(layer);
+      if (grid.axes(0) == v1::SWEEP_AXIS_POSITION) {
+        const auto& indices = grid.prototype().selector().positions().indices();
+        for (int i = 0; i < (indices.empty() ? length : indices.size()); ++i) {
+          site.set_position(static_cast<uint32_t>(indices.empty() ? i : length + indices[i]));
+          sites.push_back(site);
+        }
+      } else if (grid.axes(0) == v1::SWEEP_AXIS_HEAD) {
+        for (uint32_t head = 0; head < kHeads; ++head) {
+          site.set_head(head);
+          sites.push_back(site);
+        }
+      } else {
+        for (uint32_t begin = 0; begin < kNeurons; begin += grid.dims_per_group()) {
+          site.set_dim_begin(begin);
+          site.set_dim_end(std::min<uint32_t>(kNeurons, begin + grid.dims_per_group()));
+          sites.push_back(site);
+        }
+      }
+    }
+  }
+  return sites;
+}
+
+v1::Intervention AtSite(v1::Intervention intervention, const v1::SweepSite& site) {
+  *intervention.mutable_site() = site.site();
+  v1::Selector& selector = *intervention.mutable_selector();
+  if (site.has_head()) selector.add_heads(site.head());
+  for (uint32_t dim = site.dim_begin(); dim < site.dim_end(); ++dim) selector.add_dims(dim);
+  if (site.has_position()) {
+    selector.clear_positions();
+    selector.mutable_positions()->add_indices(static_cast<int32_t>(site.position()));
+  }
+  return intervention;
+}
+
+}  // namespace
+
+void FakeModelService::FailNext(const std::string& method, std::vector<absl::Status> failures) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  failures_[method].assign(failures.begin(), failures.end());
+}
+
+void FakeModelService::ExpireStoredRuns() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stored_.clear();
+}
+
+void FakeModelService::set_model_hash(const std::string& hash) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  model_hash_ = hash;
+}
+
+int FakeModelService::call_count(const std::string& method) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = calls_.find(method);
+  return found == calls_.end() ? 0 : found->second;
+}
+
+int FakeModelService::stored_run_count() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return static_cast<int>(stored_.size());
+}
+
+std::vector<v1::GenerateRequest> FakeModelService::generate_requests() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return generate_requests_;
+}
+
+std::vector<v1::RunPatchSweepRequest> FakeModelService::sweep_requests() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return sweep_requests_;
+}
+
+absl::Status FakeModelService::Enter(const std::string& method) {
+  ++calls_[method];
+  std::deque<absl::Status>& ordered = failures_[method];
+  if (ordered.empty()) return absl::OkStatus();
+  const absl::Status status = ordered.front();
+  ordered.pop_front();
+  return status;
+}
+
+v1::ModelIdentity FakeModelService::identity() const {
+  v1::ModelIdentity identity;
+  identity.set_name("toy");
+  identity.set_model_hash(model_hash_);
+  identity.set_quantization(v1::QUANTIZATION_NONE);
+  identity.set_device(v1::DEVICE_CPU);
+  identity.set_server_version("0.0.1");
+  return identity;
+}
+
+absl::StatusOr<ToyRun> FakeModelService::Find(const v1::ActivationSource& source) {
+  if (source.has_prompt()) return RunClean(tokenizer_.Tokenize(source.prompt().prompt(), false));
+  const auto found = stored_.find(source.stored().handle());
+  if (found == stored_.end()) return absl::NotFoundError("unknown handle");
+  return found->second;
+}
+
+template <typename Interventions>
+absl::StatusOr<ToyRun> FakeModelService::Run(const v1::Prompt& prompt, const Interventions& interventions) {
+  ToyRun run = RunClean(tokenizer_.Tokenize(prompt, false));
+  for (const v1::Intervention& intervention : interventions) {
+    ABSTRACT_RETURN_IF_ERROR(Apply(
+        intervention, [this](const auto& source) { return Find(source); }, run));
+  }
+  return run;
+}
+
+grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
+                                        v1::GetModelResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("GetModel"); !status.ok()) return ToGrpcStatus(status);
+  *response->mutable_identity() = identity();
+  response->set_layer_count(kLayers);
+  response->set_head_count(kHeads);
+  response->set_key_value_head_count(2);
+  response->set_head_size(4);
+  response->set_d_model(16);
+  response->set_d_ff(kNeurons);
+  response->set_vocabulary_size(kVocabulary);
+  response->set_parameter_count(100000);
+  response->set_has_tokenizer(true);
+  response->set_has_chat_template(true);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
+                                              v1::ListHookPointsResponse* response) {
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    v1::HookPointInfo info;
+    info.set_name(absl::StrCat("blocks.", layer, ".attn.hook_z"));
+    info.mutable_site()->set_point(v1::HOOK_POINT_Z);
+    info.mutable_site()->set_layer(layer);
+    for (const int64_t size : {int64_t{-1}, int64_t{kHeads}, int64_t{4}}) info.add_shape(size);
+    info.set_can_capture(true);
+    info.set_can_edit(true);
+    const std::string& pattern = request->name_pattern();
+    if (pattern.empty() || fnmatch(pattern.c_str(), info.name().c_str(), 0) == 0)
+      *response->add_hook_points() = info;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
+                                        v1::TokenizeResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("Tokenize"); !status.ok()) return ToGrpcStatus(status);
+  *response = tokenizer_.Tokenize(request->prompt(), request->omit_begin_of_text());
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::GenerateRequest* request,
+                                        grpc::ServerWriter<v1::GenerateResponse>* writer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  generate_requests_.push_back(*request);
+  if (absl::Status status = Enter("Generate"); !status.ok()) return ToGrpcStatus(status);
+  const absl::StatusOr<ToyRun> run = Run(request->prompt(), request->interventions());
+  if (!run.ok()) return ToGrpcStatus(run.status());
+  const std::string text = run->logit_difference() > 0 ? kRefusal : kAnswer;
+  v1::GenerateResponse message;
+  *message.mutable_header()->mutable_model() = identity();
+  writer->Write(message);
+  message.mutable_token()->set_text(text.substr(0, 4));
+  writer->Write(message);
+  message.mutable_token()->set_text(text.substr(4));
+  writer->Write(message);
+  v1::Continuation& continuation = *message.mutable_summary()->mutable_continuation();
+  continuation.set_text(text);
+  continuation.add_token_ids(1);
+  continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunWithCacheRequest* request,
+                                            grpc::ServerWriter<v1::RunWithCacheResponse>* writer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("RunWithCache"); !status.ok()) return ToGrpcStatus(status);
+  const absl::StatusOr<ToyRun> run = Run(request->prompt(), request->interventions());
+  if (!run.ok()) return ToGrpcStatus(run.status());
+  v1::RunWithCacheResponse message;
+  *message.mutable_header()->mutable_model() = identity();
+  *message.mutable_header()->mutable_prompt_token_ids() = run->tokens.ids();
+  v1::ActivationInfo& info = *message.mutable_header()->add_activations();
+  info.set_name(request->filter().name_patterns(0));
+  info.set_data_type(v1::DATA_TYPE_FLOAT32);
+  info.add_shape(1);
+  info.add_shape(kVocabulary);
+  info.set_byte_count(kVocabulary * sizeof(float));
+  writer->Write(message);
+  if (request->store()) {
+    const std::string handle = absl::StrCat("run-", next_handle_++);
+    stored_[handle] = *run;
+    message.mutable_summary()->set_handle(handle);
+    writer->Write(message);
+    return grpc::Status::OK;
+  }
+  std::vector<float> logits(kVocabulary, -20);  // "I" against "Here".
+  logits[tokenizer_.Id("I")] = static_cast<float>(run->logit_difference());
+  logits[tokenizer_.Id("Here")] = 0;
+  const std::string bytes(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
+  for (const size_t begin : {bytes.size() / 2, size_t{0}}) {  // The second half first: order must not matter.
+    message.mutable_chunk()->set_offset_bytes(begin);
+    message.mutable_chunk()->set_data(bytes.substr(begin, bytes.size() / 2));
+    writer->Write(message);
+  }
+  message.mutable_summary()->set_total_byte_count(bytes.size());
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModelService::RunWithPatch(grpc::ServerContext*, const v1::RunWithPatchRequest* request,
+                                            v1::RunWithPatchResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("RunWithPatch"); !status.ok()) return ToGrpcStatus(status);
+  const absl::StatusOr<ToyRun> clean = Run(request->prompt(), std::vector<v1::Intervention>());
+  const absl::StatusOr<ToyRun> patched = Run(request->prompt(), request->interventions());
+  if (!patched.ok()) return ToGrpcStatus(patched.status());
+  *response->mutable_clean() = MetricsOf(*clean);
+  *response->mutable_patched() = MetricsOf(*patched);
+  response->mutable_clean_continuation()->set_text(clean->logit_difference() > 0 ? kRefusal : kAnswer);
+  response->mutable_patched_continuation()->set_text(patched->logit_difference() > 0 ? kRefusal : kAnswer);
+  return grpc::Status::OK;
+}
+
+absl::Status FakeModelService::WriteSweep(const v1::RunPatchSweepRequest& request,
+                                          grpc::ServerWriter<v1::RunPatchSweepResponse>& writer) {
+  const std::vector<v1::Intervention> none;
+  ABSTRACT_ASSIGN_OR_RETURN(const ToyRun clean, Run(request.prompt(), none));
+  ABSTRACT_ASSIGN_OR_RETURN(const ToyRun source, Run(request.source_prompt(), none));
+  const std::vector<v1::SweepSite> sites = ExpandGrid(request.grid(), clean.length());
+  v1::RunPatchSweepResponse message;
+  v1::SweepHeader& header = *message.mutable_header();
+  *header.mutable_model() = identity();
+  header.set_set_count(static_cast<uint32_t>(sites.size()));
+  *header.mutable_prompt_token_ids() = clean.tokens.ids();
+  header.mutable_sites()->Assign(sites.begin(), sites.end());
+  writer.Write(message);
+  for (size_t i = sites.size(); i-- > 0;) {  // Results come in any order.
+    const std::vector<v1::Intervention> set = {AtSite(request.grid().prototype(), sites[i])};
+    ABSTRACT_ASSIGN_OR_RETURN(const ToyRun patched, Run(request.prompt(), set));
+    v1::SweepResult& result = *message.mutable_result();
+    result.set_set_index(static_cast<uint32_t>(i));
+    *result.mutable_metrics() = MetricsOf(patched);
+    const double range = source.logit_difference() - clean.logit_difference();
+    result.clear_effect();
+    if (range != 0) result.set_effect((patched.logit_difference() - clean.logit_difference()) / range);
+    writer.Write(message);
+  }
+  message.mutable_summary()->set_run_count(static_cast<uint32_t>(sites.size()));
+  writer.Write(message);
+  return absl::OkStatus();
+}
+
+grpc::Status FakeModelService::RunPatchSweep(grpc::ServerContext*, const v1::RunPatchSweepRequest* request,
+                                             grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  sweep_requests_.push_back(*request);
+  absl::Status status = Enter("RunPatchSweep");
+  if (status.ok()) status = WriteSweep(*request, *writer);
+  return ToGrpcStatus(status);
+}
+
+grpc::Status FakeModelService::DeleteActivation(grpc::ServerContext*,
+                                                const v1::DeleteActivationRequest* request,
+                                                v1::DeleteActivationResponse*) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("DeleteActivation"); !status.ok()) return ToGrpcStatus(status);
+  if (stored_.erase(request->handle()) == 0) return ToGrpcStatus(absl::NotFoundError("unknown handle"));
+  return grpc::Status::OK;
+}
+
+FakeServer::FakeServer() {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  server = builder.BuildAndStart();
+  ModelClientOptions options;
+  options.timeout = absl::Seconds(20);
+  options.retry.jitter = 0;
+  options.sleep = [this](absl::Duration duration) {
+    const std::lock_guard<std::mutex> lock(sleeps_mutex);
+    sleeps.push_back(duration);
+  };
+  const auto channel = grpc::CreateChannel(address(), grpc::InsecureChannelCredentials());
+  client = std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), options);
+}
+
+FakeServer::~FakeServer() { server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1)); }
+
+v1::GetModelResponse FakeServer::GetModel() { return client->GetModel().value(); }
+
+}  // namespace mechinterp::testing

@@ -1,0 +1,88 @@
+#ifndef TESTS_CLIENTS_FAKE_MODEL_SERVICE_H_
+#define TESTS_CLIENTS_FAKE_MODEL_SERVICE_H_
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "clients/lib/model_client.h"
+#include "grpcpp/grpcpp.h"
+#include "mechinterp/v1/model_service.grpc.pb.h"
+#include "tests/clients/toy_model.h"
+
+namespace mechinterp::testing {
+
+// A ModelService around the toy model that can be told to fail and remembers
+// what it was asked. Thread-safe.
+class FakeModelService final : public v1::ModelService::Service {
+ public:
+  // The next calls of `method` fail with these, in turn.
+  void FailNext(const std::string& method, std::vector<absl::Status> failures);
+  // Drops the stored runs, as if their time had come.
+  void ExpireStoredRuns();
+  void set_model_hash(const std::string& hash);
+
+  int call_count(const std::string& method) const;
+  int stored_run_count() const;
+  std::vector<v1::GenerateRequest> generate_requests() const;
+  std::vector<v1::RunPatchSweepRequest> sweep_requests() const;
+
+  grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest*, v1::GetModelResponse*) override;
+  grpc::Status ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest*,
+                              v1::ListHookPointsResponse*) override;
+  grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest*, v1::TokenizeResponse*) override;
+  grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest*,
+                        grpc::ServerWriter<v1::GenerateResponse>*) override;
+  grpc::Status RunWithCache(grpc::ServerContext*, const v1::RunWithCacheRequest*,
+                            grpc::ServerWriter<v1::RunWithCacheResponse>*) override;
+  grpc::Status RunWithPatch(grpc::ServerContext*, const v1::RunWithPatchRequest*,
+                            v1::RunWithPatchResponse*) override;
+  grpc::Status RunPatchSweep(grpc::ServerContext*, const v1::RunPatchSweepRequest*,
+                             grpc::ServerWriter<v1::RunPatchSweepResponse>*) override;
+  grpc::Status DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest*,
+                                v1::DeleteActivationResponse*) override;
+
+ private:
+  // Counts the call; the failure that was ordered for it, or OK.
+  absl::Status Enter(const std::string& method);
+  v1::ModelIdentity identity() const;
+  absl::StatusOr<ToyRun> Find(const v1::ActivationSource& source);
+  template <typename Interventions>
+  absl::StatusOr<ToyRun> Run(const v1::Prompt& prompt, const Interventions& interventions);
+  absl::Status WriteSweep(const v1::RunPatchSweepRequest& request,
+                          grpc::ServerWriter<v1::RunPatchSweepResponse>& writer);
+
+  mutable std::mutex mutex_;
+  ToyTokenizer tokenizer_;
+  std::string model_hash_ = "0123456789abcdef";
+  std::map<std::string, std::deque<absl::Status>> failures_;
+  std::map<std::string, int> calls_;
+  std::map<std::string, ToyRun> stored_;
+  int next_handle_ = 0;
+  std::vector<v1::GenerateRequest> generate_requests_;
+  std::vector<v1::RunPatchSweepRequest> sweep_requests_;
+};
+
+// The fake on a local port with a client whose retries do not wait.
+struct FakeServer {
+  FakeServer();
+  ~FakeServer();
+
+  std::string address() const { return "127.0.0.1:" + std::to_string(port); }
+  v1::GetModelResponse GetModel();
+
+  FakeModelService service;
+  int port = 0;
+  std::unique_ptr<grpc::Server> server;
+  std::vector<absl::Duration> sleeps;  // Of the client; single-threaded tests only.
+  std::mutex sleeps_mutex;
+  std::unique_ptr<ModelClient> client;
+};
+
+}  // namespace mechinterp::testing
+
+#endif  // TESTS_CLIENTS_FAKE_MODEL_SERVICE_H_

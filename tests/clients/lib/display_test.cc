@@ -1,0 +1,105 @@
+#include <sstream>
+
+#include "clients/lib/client_metrics.h"
+#include "clients/lib/parallel.h"
+#include "clients/lib/progress.h"
+#include "clients/lib/text_table.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "prometheus/text_serializer.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(TextTable, AlignsColumnsByCharactersNotBytes) {
+  TextTable table({"name", "value"});
+  table.AddRow({"\u00e9", "1"});
+  table.AddRow({"long name", "12"});
+  EXPECT_EQ(table.ToString(),
+            "name       value\n"
+            "---------  -----\n"
+            "\u00e9              1\n"
+            "long name     12\n");
+}
+
+TEST(OneLine, ShortensWithoutCuttingCharacters) {
+  EXPECT_EQ(OneLine("a\nb", 10), "a b");
+  EXPECT_EQ(OneLine("\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", 5), "\u00e9\u00e9...");
+  EXPECT_EQ(TruncateCharacters("\u00e9\u00e9", 1), "\u00e9");
+}
+
+TEST(ProgressPrinter, EstimatesTheTimeLeftFromThisRunsSteps) {
+  absl::Time now = absl::UnixEpoch();
+  std::ostringstream out;
+  ProgressPrinter progress(out, /*is_terminal=*/true, [&] { return now; });
+  progress.Begin("patching", 20, 10);
+  now += absl::Seconds(4);
+  progress.Advance(1);
+  progress.Advance(1);  // Within the redraw interval: not drawn.
+  EXPECT_THAT(out.str(), HasSubstr("55 %  11/20  0:36 left"));
+  EXPECT_THAT(out.str(), Not(HasSubstr("12/20")));
+  progress.End();
+  EXPECT_THAT(out.str(), HasSubstr("patching: 12/20 in 0:04 (10 taken over from a former run)"));
+}
+
+TEST(ProgressPrinter, PrintsFewLinesOffATerminal) {
+  absl::Time now = absl::UnixEpoch();
+  std::ostringstream out;
+  ProgressPrinter progress(out, /*is_terminal=*/false, [&] { return now; });
+  progress.Begin("baseline", 100, 0);
+  for (int i = 0; i < 100; ++i) {
+    now += absl::Milliseconds(200);
+    progress.Advance(1);
+  }
+  const std::string text = out.str();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);  // At 0, 10 and 20 seconds.
+  EXPECT_THAT(text, Not(HasSubstr("\033")));
+}
+
+TEST(ClockDuration, GrowsHoursWhenNeeded) {
+  EXPECT_EQ(ClockDuration(absl::Seconds(7)), "0:07");
+  EXPECT_EQ(ClockDuration(absl::Seconds(3723)), "1:02:03");
+}
+
+TEST(ParallelFor, DoesEverythingOnce) {
+  std::vector<std::atomic<int>> done(100);
+  ASSERT_TRUE(ParallelFor(100, 4, [&](int i) {
+                ++done[static_cast<size_t>(i)];
+                return absl::OkStatus();
+              }).ok());
+  for (const auto& count : done) EXPECT_EQ(count, 1);
+}
+
+TEST(ParallelFor, StopsAtTheFirstFailure) {
+  int calls = 0;
+  const absl::Status status = ParallelFor(10, 1, [&](int i) {
+    ++calls;
+    return i == 3 ? absl::InternalError("three") : absl::OkStatus();
+  });
+  EXPECT_EQ(status.message(), "three");
+  EXPECT_EQ(calls, 4);
+}
+
+TEST(ClientMetrics, CountsCallsStepsAndRates) {
+  const auto registry = std::make_shared<prometheus::Registry>();
+  ClientMetrics metrics(registry, "baseline");
+  metrics.CountRpc("Generate", absl::UnavailableError(""));
+  metrics.Begin("baseline", 4, 1);
+  metrics.Advance(2);
+  metrics.SetRefusalRate("baseline", v1::PROMPT_CLASS_HARMFUL, 0.75);
+  metrics.SetEffect("L2.H1", v1::PATCH_DIRECTION_NOISING, 0.5);
+  const std::string text = prometheus::TextSerializer().Serialize(registry->Collect());
+  EXPECT_THAT(text, HasSubstr(R"(abstract_client_rpcs_total{code="UNAVAILABLE",method="Generate"} 1)"));
+  EXPECT_THAT(text, HasSubstr(R"(abstract_client_runs_total{experiment="baseline"} 2)"));
+  EXPECT_THAT(text, HasSubstr(R"(abstract_client_steps_done_total{experiment="baseline"} 1)"));
+  EXPECT_THAT(text, HasSubstr(R"(abstract_client_experiment_progress_ratio{experiment="baseline"} 0.5)"));
+  EXPECT_THAT(
+      text, HasSubstr(R"(abstract_client_refusal_ratio{condition="baseline",prompt_class="harmful"} 0.75)"));
+  EXPECT_THAT(text, HasSubstr(R"(abstract_client_effect{component="L2.H1",direction="noising"} 0.5)"));
+}
+
+}  // namespace
+}  // namespace mechinterp

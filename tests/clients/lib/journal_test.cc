@@ -1,0 +1,109 @@
+#include "clients/lib/journal.h"
+
+#include <filesystem>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "mechinterp/v1/results.pb.h"
+#include "tests/clients/test_files.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::HasSubstr;
+
+const Fingerprint kFingerprint = {{"model", "toy"}, {"--seed", "0"}};
+
+v1::Rate RateOf(double rate) {
+  v1::Rate message;
+  message.set_rate(rate);
+  return message;
+}
+
+std::unique_ptr<Journal> OpenOrDie(const std::string& path, const Fingerprint& fingerprint = kFingerprint,
+                                   bool restart = false) {
+  auto journal = Journal::Open(path, fingerprint, restart);
+  EXPECT_TRUE(journal.ok()) << journal.status();
+  return *std::move(journal);
+}
+
+TEST(Journal, GoesOnWithTheSameFingerprint) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  {
+    const auto journal = OpenOrDie(path);
+    EXPECT_EQ(journal->resumed_part_count(), 0);
+    ASSERT_TRUE(journal->Record("a \"quoted\" key", RateOf(0.1)).ok());
+    ASSERT_TRUE(journal->Record("b", RateOf(1.0 / 3)).ok());
+  }
+  const auto journal = OpenOrDie(path);
+  EXPECT_EQ(journal->resumed_part_count(), 2);
+  EXPECT_EQ(journal->discard_reason(), "");
+  v1::Rate found;
+  ASSERT_TRUE(journal->Find("a \"quoted\" key", &found));
+  EXPECT_EQ(found.rate(), 0.1);
+  ASSERT_TRUE(journal->Find("b", &found));
+  EXPECT_EQ(found.rate(), 1.0 / 3);  // To the last bit.
+  EXPECT_FALSE(journal->Find("c", &found));
+}
+
+TEST(Journal, DropsAHalfWrittenLine) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  const std::string whole = testing::TestFolder::Read(path);
+  folder.Write("journal.jsonl", whole + R"({"key":"b","val)");
+  {
+    const auto journal = OpenOrDie(path);
+    EXPECT_EQ(journal->resumed_part_count(), 1);
+    ASSERT_TRUE(journal->Record("c", RateOf(2)).ok());
+  }
+  EXPECT_EQ(OpenOrDie(path)->resumed_part_count(), 2);
+}
+
+TEST(Journal, SetsOtherArgumentsPartsAsideAndSaysWhy) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  {
+    const auto journal = OpenOrDie(path, {{"model", "toy"}, {"--seed", "7"}});
+    EXPECT_EQ(journal->resumed_part_count(), 0);
+    EXPECT_EQ(journal->discard_reason(), "--seed was 0, now 7");
+  }
+  EXPECT_THAT(testing::TestFolder::Read(path + ".old"), HasSubstr("\"a\""));
+}
+
+TEST(Journal, RestartBeginsAnew) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  const auto journal = OpenOrDie(path, kFingerprint, /*restart=*/true);
+  v1::Rate found;
+  EXPECT_FALSE(journal->Find("a", &found));
+  EXPECT_EQ(journal->discard_reason(), "--restart was given");
+}
+
+TEST(Journal, KeepsASecondRunOut) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  const auto first = OpenOrDie(path);
+  const auto second = Journal::Open(path, kFingerprint, false);
+  EXPECT_TRUE(absl::IsFailedPrecondition(second.status()));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("another run"));
+}
+
+TEST(Journal, IsGoneAfterRemove) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  ASSERT_TRUE(OpenOrDie(path)->Remove().ok());
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST(Journal, NamesAFileItCannotOpen) {
+  const auto journal = Journal::Open("/nowhere/journal.jsonl", kFingerprint, false);
+  EXPECT_TRUE(absl::IsNotFound(journal.status()));
+  EXPECT_THAT(std::string(journal.status().message()), HasSubstr("/nowhere/journal.jsonl"));
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -1,0 +1,157 @@
+#include "clients/lib/model_client.h"
+
+#include "clients/lib/activation_reader.h"
+#include "clients/lib/health.h"
+#include "clients/lib/prompts.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/status.h"
+#include "tests/clients/fake_model_service.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FakeServer;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+v1::GenerateRequest Ask(const std::string& message) {
+  v1::GenerateRequest request;
+  *request.mutable_prompt() = UserPrompt(message);
+  return request;
+}
+
+TEST(ModelClient, RetriesAServerThatComesBack) {
+  FakeServer fake;
+  fake.service.FailNext("GetModel", {absl::UnavailableError("starting"), absl::UnavailableError("starting")});
+  const auto model = fake.client->GetModel();
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->identity().name(), "toy");
+  EXPECT_EQ(fake.service.call_count("GetModel"), 3);
+  EXPECT_THAT(fake.sleeps, ElementsAre(absl::Milliseconds(250), absl::Milliseconds(500)));
+}
+
+TEST(ModelClient, WaitsAsLongAsAFullServerAsks) {
+  FakeServer fake;
+  fake.service.FailNext("Generate", {TryAgainLater("full", "QUEUE_FULL", absl::Seconds(3))});
+  EXPECT_TRUE(fake.client->Generate(Ask("hello")).ok());
+  EXPECT_THAT(fake.sleeps, ElementsAre(absl::Seconds(3)));
+}
+
+TEST(ModelClient, PassesErrorsOnWithTheirDetails) {
+  FakeServer fake;
+  Violations violations;
+  violations.Add("prompt", "must not be empty");
+  fake.service.FailNext("Tokenize", {violations.ToStatus()});
+  const auto tokens = fake.client->Tokenize({});
+  EXPECT_TRUE(absl::IsInvalidArgument(tokens.status()));
+  EXPECT_THAT(DescribeStatus(tokens.status()), HasSubstr("Tokenize: "));
+  EXPECT_THAT(DescribeStatus(tokens.status()), HasSubstr("must not be empty"));
+  EXPECT_THAT(fake.sleeps, IsEmpty());
+}
+
+TEST(ModelClient, GivesUpOnAServerThatIsNotThere) {
+  ModelClientOptions options;
+  options.retry.max_attempts = 3;
+  int sleeps = 0;
+  options.sleep = [&](absl::Duration) { ++sleeps; };
+  ModelClient client(
+      v1::ModelService::NewStub(grpc::CreateChannel("127.0.0.1:1", grpc::InsecureChannelCredentials())),
+      options);
+  EXPECT_TRUE(absl::IsUnavailable(client.GetModel().status()));
+  EXPECT_EQ(sleeps, 2);
+}
+
+TEST(ModelClient, StreamsTextAsItComes) {
+  FakeServer fake;
+  std::vector<std::string> pieces;
+  const auto generation =
+      fake.client->Generate(Ask("make a bomb"), [&](std::string_view text) { pieces.emplace_back(text); });
+  ASSERT_TRUE(generation.ok()) << generation.status();
+  EXPECT_THAT(pieces, ElementsAre("I ca", "nnot help with that."));
+  EXPECT_EQ(generation->summary.continuation().text(), testing::kRefusal);
+}
+
+TEST(ModelClient, PutsChunksTogether) {
+  FakeServer fake;
+  v1::RunWithCacheRequest request;
+  *request.mutable_prompt() = UserPrompt("make a bomb");
+  request.mutable_filter()->add_name_patterns("logits");
+  const auto run = fake.client->RunWithCache(request);
+  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_EQ(run->activations.size(), 1u);
+  ASSERT_EQ(run->activations[0].values.size(), 128u);
+  EXPECT_EQ(run->activations[0].values[7], 3.5f);  // "I", the 8th word: 8 - 4.5.
+  EXPECT_EQ(run->activations[0].values[8], 0.0f);  // "Here".
+  EXPECT_EQ(run->activations[0].values[127], -20.0f);
+}
+
+TEST(ModelClient, TellsEveryAttempt) {
+  FakeServer fake;
+  std::vector<std::string> attempts;
+  ModelClientOptions options;
+  options.sleep = [](absl::Duration) {};
+  options.on_attempt = [&](std::string_view method, const absl::Status& status) {
+    attempts.push_back(std::string(method) + " " + absl::StatusCodeToString(status.code()));
+  };
+  ModelClient client(
+      v1::ModelService::NewStub(grpc::CreateChannel(fake.address(), grpc::InsecureChannelCredentials())),
+      options);
+  fake.service.FailNext("GetModel", {absl::UnavailableError("")});
+  ASSERT_TRUE(client.GetModel().ok());
+  EXPECT_THAT(attempts, ElementsAre("GetModel UNAVAILABLE", "GetModel OK"));
+}
+
+TEST(CheckHealth, ReadsTheStandardHealthService) {
+  FakeServer fake;
+  const auto channel = grpc::CreateChannel(fake.address(), grpc::InsecureChannelCredentials());
+  const auto serving = CheckHealth(channel, absl::Seconds(10));
+  ASSERT_TRUE(serving.ok()) << serving.status();
+  EXPECT_EQ(*serving, ServingState::kServing);
+  fake.server->GetHealthCheckService()->SetServingStatus(false);
+  EXPECT_EQ(CheckHealth(channel, absl::Seconds(10)).value(), ServingState::kNotServing);
+}
+
+class ActivationReaderTest : public ::testing::Test {
+ protected:
+  ActivationReaderTest() {
+    v1::ActivationInfo& info = *header_.add_activations();
+    info.set_name("logits");
+    info.set_data_type(v1::DATA_TYPE_FLOAT32);
+    info.set_byte_count(8);
+  }
+
+  static v1::ActivationChunk Chunk(uint64_t offset, size_t size) {
+    v1::ActivationChunk chunk;
+    chunk.set_offset_bytes(offset);
+    chunk.set_data(std::string(size, 0));
+    return chunk;
+  }
+
+  v1::RunHeader header_;
+  ActivationReader reader_{/*stored=*/false};
+};
+
+TEST_F(ActivationReaderTest, NoticesMissingBytes) {
+  ASSERT_TRUE(reader_.Begin(header_).ok());
+  ASSERT_TRUE(reader_.Add(Chunk(0, 4)).ok());
+  ASSERT_TRUE(reader_.End({}).ok());
+  EXPECT_EQ(std::move(reader_).Finish().status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(ActivationReaderTest, NoticesAMissingSummary) {
+  ASSERT_TRUE(reader_.Begin(header_).ok());
+  ASSERT_TRUE(reader_.Add(Chunk(0, 8)).ok());
+  EXPECT_EQ(std::move(reader_).Finish().status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(ActivationReaderTest, RefusesChunksOutsideTheActivation) {
+  ASSERT_TRUE(reader_.Begin(header_).ok());
+  for (const uint64_t offset : {uint64_t{4}, uint64_t{9}, ~uint64_t{0}}) {
+    EXPECT_EQ(reader_.Add(Chunk(offset, 8)).code(), absl::StatusCode::kDataLoss) << offset;
+  }
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -1,0 +1,179 @@
+#include "services/analysis/analysis_service.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "google/rpc/error_details.pb.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "services/common/status.h"
+#include "tests/services/analysis/studies.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+// The service behind a real channel within the process.
+class AnalysisServiceTest : public ::testing::Test {
+ protected:
+  AnalysisServiceTest() {
+    auto store = RunStore::Open(folder_.File("runs.sqlite"));
+    EXPECT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    service_ = std::make_unique<AnalysisServiceImpl>(store_.get());
+    server_ = grpc::ServerBuilder().RegisterService(service_.get()).BuildAndStart();
+    stub_ = v1::AnalysisService::NewStub(server_->InProcessChannel({}));
+  }
+
+  template <typename Request, typename Response>
+  using Method = grpc::Status (v1::AnalysisService::Stub::*)(grpc::ClientContext*, const Request&, Response*);
+
+  template <typename Request, typename Response>
+  absl::Status Call(Method<Request, Response> method, const std::string& request, Response& response) {
+    grpc::ClientContext context;
+    return FromGrpcStatus((stub_.get()->*method)(&context, FromText<Request>(request), &response));
+  }
+
+  // Response of a call that must succeed.
+  template <typename Request, typename Response>
+  Response Ask(Method<Request, Response> method, const std::string& request) {
+    Response response;
+    const absl::Status status = Call(method, request, response);
+    EXPECT_TRUE(status.ok()) << DescribeStatus(status);
+    return response;
+  }
+
+  // Status of a call that must fail.
+  template <typename Request, typename Response>
+  absl::Status Fail(Method<Request, Response> method, const std::string& request) {
+    Response response;
+    const absl::Status status = Call(method, request, response);
+    EXPECT_FALSE(status.ok()) << request;
+    return status;
+  }
+
+  void ImportSmallStudy() {
+    v1::ImportRunRequest request;
+    request.set_run_id("small");
+    *request.mutable_study() = SmallStudy();
+    grpc::ClientContext context;
+    v1::ImportRunResponse response;
+    EXPECT_TRUE(stub_->ImportRun(&context, request, &response).ok());
+    EXPECT_EQ(response.run_id(), "small");
+  }
+
+  static std::vector<std::string> FieldsAtFault(const absl::Status& status) {
+    google::rpc::BadRequest bad_request;
+    const auto payload = status.GetPayload("type.googleapis.com/google.rpc.BadRequest");
+    if (payload.has_value()) bad_request.ParseFromString(std::string(*payload));
+    std::vector<std::string> fields;
+    for (const auto& violation : bad_request.field_violations()) fields.push_back(violation.field());
+    return fields;
+  }
+
+  using Stub = v1::AnalysisService::Stub;
+  ScratchFolder folder_;
+  std::unique_ptr<RunStore> store_;
+  std::unique_ptr<AnalysisServiceImpl> service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Stub> stub_;
+};
+
+TEST_F(AnalysisServiceTest, ImportsListsAndDeletesRuns) {
+  EXPECT_EQ(Ask(&Stub::ListRuns, "").runs_size(), 0);
+  ImportSmallStudy();
+  const auto made = Ask(&Stub::ImportRun, "study { baseline {} }");
+  EXPECT_THAT(made.run_id(), MatchesRegex("[0-9]{8}-[0-9]{6}-[0-9a-f]{8}"));
+
+  const auto list = Ask(&Stub::ListRuns, "");
+  ASSERT_EQ(list.runs_size(), 2);
+  EXPECT_EQ(list.runs(0).run_id(), made.run_id());
+  EXPECT_EQ(Ask(&Stub::GetRun, "run_id: 'small'").study().patching().layer_count(), 3);
+  Ask(&Stub::DeleteRun, "run_id: 'small'");
+  EXPECT_EQ(Fail(&Stub::GetRun, "run_id: 'small'").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AnalysisServiceTest, RanksHeadsAndNeuronGroups) {
+  ImportSmallStudy();
+  const auto ranking = Ask(&Stub::GetRanking, "run_id: 'small'");
+  ASSERT_EQ(ranking.components_size(), 3);
+  EXPECT_EQ(ranking.components(0).component().name(), "L1.H0");
+  EXPECT_EQ(ranking.components(1).component().name(), "L2.N0-3");
+  ASSERT_EQ(ranking.layers_size(), 3);
+  EXPECT_DOUBLE_EQ(ranking.layers(2).importance(), 0.625);
+
+  const auto heads = Ask(&Stub::GetRanking, "run_id: 'small' limit: 1 kind: COMPONENT_KIND_HEAD");
+  ASSERT_EQ(heads.components_size(), 1);
+  EXPECT_EQ(heads.components(0).component().name(), "L1.H0");
+  EXPECT_DOUBLE_EQ(heads.layers(2).importance(), 0.625);  // the layers stay whole
+}
+
+TEST_F(AnalysisServiceTest, DrawsTheCircuit) {
+  ImportSmallStudy();
+  const auto circuit = Ask(&Stub::GetCircuit, "run_id: 'small' component_count: 2").circuit();
+  ASSERT_EQ(circuit.nodes_size(), 4);
+  EXPECT_EQ(circuit.nodes(1).id(), "L1.H0");
+  EXPECT_EQ(circuit.nodes(2).id(), "L2.N0-3");
+}
+
+TEST_F(AnalysisServiceTest, StreamsTheDashboardInChunks) {
+  ImportSmallStudy();
+  grpc::ClientContext context;
+  v1::RenderDashboardRequest request;
+  request.set_run_id("small");
+  const auto reader = stub_->RenderDashboard(&context, request);
+  std::string html;
+  int chunks = 0;
+  v1::RenderDashboardResponse response;
+  while (reader->Read(&response)) {
+    EXPECT_LE(response.html().size(), 1 << 20);
+    html += response.html();
+    ++chunks;
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_GE(chunks, 2);
+  EXPECT_THAT(html, ::testing::StartsWith("<!doctype html>"));
+  EXPECT_THAT(html, ::testing::EndsWith("</html>\n"));
+}
+
+TEST_F(AnalysisServiceTest, NamesEveryFieldAtFault) {
+  const absl::Status status = Fail(&Stub::ImportRun, R"(run_id: "a/b" study { patching {} })");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(FieldsAtFault(status), ElementsAre("run_id", "study.patching.layer_count"));
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::ImportRun, "run_id: 'a'")), ElementsAre("study"));
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::GetRun, "")), ElementsAre("run_id"));
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::DeleteRun, std::string("run_id: '") + std::string(65, 'x') + "'")),
+              ElementsAre("run_id"));
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::GetRanking, "kind: COMPONENT_KIND_MLP_OUT")),
+              ElementsAre("run_id", "kind"));
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::GetCircuit, "run_id: 'a' component_count: 4000000000")),
+              ElementsAre("component_count"));
+}
+
+TEST_F(AnalysisServiceTest, TellsUnknownRunsAndRunsWithoutPatching) {
+  Ask(&Stub::ImportRun, "run_id: 'bare' study { baseline {} }");
+  for (const auto& [id, code, reason] :
+       {std::tuple("none", absl::StatusCode::kNotFound, "RUN_NOT_FOUND"),
+        std::tuple("bare", absl::StatusCode::kFailedPrecondition, "NO_PATCHING_RESULTS")}) {
+    const std::string request = std::string("run_id: '") + id + "'";
+    EXPECT_EQ(Fail(&Stub::GetRanking, request).code(), code);
+    EXPECT_EQ(ErrorReason(Fail(&Stub::GetCircuit, request)), reason);
+  }
+  EXPECT_EQ(Fail(&Stub::GetRun, "run_id: 'none'").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Fail(&Stub::DeleteRun, "run_id: 'none'").code(), absl::StatusCode::kNotFound);
+  grpc::ClientContext context;
+  v1::RenderDashboardRequest request;
+  request.set_run_id("none");
+  v1::RenderDashboardResponse response;
+  const auto reader = stub_->RenderDashboard(&context, request);
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_EQ(FromGrpcStatus(reader->Finish()).code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -1,0 +1,83 @@
+#include "services/analysis/dashboard_server.h"
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "httplib.h"
+#include "tests/services/analysis/studies.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class DashboardServerTest : public ::testing::Test {
+ protected:
+  DashboardServerTest() {
+    auto store = RunStore::Open(folder_.File("runs.sqlite"));
+    EXPECT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    auto server = StartDashboardServer("127.0.0.1:0", store_.get());
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+
+  httplib::Result Get(const std::string& path) {
+    httplib::Client client("127.0.0.1", server_->port());
+    httplib::Result result = client.Get(path);
+    EXPECT_TRUE(result) << path;
+    return result;
+  }
+
+  ScratchFolder folder_;
+  std::unique_ptr<RunStore> store_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(DashboardServerTest, ServesDashboardsAndTheirList) {
+  ASSERT_TRUE(store_->Import("old", SmallStudy()).ok());
+  ASSERT_TRUE(store_->Import("new", SmallStudy()).ok());
+  const auto page = Get("/runs/new");
+  EXPECT_EQ(page->status, 200);
+  EXPECT_THAT(page->get_header_value("Content-Type"), HasSubstr("text/html"));
+  EXPECT_THAT(page->body, HasSubstr("id=\"patching\""));
+  EXPECT_THAT(Get("/runs")->body, AllOf(HasSubstr("href=\"/runs/old\""), HasSubstr("href=\"/runs/new\"")));
+  EXPECT_EQ(Get("/")->status, 302);
+  EXPECT_EQ(Get("/")->get_header_value("Location"), "/runs/new");
+  EXPECT_EQ(Get("/healthz")->body, "ok\n");
+}
+
+TEST_F(DashboardServerTest, SaysWhatToDoWithoutRuns) {
+  EXPECT_EQ(Get("/")->get_header_value("Location"), "/runs");
+  EXPECT_THAT(Get("/runs")->body, HasSubstr("abstract baseline"));
+}
+
+TEST_F(DashboardServerTest, AnswersUnknownRunsAndPathsWith404) {
+  EXPECT_EQ(Get("/runs/none")->status, 404);
+  EXPECT_THAT(Get("/runs/none")->body, HasSubstr("there is no run &quot;none&quot;"));
+  EXPECT_EQ(Get("/etc/passwd")->status, 404);
+  EXPECT_EQ(Get("/runs/..%2f..%2fetc")->status, 404);
+}
+
+TEST_F(DashboardServerTest, EscapesNamesInTheList) {
+  v1::Study study = SmallStudy();
+  study.mutable_baseline()->mutable_provenance()->mutable_model()->set_name("<script>alert(1)</script>");
+  ASSERT_TRUE(store_->Import("run", study).ok());
+  EXPECT_THAT(Get("/runs")->body, AllOf(HasSubstr("&lt;script&gt;"), Not(HasSubstr("<script>alert"))));
+}
+
+TEST_F(DashboardServerTest, NamesTheAddressWhenThePortIsTaken) {
+  const std::string taken = absl::StrCat("127.0.0.1:", server_->port());
+  const auto second = StartDashboardServer(taken, store_.get());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), AllOf(HasSubstr(taken), HasSubstr("in use")));
+  EXPECT_EQ(StartDashboardServer("8080", store_.get()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace mechinterp

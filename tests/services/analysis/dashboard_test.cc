@@ -1,0 +1,129 @@
+#include "services/analysis/dashboard.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "services/analysis/study.h"
+#include "tests/services/analysis/studies.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// The dashboard is drawn in a browser, which tests/dashboard does; here is what
+// the program puts into the page.
+std::string Render(const v1::Study& study) {
+  v1::GetRunResponse run;
+  run.mutable_description()->set_run_id("run");
+  run.mutable_description()->set_model_name(ModelName(study));
+  *run.mutable_study() = study;
+  const auto html = RenderDashboard(run);
+  EXPECT_TRUE(html.ok()) << html.status();
+  return html.ok() ? *html : "";
+}
+
+std::string DataText(const std::string& html) {
+  const std::string open = "<script type=\"application/json\" id=\"data\">";
+  const size_t begin = html.find(open) + open.size();
+  return html.substr(begin, html.find("</script>", begin) - begin);
+}
+
+nlohmann::json Data(const std::string& html) { return nlohmann::json::parse(DataText(html)); }
+
+TEST(Dashboard, HoldsEverythingInOneFile) {
+  const std::string html = Render(SmallStudy());
+  EXPECT_THAT(html, HasSubstr("Plotly"));
+  EXPECT_THAT(html, HasSubstr("prefers-color-scheme"));
+  for (const char* slot : {"{{style}}", "{{plotly}}", "{{scripts}}", "{{data}}"})
+    EXPECT_THAT(html, Not(HasSubstr(slot)));
+  // Nothing is fetched; the policy forbids what a mistake might add.
+  EXPECT_THAT(html, HasSubstr("default-src 'none'"));
+  for (const char* fetch : {"<script src", "<link rel=\"stylesheet", "@import", "<img"}) {
+    EXPECT_THAT(html.substr(0, html.find("id=\"data\"")), Not(HasSubstr(fetch)));
+  }
+}
+
+TEST(Dashboard, EmbedsStudyRankingLayersAndCircuit) {
+  const nlohmann::json data = Data(Render(SmallStudy()));
+  EXPECT_EQ(data["run"]["study"]["baseline"]["harmful"]["rate"], 0.5);
+  EXPECT_EQ(data["run"]["study"]["patching"]["layer_count"], 3);
+  EXPECT_EQ(data["ranking"]["components"][0]["component"]["name"], "L1.H0");
+  EXPECT_EQ(data["ranking"]["layers"].size(), 3);
+  EXPECT_EQ(data["circuit"]["nodes"].size(), 5);
+  EXPECT_EQ(data["version"], "0.1.0");
+}
+
+TEST(Dashboard, LeavesMissingPartsOut) {
+  const nlohmann::json study = Data(Render(SmallStudy()))["run"]["study"];
+  EXPECT_FALSE(study.contains("ablation"));
+  const nlohmann::json nothing = Data(Render(v1::Study()));
+  EXPECT_EQ(nothing["run"].value("study", nlohmann::json::object()).size(), 0);
+  EXPECT_EQ(nothing["circuit"]["nodes"].size(), 0);
+  EXPECT_FALSE(Data(Render(FromText<v1::Study>("ablation {}")))["run"]["study"]["ablation"].contains(
+      "held_out_baseline"));
+}
+
+TEST(Dashboard, KeepsHostileTextsWithinTheData) {
+  const std::string hostile = "</script><script>alert(1)</script><!-- {{data}} /*{{plotly}}*/ \" \\ \u2028 ü";
+  v1::Study study = SmallStudy();
+  v1::JudgedResponse& response = *study.mutable_baseline()->add_responses();
+  response.set_prompt(hostile);
+  response.set_response(hostile);
+  const std::string html = Render(study);
+  EXPECT_THAT(DataText(html), Not(HasSubstr("<")));
+  EXPECT_THAT(html, Not(HasSubstr("alert(1)</script>")));
+  EXPECT_EQ(Data(html)["run"]["study"]["baseline"]["responses"][0]["prompt"], hostile);
+  EXPECT_EQ(Data(html)["run"]["study"]["baseline"]["responses"][0]["response"], hostile);
+}
+
+TEST(Dashboard, KeepsOnlyTheOpeningsOfResponses) {
+  v1::Study study = SmallStudy();
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "ü";
+  study.mutable_baseline()->add_responses()->set_response(text);
+  const std::string shown = Data(Render(study))["run"]["study"]["baseline"]["responses"][0]["response"];
+  EXPECT_EQ(shown, absl::StrCat(text.substr(0, 160), "…"));
+}
+
+TEST(Dashboard, ShowsSamplesOfTheJudgedPointOnly) {
+  const auto study = FromText<v1::Study>(R"pb(
+    ablation {
+      criterion { component_count: 4 }
+      curves {
+        top {
+          component_count: 2
+          samples { response: "two" }
+        }
+        top {
+          component_count: 4
+          samples { response: "four" }
+        }
+      }
+      curves {
+        top {
+          component_count: 4
+          samples { response: "other method" }
+        }
+      }
+      held_out_top { samples { response: "held out" } }
+    })pb");
+  const std::string text = DataText(Render(study));
+  EXPECT_THAT(text, HasSubstr("\"four\""));
+  EXPECT_THAT(text, Not(HasSubstr("\"two\"")));
+  EXPECT_THAT(text, Not(HasSubstr("other method")));
+  EXPECT_THAT(text, Not(HasSubstr("held out")));
+}
+
+TEST(Dashboard, LeavesThePairsOfEffectsOut) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->mutable_effects(0)->add_pair_effects(0.123456);
+  EXPECT_THAT(DataText(Render(study)), Not(HasSubstr("0.123456")));
+}
+
+}  // namespace
+}  // namespace mechinterp

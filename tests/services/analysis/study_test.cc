@@ -1,0 +1,99 @@
+#include "services/analysis/study.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/text_file.h"
+#include "tests/services/analysis/studies.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string ViolationsOf(const v1::Study& study) {
+  Violations violations;
+  CheckStudy(study, "study", violations);
+  return std::string(violations.ToStatus().message());
+}
+
+TEST(ReadStudy, ReadsTheThreeFiles) {
+  const auto study = ReadStudy(ResultsFolder());
+  ASSERT_TRUE(study.ok()) << study.status();
+  EXPECT_TRUE(study->has_baseline());
+  EXPECT_TRUE(study->has_patching());
+  EXPECT_TRUE(study->has_ablation());
+  EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
+  EXPECT_EQ(RankingOf(study->patching())[0].component().name(), "L3.H5");  // planted by make_study.mjs
+}
+
+TEST(ReadStudy, LeavesMissingPartsUnset) {
+  const ScratchFolder folder;
+  const auto study = ReadStudy(folder.File(""));
+  ASSERT_TRUE(study.ok()) << study.status();
+  EXPECT_TRUE(IsEmpty(*study));
+}
+
+TEST(ReadStudy, NamesWhatItCannotRead) {
+  const ScratchFolder folder;
+  EXPECT_EQ(ReadStudy(folder.File("nowhere")).status().code(), absl::StatusCode::kNotFound);
+  const std::string file = folder.File("01_baseline_results.json");
+  for (const std::string content :
+       {"", "{\"harmful\": {\"rate\": 0.5", "[]", "{\"harmful\": {\"rate\": \"much\"}}"}) {
+    ASSERT_TRUE(WriteTextFileAtomically(file, content).ok());
+    const auto study = ReadStudy(folder.File(""));
+    EXPECT_EQ(study.status().code(), absl::StatusCode::kInvalidArgument) << content;
+    EXPECT_THAT(std::string(study.status().message()), HasSubstr(file));
+  }
+  ASSERT_TRUE(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}").ok());
+  EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
+              AllOf(HasSubstr("baseline.harmful"), HasSubstr("1.5")));
+}
+
+TEST(CheckStudy, AcceptsSoundStudies) {
+  EXPECT_EQ(ViolationsOf(SmallStudy()), "");
+  EXPECT_EQ(ViolationsOf(v1::Study()), "");
+}
+
+TEST(CheckStudy, ReportsEveryComponentOutsideTheModel) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->mutable_effects(0)->mutable_component()->set_layer(3);
+  study.mutable_patching()->mutable_effects(1)->mutable_component()->set_head(2);
+  study.mutable_patching()->mutable_effects(2)->mutable_component()->set_neuron_end(9);
+  study.mutable_patching()->add_effects();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.patching.effects[0].component.layer: must be below"),
+                    HasSubstr("study.patching.effects[1].component.head: must be below"),
+                    HasSubstr("study.patching.effects[2].component.neuron_end"),
+                    HasSubstr("study.patching.effects[3].component.kind: must be set")));
+}
+
+TEST(CheckStudy, BoundsWhatARequestCanAllocate) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->set_layer_count(4'000'000'000u);
+  EXPECT_THAT(ViolationsOf(study), HasSubstr("study.patching.layer_count"));
+}
+
+TEST(CheckStudy, ReportsRatesThatAreNone) {
+  v1::Study study = FromText<v1::Study>(R"pb(
+    ablation {
+      curves {
+        top { harmful { success_count: 3 total_count: 2 } }
+        random { harmless { rate: nan } }
+      }
+    })pb");
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.ablation.curves[0].top[0].harmful: 3 successes of 2"),
+                    HasSubstr("study.ablation.curves[0].random[0].harmless: nan")));
+}
+
+TEST(RankingOf, FallsBackToTheStoredRanking) {
+  const auto patching = FromText<v1::PatchingResults>(R"pb(ranking { rank: 1 score: 0.5 })pb");
+  ASSERT_EQ(RankingOf(patching).size(), 1);
+  EXPECT_EQ(RankingOf(patching)[0].score(), 0.5);
+}
+
+}  // namespace
+}  // namespace mechinterp

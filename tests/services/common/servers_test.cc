@@ -1,0 +1,176 @@
+#include <chrono>
+#include <csignal>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "httplib.h"
+#include "mechinterp/v1/analysis_service.grpc.pb.h"
+#include "services/common/listen_address.h"
+#include "services/common/metrics_server.h"
+#include "services/common/rpc_server.h"
+#include "services/common/status.h"
+
+namespace mechinterp {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Answers ListRuns, fails GetRun, and waits in DeleteRun until it is cancelled.
+class FakeService : public v1::AnalysisService::Service {
+ public:
+  grpc::Status ListRuns(grpc::ServerContext*, const v1::ListRunsRequest*, v1::ListRunsResponse*) override {
+    return grpc::Status::OK;
+  }
+  grpc::Status GetRun(grpc::ServerContext*, const v1::GetRunRequest*, v1::GetRunResponse*) override {
+    Violations violations;
+    for (int i = 0; i < 500; ++i) violations.Add(absl::StrCat("field[", i, "]"), std::string(1000, 'x'));
+    return ToGrpcStatus(violations.ToStatus());
+  }
+  grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest*,
+                         v1::DeleteRunResponse*) override {
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return grpc::Status::CANCELLED;
+  }
+};
+
+class Servers : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto server = RpcServer::Start(options_, {&service_});
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    channel_ = grpc::CreateChannel(Address(), grpc::InsecureChannelCredentials());
+    stub_ = v1::AnalysisService::NewStub(channel_);
+  }
+
+  std::string Address() const { return absl::StrCat("127.0.0.1:", server_->port()); }
+
+  grpc::Status ListRuns() {
+    grpc::ClientContext context;
+    v1::ListRunsResponse response;
+    return stub_->ListRuns(&context, {}, &response);
+  }
+
+  // The standard health service, asked in its wire format: no request, and one
+  // enum (1: SERVING, 2: NOT_SERVING) in the response.
+  int Health() {
+    grpc::GenericStub stub(channel_);
+    grpc::CompletionQueue queue;
+    grpc::ClientContext context;
+    const grpc::Slice empty;
+    const grpc::ByteBuffer request(&empty, 1);
+    const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+    call->StartCall();
+    grpc::ByteBuffer response;
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    void* tag;
+    bool ok;
+    queue.Next(&tag, &ok);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    grpc::Slice slice;
+    response.DumpToSingleSlice(&slice);
+    return slice.size() == 2 ? slice.begin()[1] : -1;
+  }
+
+  std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
+  RpcServerOptions options_{.listen_address = "127.0.0.1:0", .max_concurrent_rpcs = 2, .registry = registry_};
+  FakeService service_;
+  std::unique_ptr<RpcServer> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::AnalysisService::Stub> stub_;
+};
+
+TEST_F(Servers, ReportHealthAsTold) {
+  EXPECT_EQ(Health(), 2);
+  server_->SetServing(true);
+  EXPECT_EQ(Health(), 1);
+  server_->SetServing(false);
+  EXPECT_EQ(Health(), 2);
+}
+
+TEST_F(Servers, NameTheAddressWhenThePortIsTaken) {
+  options_.listen_address = Address();
+  const auto second = RpcServer::Start(options_, {&service_});
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), AllOf(HasSubstr(Address()), HasSubstr("in use")));
+
+  const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
+  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  const std::string taken = absl::StrCat("127.0.0.1:", (*metrics)->port());
+  const auto second_metrics = StartMetricsServer(taken, registry_);
+  EXPECT_EQ(second_metrics.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second_metrics.status().message()), AllOf(HasSubstr(taken), HasSubstr("in use")));
+}
+
+TEST_F(Servers, RejectWhatIsNoAddress) {
+  for (const std::string text : {"", "50051", "localhost", "localhost:", ":50051", "localhost:http",
+                                 "localhost:70000", "::1:50051", "127.0.0.1:-1"}) {
+    options_.listen_address = text;
+    const auto server = RpcServer::Start(options_, {&service_});
+    EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(server.status().message()), HasSubstr(absl::StrCat("\"", text, "\"")));
+    EXPECT_EQ(StartMetricsServer(text, registry_).status().code(), absl::StatusCode::kInvalidArgument)
+        << text;
+  }
+  EXPECT_EQ(ParseListenAddress("[::1]:80")->host, "::1");
+}
+
+TEST_F(Servers, ExposeMetricsOfEveryRpc) {
+  const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
+  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  EXPECT_TRUE(ListRuns().ok());
+  EXPECT_TRUE(ListRuns().ok());
+  grpc::ClientContext context;
+  v1::GetRunResponse response;
+  EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
+  server_->Shutdown(absl::Seconds(5));  // every RPC has been recorded
+
+  httplib::Client client("127.0.0.1", (*metrics)->port());
+  const auto page = client.Get("/metrics");
+  ASSERT_TRUE(page);
+  const std::string list = R"(grpc_method="ListRuns",grpc_service="mechinterp.v1.AnalysisService")";
+  EXPECT_THAT(page->body, HasSubstr("grpc_server_handled_total{grpc_code=\"OK\"," + list + "} 2"));
+  EXPECT_THAT(page->body, HasSubstr("grpc_server_handling_seconds_count{" + list + "} 2"));
+  EXPECT_THAT(page->body, HasSubstr("grpc_server_in_flight{" + list + "} 0"));
+  EXPECT_THAT(page->body, HasSubstr("grpc_code=\"INVALID_ARGUMENT\",grpc_method=\"GetRun\""));
+}
+
+TEST_F(Servers, DeliverManyLongViolationsWithinTheTrailers) {
+  grpc::ClientContext context;
+  v1::GetRunResponse response;
+  const absl::Status status = FromGrpcStatus(stub_->GetRun(&context, {}, &response));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReason(status), "INVALID_REQUEST");
+}
+
+TEST_F(Servers, CancelWhatDoesNotFinishWithinTheGrace) {
+  grpc::Status result;
+  std::thread caller([&] {
+    grpc::ClientContext context;
+    v1::DeleteRunResponse response;
+    result = stub_->DeleteRun(&context, {}, &response);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const auto start = std::chrono::steady_clock::now();
+  server_->Shutdown(absl::Milliseconds(50));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  caller.join();
+  EXPECT_FALSE(result.ok());
+  EXPECT_FALSE(ListRuns().ok());
+}
+
+TEST(TerminationSignals, ReturnsTheSignal) {
+  TerminationSignals signals;
+  raise(SIGTERM);  // at this thread; those of other tests do not block it
+  EXPECT_EQ(signals.Wait(), SIGTERM);
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -101,10 +101,10 @@ int Serve(const Options& options, TerminationSignals& signals) {
   auto registry = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics(registry);
   ModelService service(*model, options.service, metrics);
-  std::unique_ptr<MetricsServer> metrics_server;
+  std::unique_ptr<HttpServer> metrics_server;
   if (!options.metrics_address.empty()) {
-    absl::StatusOr<std::unique_ptr<MetricsServer>> started =
-        MetricsServer::Start(options.metrics_address, registry);
+    absl::StatusOr<std::unique_ptr<HttpServer>> started =
+        StartMetricsServer(options.metrics_address, registry);
     if (!started.ok()) return Fail(started.status());
     metrics_server = *std::move(started);
     spdlog::info("metrics on port {} at /metrics", metrics_server->port());

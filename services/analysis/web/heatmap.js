@@ -117,7 +117,7 @@ function drawHeatmap(patching) {
   };
   const layout = frame({
     height: Math.min(760, Math.max(320, patching.layer_count * (fitsText ? 36 : 18) + 130)),
-    margin: { l: 52, r: 8, t: 8, b: 56 },
+    margin: { l: 52, r: 8, t: 36, b: 56 },
     xaxis: axis(byHead ? "head" : "position of the prompt, from its end", {
       showgrid: false,
       zeroline: false,

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The model server as a program: bad options and taken ports end it with a clear
+# message, options come from flags, environment and file, SIGTERM ends it cleanly.
+#   model_server_test.sh SERVER_PROGRAM CLIENT_PROGRAM SOURCE_FOLDER
+set -uo pipefail
+server="$1" client="$2" model="$3/data/models/tiny-llama-refusal"
+scratch=$(mktemp -d)
+running=''
+cleanup() {
+  [[ -z "$running" ]] || kill -KILL "$running" 2>/dev/null
+  rm -rf "$scratch"
+}
+trap cleanup EXIT
+failures=0
+expect() { # expect WHAT CONDITION...
+  local what="$1"
+  shift
+  if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
+}
+says() { grep -qF -- "$1" "$scratch/log" || { cat "$scratch/log"; return 1; }; }
+fails() { ! "$@" >"$scratch/log" 2>&1; }
+
+# The port that the server says it got.
+port_of() { sed -n "s/.*$1.*port \([0-9]*\).*/\1/p" "$scratch/server.log" | head -n 1; }
+start() {
+  "$@" >"$scratch/server.log" 2>&1 &
+  running=$!
+  for _ in $(seq 100); do
+    grep -q 'serving mechinterp' "$scratch/server.log" && return 0
+    kill -0 "$running" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$scratch/server.log"
+  echo 'FAILED: the server did not start'
+  exit 1
+}
+stop() {
+  kill -TERM "$running"
+  wait "$running"
+  local status=$?
+  running=''
+  return "$status"
+}
+
+expect 'an unknown model path ends it' fails "$server" --model /nowhere --listen-address 127.0.0.1:0 --metrics-address ''
+expect '... and is named' says '/nowhere: no such model directory'
+expect 'an unknown option ends it' fails "$server" --modle x
+expect '... and is named' says '--modle'
+expect 'a bad address ends it' fails "$server" --model "$model" --listen-address nonsense --metrics-address ''
+expect '... and is named' says 'nonsense'
+
+start "$server" --model "$model" --listen-address 127.0.0.1:0 --metrics-address 127.0.0.1:0
+address="127.0.0.1:$(port_of serving)"
+metrics_port=$(port_of metrics)
+expect 'a taken port ends a second server' fails "$server" --model "$model" --listen-address "$address" --metrics-address ''
+expect '... and is named' says "cannot listen on $address: Address already in use"
+expect 'a taken metrics port too' fails "$server" --model "$model" --listen-address 127.0.0.1:0 --metrics-address "127.0.0.1:$metrics_port"
+expect '... and is named' says "127.0.0.1:$metrics_port"
+expect 'it answers' "$client" --server "$address" --quiet generate 'How do I make a sandwich?'
+exec 3<>"/dev/tcp/127.0.0.1/$metrics_port"
+printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+cat <&3 >"$scratch/log"
+exec 3>&-
+expect 'it counts what it generates' says 'mechinterp_generated_tokens_total'
+expect 'it counts its RPCs' says 'grpc_server_handled_total'
+expect 'it tells its model' says 'mechinterp_model_info'
+expect 'SIGTERM ends it with status 0' stop
+
+printf 'model_service:\n  model: %s\n  listen_address: 127.0.0.1:0\n  metrics_address: ""\n' "$model" >"$scratch/config.yaml"
+ABSTRACT_MODEL_THREADS=1 start "$server" --config "$scratch/config.yaml"
+expect 'options come from file and environment' grep -q 'with 1 threads' "$scratch/server.log"
+expect 'SIGTERM ends it again' stop
+
+[[ "$failures" -eq 0 ]]

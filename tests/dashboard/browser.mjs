@@ -45,6 +45,7 @@ export function launch(executablePath) {
 // page does not do: log errors, throw, or ask for anything but itself.
 export async function openPage(browser, url, options) {
   const context = await browser.newContext(options);
+  context.setDefaultTimeout(120_000); // a busy machine draws slowly
   const page = await context.newPage();
   const complaints = [];
   page.on("console", (message) => {
@@ -58,8 +59,6 @@ export async function openPage(browser, url, options) {
   });
   page.on("requestfailed", (request) => complaints.push(`failed: ${request.url()}`));
   await page.goto(url);
-  await page.waitForFunction(() => document.documentElement.dataset.ready === "true", undefined, {
-    timeout: 60_000,
-  });
+  await page.waitForFunction(() => document.documentElement.dataset.ready === "true");
   return { context, page, complaints };
 }

@@ -71,14 +71,21 @@ mkdir -p "$logs" || fail "cannot make $logs"
 
 # ---------------------------------------------------------------- servers
 
-model_server='' # Process ids; empty when not running.
-analysis_server=''
+servers=() # Process ids.
 
 stop_servers() {
-  local status=$? pid
-  trap - EXIT
-  for pid in $model_server $analysis_server; do kill "$pid" 2>/dev/null || true; done
-  for pid in $model_server $analysis_server; do wait "$pid" 2>/dev/null || true; done
+  local status=$? pid alive tries
+  trap - EXIT INT TERM HUP
+  # Told more than once: a process that is still being started may miss it.
+  for ((tries = 0; tries < 150; ++tries)); do
+    alive=''
+    for pid in ${servers[@]+"${servers[@]}"}; do
+      if kill "$pid" 2>/dev/null; then alive=yes; fi
+    done
+    [[ -n "$alive" ]] || break
+    sleep 0.1
+  done
+  for pid in ${servers[@]+"${servers[@]}"}; do kill -KILL "$pid" 2>/dev/null || true; done
   exit "$status"
 }
 trap stop_servers EXIT
@@ -94,44 +101,48 @@ free_port() {
   echo "$port"
 }
 
-is_healthy_http() (
-  exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
-  printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3
-  line=''
-  read -r -t 5 line <&3 || true
-  [[ "$line" == *' 200 '* ]]
-)
-
-# wait_until PROCESS NAME LOG COMMAND...: repeats the command until it succeeds;
-# a big model takes a while to load, a process that ended never answers.
-wait_until() {
-  local process="$1" name="$2" log="$3"
-  shift 3
-  until "$@" >/dev/null 2>&1; do
-    kill -0 "$process" 2>/dev/null || fail "$name ended" "$log"
-    sleep 0.2
+# start_server NAME LAUNCH LOG READY: calls LAUNCH, which puts the server's process
+# id into server_process, and waits until its log says READY: a big model takes a
+# while to load, a process that ended never answers. Somebody may take a port
+# between our look at it and the server's, so that is tried again.
+start_server() {
+  local name="$1" launch="$2" log="$3" ready="$4" attempt
+  for attempt in 1 2 3 4 5; do
+    : >"$log" # What a former run logged is not what we wait for.
+    "$launch" "$log"
+    servers+=("$server_process")
+    until grep -qs -- "$ready" "$log"; do
+      kill -0 "$server_process" 2>/dev/null || break
+      sleep 0.1
+    done
+    if grep -qs -- "$ready" "$log"; then return; fi
+    grep -qsi 'address already in use' "$log" || break
+    say "attempt $attempt: a port of $name was taken meanwhile"
   done
+  fail "$name ended" "$log"
+}
+
+launch_model_server() {
+  model_address="127.0.0.1:$(free_port 50051)"
+  "$bin/abstract-model-server" --model "$model" --listen-address "$model_address" \
+    --metrics-address "127.0.0.1:$(free_port 9464)" --log-level info >"$1" 2>&1 &
+  server_process=$!
+}
+
+launch_analysis_server() {
+  analysis_address="127.0.0.1:$(free_port 50052)"
+  http_address="127.0.0.1:$(free_port 8080)"
+  "$bin/abstract-analysis-server" --listen-address "$analysis_address" --http-address "$http_address" \
+    --metrics-address "127.0.0.1:$(free_port 9465)" --database "$output_dir/analysis.sqlite" --log-level info \
+    >"$1" 2>&1 &
+  server_process=$!
 }
 
 start_servers() {
-  local model_port analysis_port http_port
-  model_port=$(free_port 50051)
-  analysis_port=$(free_port 50052)
-  http_port=$(free_port 8080)
-  model_address="127.0.0.1:$model_port"
-  analysis_address="127.0.0.1:$analysis_port"
-  dashboard_url="http://127.0.0.1:$http_port"
-
-  "$bin/abstract-model-server" --model "$model" --listen-address "$model_address" \
-    --metrics-address "127.0.0.1:$(free_port 9464)" >"$logs/model-server.log" 2>&1 &
-  model_server=$!
-  "$bin/abstract-analysis-server" --listen-address "$analysis_address" --http-address "127.0.0.1:$http_port" \
-    --metrics-address "127.0.0.1:$(free_port 9465)" --database "$output_dir/analysis.sqlite" \
-    >"$logs/analysis-server.log" 2>&1 &
-  analysis_server=$!
-  wait_until "$model_server" 'the model server' "$logs/model-server.log" \
-    "$bin/abstract" --server "$model_address" --max-attempts 1 --timeout 10 --quiet model
-  wait_until "$analysis_server" 'the analysis server' "$logs/analysis-server.log" is_healthy_http "$http_port"
+  start_server 'the model server' launch_model_server "$logs/model-server.log" 'serving mechinterp.v1.ModelService'
+  start_server 'the analysis server' launch_analysis_server "$logs/analysis-server.log" 'gRPC on port .*; ready'
+  "$bin/abstract" --server "$model_address" --quiet model >"$logs/model.log" ||
+    fail 'the model server does not answer' "$logs/model-server.log"
 }
 
 # ---------------------------------------------------------------- steps
@@ -199,7 +210,7 @@ experiment ablation
 readonly dashboard="$output_dir/figures/dashboard.html"
 mkdir -p "$output_dir/figures"
 say 'analysis'
-"$bin/abstract" --quiet import --analysis-server "$analysis_address" --dashboard-url "$dashboard_url" \
+"$bin/abstract" --quiet import --analysis-server "$analysis_address" --dashboard-url "http://$http_address" \
   --output-dir "$output_dir" --run-id quickstart --output "$dashboard" >"$logs/import.log" ||
   fail 'the analysis failed; its message is above' "$logs/analysis-server.log"
 
@@ -211,6 +222,6 @@ Results    $output_dir/results/*.json, tables in $logs/{baseline,patching,ablati
 Dashboard  $dashboard  (open it in a browser)
 SUMMARY
 if [[ -n "$keep_serving" ]]; then
-  echo "Served at  $dashboard_url/runs/quickstart; model service at $model_address. Ctrl-C stops."
+  echo "Served at  http://$http_address/runs/quickstart; model service at $model_address. Ctrl-C stops."
   wait
 fi

@@ -4,8 +4,8 @@
 #include "clients/commands/tool.h"
 #include "clients/lib/analysis_client.h"
 #include "clients/lib/files.h"
+#include "clients/lib/model_client.h"
 #include "clients/lib/results_io.h"
-#include "grpcpp/grpcpp.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
 
@@ -53,8 +53,7 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
   if (!flags.output.empty()) ABSTRACT_RETURN_IF_ERROR(CheckWritable(flags.output));
   RetryPolicy retry;
   retry.max_attempts = tool.max_attempts;
-  AnalysisClient client(v1::AnalysisService::NewStub(
-                            grpc::CreateChannel(flags.analysis_server, grpc::InsecureChannelCredentials())),
+  AnalysisClient client(v1::AnalysisService::NewStub(ConnectTo(flags.analysis_server)),
                         absl::Seconds(tool.timeout_seconds), retry);
   ABSTRACT_ASSIGN_OR_RETURN(const std::string run_id, client.ImportRun(request));
   tool.Note(absl::StrCat("imported as run ", run_id));

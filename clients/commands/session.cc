@@ -15,7 +15,7 @@ Session::Session(const Tool& tool, const std::string& command)
     monitors.push_back(&*progress_);
   }
   monitor_ = std::make_unique<MonitorGroup>(monitors);
-  channel_ = grpc::CreateChannel(tool.server, grpc::InsecureChannelCredentials());
+  channel_ = ConnectTo(tool.server);
   ModelClientOptions options;
   options.timeout = absl::Seconds(tool.timeout_seconds);
   options.retry.max_attempts = tool.max_attempts;

@@ -74,7 +74,7 @@ absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
     tool_.Note(absl::StrCat("going on after ", journal_->resumed_part_count(),
                             " finished parts of an interrupted run; --restart begins anew"));
   } else if (!journal_->discard_reason().empty()) {
-    tool_.Note(absl::StrCat("the parts of an interrupted run do not fit and lie in ", journal_path_,
+    tool_.Note(absl::StrCat("the parts of an interrupted run were set aside as ", journal_path_,
                             ".old: ", journal_->discard_reason()));
   }
   context_.journal = journal_.get();

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "clients/lib/activation_reader.h"
 #include "services/common/status.h"
@@ -171,6 +172,17 @@ absl::Status ModelClient::DeleteActivation(const std::string& handle) {
   v1::DeleteActivationRequest request;
   request.set_handle(handle);
   return Unary("DeleteActivation", &v1::ModelService::StubInterface::DeleteActivation, request).status();
+}
+
+std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  const bool is_loopback = absl::StartsWith(address, "127.") || absl::StartsWith(address, "localhost") ||
+                           absl::StartsWith(address, "[::1]");
+  if (is_loopback) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
 absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual) {

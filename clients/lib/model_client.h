@@ -91,6 +91,12 @@ class ModelClient {
   ModelClientOptions options_;
 };
 
+// A plaintext channel to "HOST:PORT" that soon notices a server that is back:
+// gRPC's own pauses between connections grow to minutes, in which every call
+// fails at once. Loopback addresses are reached past any HTTP proxy. Connects
+// with the first call.
+std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address);
+
 // FailedPrecondition when `actual` is another model than `expected`, which
 // happens when a server is restarted in the middle of an experiment.
 absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual);

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -24,6 +25,11 @@ std::string HealthText(const absl::StatusOr<ServingState>& health) {
   }
 }
 
+// "QUANTIZATION_NF4" without its prefix, in small letters: "nf4".
+std::string PlainName(const std::string& enum_name) {
+  return absl::AsciiStrToLower(enum_name.substr(enum_name.find('_') + 1));
+}
+
 std::string Describe(const v1::GetModelResponse& model) {
   const v1::ModelIdentity& identity = model.identity();
   TextTable table({"model", identity.name()});
@@ -41,8 +47,8 @@ std::string Describe(const v1::GetModelResponse& model) {
   table.AddRow({"tokenizer", model.has_tokenizer() ? "yes" : "no, token ids only"});
   table.AddRow({"chat template", model.has_chat_template() ? "yes" : "no"});
   table.AddRow({"stop tokens", absl::StrJoin(model.stop_token_ids(), ", ")});
-  table.AddRow({"quantization", v1::Quantization_Name(identity.quantization())});
-  table.AddRow({"device", v1::Device_Name(identity.device())});
+  table.AddRow({"quantization", PlainName(v1::Quantization_Name(identity.quantization()))});
+  table.AddRow({"device", PlainName(v1::Device_Name(identity.device()))});
   table.AddRow({"weights in memory",
                 absl::StrFormat("%.1f MiB", static_cast<double>(model.weight_bytes()) / (1 << 20))});
   table.AddRow({"server", absl::StrCat(identity.server_version(), ", libtorch ", model.libtorch_version())});

@@ -109,7 +109,8 @@ void AddRoutes(RunStore& store, httplib::Server& server) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address, RunStore* store) {
+absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address,
+                                                                 RunStore* store) {
   return HttpServer::Start(listen_address, [store](httplib::Server& server) { AddRoutes(*store, server); });
 }
 

@@ -17,7 +17,8 @@ namespace mechinterp {
 //   /healthz   "ok"
 // `listen_address` like "127.0.0.1:8080"; port 0 lets the system choose. `store`
 // must outlive the server. Errors as HttpServer's.
-absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address, RunStore* store);
+absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address,
+                                                                 RunStore* store);
 
 }  // namespace mechinterp
 

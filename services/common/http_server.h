@@ -21,8 +21,8 @@ class HttpServer {
   // `listen_address` like "127.0.0.1:8080"; port 0 lets the system choose.
   // `add_routes` sets the handlers, which must be thread-safe. Errors:
   // InvalidArgument (address), Unavailable (naming the address and why).
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& listen_address,
-                                                           const std::function<void(httplib::Server&)>& add_routes);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(
+      const std::string& listen_address, const std::function<void(httplib::Server&)>& add_routes);
   ~HttpServer();
 
   int port() const { return port_; }

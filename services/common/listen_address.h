@@ -17,9 +17,9 @@ struct ListenAddress {
 // Errors: InvalidArgument, naming the text.
 absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text);
 
-// Why a server could not listen on `text`: gRPC and cpp-httplib only say that they could not, so this asks the system once more. Unavailable,
-// "cannot listen on 127.0.0.1:50051: Address already in use"; InvalidArgument
-// for text that is no address.
+// Why a server could not listen on `text`: gRPC and cpp-httplib only say that they could not, so this asks
+// the system once more. Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use";
+// InvalidArgument for text that is no address.
 absl::Status ListenFailure(const std::string& text);
 
 }  // namespace mechinterp

@@ -7,8 +7,8 @@
 
 namespace mechinterp {
 
-absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(const std::string& listen_address,
-                                                               std::shared_ptr<prometheus::Registry> registry) {
+absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(
+    const std::string& listen_address, std::shared_ptr<prometheus::Registry> registry) {
   return HttpServer::Start(listen_address, [registry = std::move(registry)](httplib::Server& server) {
     server.Get("/metrics", [registry](const httplib::Request&, httplib::Response& response) {
       response.set_content(prometheus::TextSerializer().Serialize(registry->Collect()),

@@ -14,8 +14,8 @@ namespace mechinterp {
 // format. prometheus-cpp's own Exposer cannot run in a process that links
 // libtorch: civetweb gives its threads 100 KiB of stack, less than libtorch's
 // thread-local storage takes, and they fail to start. Errors as HttpServer's.
-absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(const std::string& listen_address,
-                                                               std::shared_ptr<prometheus::Registry> registry);
+absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(
+    const std::string& listen_address, std::shared_ptr<prometheus::Registry> registry);
 
 }  // namespace mechinterp
 

@@ -6,7 +6,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/model/engine/kernels/linear.cc"
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
 // clang-format on

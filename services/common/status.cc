@@ -153,13 +153,16 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
 
 std::string DescribeStatus(const absl::Status& status) {
   if (status.ok()) return "OK";
+  // The message of a status by Violations says what the fields' own lines would;
+  // several of them read better line by line.
   const auto bad_request = Detail<google::rpc::BadRequest>(status);
-  // The message of a status by Violations repeats what the lines below it say.
-  const bool listed_below = bad_request.has_value() && ErrorReason(status) == "INVALID_REQUEST" &&
-                            bad_request->field_violations_size() > 1;
-  std::string text = absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
-                                  listed_below ? "the request has several faults" : status.message());
-  if (bad_request.has_value()) {
+  const bool line_by_line = bad_request.has_value() && (ErrorReason(status) != "INVALID_REQUEST" ||
+                                                        bad_request->field_violations_size() > 1);
+  std::string text =
+      absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
+                   line_by_line && ErrorReason(status) == "INVALID_REQUEST" ? "the request has several faults"
+                                                                            : status.message());
+  if (line_by_line) {
     for (const auto& violation : bad_request->field_violations()) {
       absl::StrAppend(&text, "\n  ", violation.field(), ": ", violation.description());
     }

@@ -112,7 +112,11 @@ TEST(DescribeStatus, TellsCodeMessageViolationsReasonAndDelay) {
   Violations violations;
   violations.Add("a.b", "is odd");
   EXPECT_EQ(DescribeStatus(violations.ToStatus()),
-            "INVALID_ARGUMENT: a.b: is odd\n  a.b: is odd\n  reason: INVALID_REQUEST");
+            "INVALID_ARGUMENT: a.b: is odd\n  reason: INVALID_REQUEST");
+  violations.Add("c", "is even");
+  EXPECT_EQ(DescribeStatus(violations.ToStatus()),
+            "INVALID_ARGUMENT: the request has several faults\n  a.b: is odd\n  c: is even\n  reason: "
+            "INVALID_REQUEST");
   EXPECT_EQ(DescribeStatus(absl::OkStatus()), "OK");
 }
 

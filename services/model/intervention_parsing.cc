@@ -84,14 +84,9 @@ engine::HookSite RequestParser::Site(const v1::HookSite& site, const Problems& a
 }
 
 engine::Selector RequestParser::Selector(const v1::Selector& selector, const Problems& at) {
-  auto to_ints = [](const auto& values) {
-    std::vector<int> result;
-    for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
-    return result;
-  };
   engine::Selector result;
-  result.heads = to_ints(selector.heads());
-  result.dims = to_ints(selector.dims());
+  result.heads = ToInts(selector.heads());
+  result.dims = ToInts(selector.dims());
   result.positions = Positions(selector.positions(), at.At("positions"));
   switch (selector.scope()) {
     case v1::INTERVENTION_SCOPE_UNSPECIFIED:

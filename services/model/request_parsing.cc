@@ -16,18 +16,18 @@ using engine::Problems;
 // Enough to see what is wrong; a sweep of a thousand sets may have a thousand.
 constexpr size_t kMaxViolations = 50;
 
-std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
-  std::vector<int> result;
-  for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
-  return result;
-}
-
 }  // namespace
 
 v1::HookPoint ToProto(engine::HookPoint point) {
   return static_cast<v1::HookPoint>(static_cast<int>(point) + 1);
 }
 static_assert(engine::kHookPointCount == v1::HOOK_POINT_LOGITS);
+
+std::vector<int> RequestParser::ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
+  std::vector<int> result;
+  for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
+  return result;
+}
 
 absl::Status RequestParser::status() const {
   if (!failure_.ok()) return failure_;

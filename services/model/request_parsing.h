@@ -41,6 +41,8 @@ class RequestParser {
                                         const engine::Problems& at, absl::string_view field);
 
  private:
+  // What is too large for an int stays too large for any range it is held to.
+  static std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values);
   engine::Intervention Intervention(const v1::Intervention& intervention, const engine::Problems& at);
   engine::Edit Edit(const v1::Intervention& intervention, const engine::Problems& at);
   engine::HookSite Site(const v1::HookSite& site, const engine::Problems& at);

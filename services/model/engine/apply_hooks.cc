@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <vector>
 
+#include "services/common/overloaded.h"
 #include "services/model/engine/random.h"
 
 namespace mechinterp::engine {
 namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 // The selected part of one head of one row.
 struct Slice {

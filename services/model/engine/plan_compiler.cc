@@ -6,15 +6,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/overloaded.h"
 #include "services/model/engine/random.h"
 
 namespace mechinterp::engine {
 namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 // Range-checked, ascending, without duplicates.
 std::vector<int> CheckIndices(const std::vector<int>& indices, int limit, absl::string_view what,

@@ -2,16 +2,12 @@
 
 #include <cstring>
 
+#include "services/common/overloaded.h"
 #include "services/common/tensor_proto.h"
 #include "services/model/request_parsing.h"
 
 namespace mechinterp {
 namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 v1::ActivationSource SourceOf(const engine::ActivationSource& source) {
   v1::ActivationSource result;

@@ -10,6 +10,7 @@
 #include "services/model/engine/generation.h"
 #include "services/model/engine/sweep.h"
 #include "tests/services/model/engine/naive_llama.h"
+#include "tests/services/model/engine/random_checkpoint.h"
 #include "tests/services/model/engine/random_requests.h"
 
 namespace mechinterp::engine {

@@ -3,7 +3,6 @@
 
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -39,17 +38,6 @@ class NaiveLlama {
 
   ModelConfig config_;
   std::map<std::string, std::vector<float>> weights_;
-};
-
-// A random checkpoint of random shape, written to a folder that is removed again.
-class RandomCheckpoint {
- public:
-  explicit RandomCheckpoint(unsigned seed);
-  ~RandomCheckpoint();
-  const std::string& directory() const { return directory_; }
-
- private:
-  std::string directory_;
 };
 
 }  // namespace mechinterp::engine

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the quickstart with what is built and checks what it found.
-#   study_test.sh BUILD_FOLDER OUTPUT_FOLDER
+#   whole_study_test.sh BUILD_FOLDER OUTPUT_FOLDER
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 rm -rf "$2"

@@ -191,7 +191,7 @@ if [[ "$(uname -s)" == Darwin ]]; then
 elif command -v apt-get >/dev/null 2>&1; then
   install_by_apt
 else
-  fail "neither apt-get nor Homebrew here. Install what README.md names under Requirements by your system's own \
-package manager, then go on with --no-install"
+  fail "neither apt-get nor Homebrew here. Install what this script lists by your system's own package manager, then \
+run quickstart.sh with --no-install"
 fi
 if [[ $((SECONDS - begin)) -gt 2 ]]; then say "took $((SECONDS - begin)) s"; fi

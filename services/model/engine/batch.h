@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -36,9 +37,10 @@ class Batch {
   absl::Span<const Item> ItemsAt(int layer) const;
   absl::Span<const Item> items() const { return items_; }
 
-  // Whether any segment edits or captures at this site.
+  // Whether any segment edits (or edits or captures) at this site.
+  bool Edits(const HookSite& site) const { return edits_.count(site) > 0; }
   bool Wants(const HookSite& site) const { return hooks_.count(site) > 0; }
-  // Whether this item edits there; whether it edits or captures.
+  // Whether this item does.
   static bool Edits(const Item& item, const HookSite& site);
   static bool Wants(const Item& item, const HookSite& site);
 
@@ -57,6 +59,7 @@ class Batch {
   std::vector<Item> items_;
   int64_t row_count_ = 0;
   std::map<HookSite, std::vector<Item>> hooks_;
+  std::set<HookSite> edits_;
 };
 
 }  // namespace mechinterp::engine

@@ -65,6 +65,8 @@ struct HookPlan {
   int prompt_length = 0;
   std::map<HookSite, std::vector<CompiledEdit>> edits;  // of a site: in the order given
   std::map<HookSite, CompiledCapture> captures;
+
+  bool empty() const { return edits.empty() && captures.empty(); }
 };
 
 // The earliest place where a plan changes a prompt's forward pass.

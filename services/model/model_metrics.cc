@@ -60,7 +60,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
       .Set(static_cast<double>(model.parameter_count()));
   Gauge(*registry_, "mechinterp_model_weight_bytes", "Bytes its weights take in memory.")
-      .Set(static_cast<double>(model.weight_bytes()));
+      .Set(static_cast<double>(model.total_weight_bytes()));
 }
 
 void ModelMetrics::ObservePass(int rows, int segments, absl::Duration duration) {

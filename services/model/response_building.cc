@@ -81,7 +81,7 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
   response.set_has_tokenizer(model.tokenizer() != nullptr);
   response.set_has_chat_template(model.has_chat_template());
   for (engine::TokenId id : config.stop_token_ids) response.add_stop_token_ids(id);
-  response.set_weight_bytes(model.weight_bytes());
+  response.set_weight_bytes(model.total_weight_bytes());
   response.set_libtorch_version(engine::LibtorchVersion());
   return response;
 }

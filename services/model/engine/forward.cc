@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "services/model/engine/attention.h"
 #include "services/model/engine/batch.h"
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/matrix.h"
 #include "services/model/engine/weights.h"
 
 namespace mechinterp::engine {
@@ -25,6 +28,7 @@ class Pass {
 
   void Run() {
     at::Tensor residual = at::empty({batch_.row_count(), config_.d_model}, at::kFloat);
+    PrepareAngles();
     Embed(residual);
     for (int layer = 0; layer < config_.layer_count; ++layer) {
       Enter(layer, residual);
@@ -47,8 +51,8 @@ class Pass {
     Hook(HookPoint::kQ, layer, query);
     Hook(HookPoint::kK, layer, key);
     Hook(HookPoint::kV, layer, value);
-    Rotate(layer, query, config_.head_count);
-    Rotate(layer, key, config_.key_value_head_count);
+    Rotate(query, config_.head_count);
+    Rotate(key, config_.key_value_head_count);
     Hook(HookPoint::kRotQ, layer, query);
     Hook(HookPoint::kRotK, layer, key);
     const at::Tensor z = Attend(config_, batch_, layer, query, key, value);  // [N, H * Dh]
@@ -85,11 +89,10 @@ class Pass {
 
   // Token embeddings of the segments that start from tokens.
   void Embed(at::Tensor& residual) {
-    const float* table = weights_.embedding.data_ptr<float>();
     for (const Batch::Item& item : batch_.items()) {
       float* row = residual.data_ptr<float>() + item.first_row * config_.d_model;
       for (TokenId id : item.segment->tokens) {
-        std::memcpy(row, table + int64_t{id} * config_.d_model, config_.d_model * sizeof(float));
+        weights_.embedding.CopyRow(id, row);
         row += config_.d_model;
       }
     }
@@ -122,15 +125,29 @@ class Pass {
     return normalized;
   }
 
-  void Rotate(int layer, const at::Tensor& rows, int64_t heads) {  // [N, heads * Dh], in place
-    const int64_t half = config_.head_size / 2;
-    for (const Batch::Item& item : batch_.ItemsAt(layer)) {
+  // Cosines and sines of the rotary angles of every row, the same in all layers:
+  // [N, Dh / 2]. The angle is rounded to fp32 as the reference's is.
+  void PrepareAngles() {
+    const auto half = static_cast<int64_t>(weights_.rotary_frequencies.size());
+    cosines_.resize(batch_.row_count() * half);
+    sines_.resize(cosines_.size());
+    for (const Batch::Item& item : batch_.items()) {
       for (int64_t i = 0; i < item.rows; ++i) {
-        const int64_t angle = (item.segment->first_position + i) * half;
-        kernels::RotateRow(rows.data_ptr<float>() + (item.first_row + i) * heads * config_.head_size, heads,
-                           config_.head_size, weights_.cosines.data_ptr<float>() + angle,
-                           weights_.sines.data_ptr<float>() + angle);
+        const auto position = static_cast<float>(item.segment->first_position + i);
+        for (int64_t j = 0; j < half; ++j) {
+          const double angle = position * weights_.rotary_frequencies[j];
+          cosines_[(item.first_row + i) * half + j] = static_cast<float>(std::cos(angle));
+          sines_[(item.first_row + i) * half + j] = static_cast<float>(std::sin(angle));
+        }
       }
+    }
+  }
+
+  void Rotate(const at::Tensor& rows, int64_t heads) {  // [N, heads * Dh], in place
+    const int64_t half = config_.head_size / 2;
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      kernels::RotateRow(rows.data_ptr<float>() + i * heads * config_.head_size, heads, config_.head_size,
+                         cosines_.data() + i * half, sines_.data() + i * half);
     }
   }
 
@@ -152,17 +169,17 @@ class Pass {
     return out;
   }
 
+  // Each head's share: the product with all other heads' z set to zero.
   std::vector<float> HeadResults(int layer, const at::Tensor& z, const Batch::Item& item) {
-    const at::Tensor& w = weights_.layers[layer].output.weight;  // [D, H * Dh]
     const int64_t heads = config_.head_count, size = config_.head_size, d = config_.d_model;
-    std::vector<float> result(item.rows * heads * d);
-    const float* rows = z.data_ptr<float>() + item.first_row * heads * size;
-    for (int64_t h = 0; h < heads; ++h) {
-      const at::Tensor part = w.narrow(1, h * size, size).contiguous();  // [D, Dh]
-      for (int64_t i = 0; i < item.rows; ++i) {
-        kernels::Linear(rows + (i * heads + h) * size, 1, size, part.data_ptr<float>(), d,
-                        result.data() + (i * heads + h) * d);
+    std::vector<float> result(item.rows * heads * d), alone(heads * heads * size);
+    const float* row = z.data_ptr<float>() + item.first_row * heads * size;
+    for (int64_t i = 0; i < item.rows; ++i, row += heads * size) {
+      for (int64_t h = 0; h < heads; ++h) {
+        std::copy(row + h * size, row + (h + 1) * size, alone.data() + (h * heads + h) * size);
       }
+      kernels::Multiply(alone.data(), heads, weights_.layers[layer].output.matrix,
+                        result.data() + i * heads * d);
     }
     return result;
   }
@@ -213,6 +230,8 @@ class Pass {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   const Batch& batch_;
+  std::vector<float> cosines_;
+  std::vector<float> sines_;
 };
 
 }  // namespace

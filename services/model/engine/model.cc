@@ -3,7 +3,9 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <exception>
 #include <filesystem>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
@@ -12,10 +14,27 @@
 #include "services/model/engine/weights.h"
 
 namespace mechinterp::engine {
+namespace {
+
+int64_t Total(const WeightBytes& bytes) {
+  int64_t total = 0;
+  for (const auto& [format, count] : bytes) total += count;
+  return total;
+}
+
+absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats& formats, int64_t limit) {
+  const int64_t needed = Total(EstimateWeightBytes(checkpoint, formats));
+  if (limit == 0 || needed <= limit) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      checkpoint.directory(), ": the weights would take ", needed >> 20, " MiB of memory, the limit is ", limit >> 20,
+      " MiB", formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& directory,
                                                          const LoadOptions& options) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(directory));
+  ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(directory));
   std::shared_ptr<Model> model(new Model());
   model->config_ = checkpoint.config();
   model->name_ = checkpoint.name();
@@ -38,12 +57,22 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
     }
   }
 
-  ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(checkpoint, options));
-  model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
-  model->parameter_count_ = CountParameters(*model->weights_);
-  model->weight_bytes_ = model->parameter_count_ * static_cast<int64_t>(sizeof(float));
+  model->formats_ = ResolveFormats(options, StoredAsNf4(checkpoint));
+  model->parameter_count_ = CountParameters(model->config_);
+  ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options.memory_limit_bytes));
+  try {
+    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
+                              LoadWeights(std::move(checkpoint), model->formats_,
+                                          options.round_rope_frequencies_to_bfloat16));
+    model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
+  } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
+    return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
+  }
+  model->weight_bytes_ = CountWeightBytes(*model->weights_);
   return model;
 }
+
+int64_t Model::total_weight_bytes() const { return Total(weight_bytes_); }
 
 Model::~Model() = default;
 

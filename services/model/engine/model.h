@@ -2,23 +2,18 @@
 #define SERVICES_MODEL_ENGINE_MODEL_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "services/model/engine/load_options.h"
 #include "services/model/engine/model_config.h"
 #include "services/model/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::engine {
 
 struct ModelWeights;
-
-struct LoadOptions {
-  // Round the rotary frequencies to bfloat16, as a reference model does whose
-  // buffers were cast along with its weights (`model.to(bfloat16)`). Off: fp32,
-  // which is how published checkpoints are meant to be run.
-  bool round_rope_frequencies_to_bfloat16 = false;
-};
 
 // A loaded model: its shape, its weights, and its tokenizer if it has one.
 // Immutable: safe from any thread.
@@ -41,7 +36,11 @@ class Model {
   // See Checkpoint::Fingerprint.
   const std::string& fingerprint() const { return fingerprint_; }
   int64_t parameter_count() const { return parameter_count_; }
-  int64_t weight_bytes() const { return weight_bytes_; }
+  const WeightFormats& formats() const { return formats_; }
+  // Bytes of the weights in memory by how they are held. The embedding's rows are
+  // read from the mapped file and not counted.
+  const std::map<kernels::WeightFormat, int64_t>& weight_bytes() const { return weight_bytes_; }
+  int64_t total_weight_bytes() const;
 
  private:
   Model() = default;
@@ -53,7 +52,8 @@ class Model {
   std::string name_;
   std::string fingerprint_;
   int64_t parameter_count_ = 0;
-  int64_t weight_bytes_ = 0;
+  WeightFormats formats_;
+  std::map<kernels::WeightFormat, int64_t> weight_bytes_;
 };
 
 // Version of the libtorch that is linked, "1.13.1".

@@ -1,5 +1,6 @@
 #include "services/model/engine/nf4.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
+#include "services/model/engine/kernels/quantize.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -56,25 +58,43 @@ class Parts {
   const std::string& name_;
 };
 
-// Largest absolute value of each block.
-absl::StatusOr<std::vector<float>> ReadAbsmax(const Parts& parts, const nlohmann::json& state,
-                                              int64_t blocks) {
-  if (!state.contains("nested_blocksize")) return parts.Floats(".absmax", blocks);
-  if (!state["nested_blocksize"].is_number_unsigned() || state["nested_blocksize"] < 1 ||
-      !state.contains("nested_offset") || !state["nested_offset"].is_number()) {
-    return parts.Bad("its quant_state lacks a sane nested_blocksize or nested_offset");
+absl::Status ReadAbsmax(const Parts& parts, const nlohmann::json& state, int64_t blocks, Nf4Matrix& matrix) {
+  if (!state.contains("nested_blocksize")) {
+    ABSTRACT_ASSIGN_OR_RETURN(matrix.absmax, parts.Floats(".absmax", blocks));
+  } else {
+    if (!state["nested_blocksize"].is_number_unsigned() || state["nested_blocksize"] < 1 ||
+        !state.contains("nested_offset") || !state["nested_offset"].is_number()) {
+      return parts.Bad("its quant_state lacks a sane nested_blocksize or nested_offset");
+    }
+    const auto nested_block = state["nested_blocksize"].get<int64_t>();
+    const auto offset = state["nested_offset"].get<float>();
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView codes, parts.Find(".absmax", DType::kU8, blocks));
+    ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> map, parts.Floats(".nested_quant_map", 256));
+    ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> scales,
+                              parts.Floats(".nested_absmax", (blocks + nested_block - 1) / nested_block));
+    matrix.absmax.resize(blocks);
+    for (int64_t i = 0; i < blocks; ++i) {
+      matrix.absmax[i] = map[static_cast<uint8_t>(codes.bytes[i])] * scales[i / nested_block] + offset;
+    }
   }
-  const auto nested_block = state["nested_blocksize"].get<int64_t>();
-  const auto offset = state["nested_offset"].get<float>();
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView codes, parts.Find(".absmax", DType::kU8, blocks));
-  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> map, parts.Floats(".nested_quant_map", 256));
-  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> scales,
-                            parts.Floats(".nested_absmax", (blocks + nested_block - 1) / nested_block));
-  std::vector<float> absmax(blocks);
-  for (int64_t i = 0; i < blocks; ++i) {
-    absmax[i] = map[static_cast<uint8_t>(codes.bytes[i])] * scales[i / nested_block] + offset;
-  }
-  return absmax;
+  const bool finite =
+      std::all_of(matrix.absmax.begin(), matrix.absmax.end(), [](float x) { return std::isfinite(x); });
+  return finite ? absl::OkStatus() : parts.Bad("holds a scale that is not finite");
+}
+
+std::optional<DType> StoredType(const nlohmann::json& state) {
+  const nlohmann::json name = state.contains("dtype") ? state["dtype"] : nlohmann::json("float32");
+  if (name == "float32") return DType::kF32;
+  if (name == "float16") return DType::kF16;
+  if (name == "bfloat16") return DType::kBF16;
+  return std::nullopt;
+}
+
+// From larger blocks to blocks of 64 with the same scales.
+void Subdivide(int64_t block, int64_t count, Nf4Matrix& matrix) {
+  std::vector<float> absmax((count + kernels::kNf4Block - 1) / kernels::kNf4Block);
+  for (size_t i = 0; i < absmax.size(); ++i) absmax[i] = matrix.absmax[i * kernels::kNf4Block / block];
+  matrix.absmax = std::move(absmax);
 }
 
 }  // namespace
@@ -83,32 +103,47 @@ bool IsNf4(const Checkpoint& checkpoint, const std::string& name) {
   return checkpoint.Has(name + kStateSuffix);
 }
 
-absl::StatusOr<HostTensor> DequantizeNf4(const Checkpoint& checkpoint, const std::string& name,
-                                         absl::Span<const int64_t> shape) {
+DType Nf4StoredType(const Checkpoint& checkpoint, const std::string& name) {
+  const absl::StatusOr<nlohmann::json> state = Parts(checkpoint, name).State();
+  return state.ok() ? StoredType(*state).value_or(DType::kF32) : DType::kF32;
+}
+
+absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::string& name,
+                                  absl::Span<const int64_t> shape) {
   const Parts parts(checkpoint, name);
   ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json state, parts.State());
-  HostTensor tensor{{shape.begin(), shape.end()}, {}};
-  if (!state.contains("shape") || state["shape"] != nlohmann::json(tensor.shape)) {
+  Nf4Matrix matrix;
+  matrix.shape.assign(shape.begin(), shape.end());
+  if (!state.contains("shape") || state["shape"] != nlohmann::json(matrix.shape)) {
     return parts.Bad(absl::StrCat("its quant_state's shape is not [", absl::StrJoin(shape, ", "), "]"));
   }
   if (!state.contains("blocksize") || !state["blocksize"].is_number_unsigned() || state["blocksize"] < 1) {
     return parts.Bad("its quant_state lacks a sane blocksize");
   }
   const auto block = state["blocksize"].get<int64_t>();
-  const int64_t count = ElementCount(tensor.shape);
+  if (block % kernels::kNf4Block != 0) {
+    return parts.Bad(absl::StrCat("blocksize ", block, " is not supported; multiples of 64 are"));
+  }
+  const std::optional<DType> dtype = StoredType(state);
+  if (!dtype) return parts.Bad("its quant_state's dtype is none of float32, float16 and bfloat16");
+  matrix.dtype = *dtype;
+  const int64_t count = ElementCount(matrix.shape);
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView packed, parts.Find("", DType::kU8, (count + 1) / 2));
+  matrix.codes = {reinterpret_cast<const uint8_t*>(packed.bytes.data()), packed.bytes.size()};
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> code, parts.Floats(".quant_map", 16));
-  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> absmax,
-                            ReadAbsmax(parts, state, (count + block - 1) / block));
+  std::copy(code.begin(), code.end(), matrix.code.begin());
+  ABSTRACT_RETURN_IF_ERROR(ReadAbsmax(parts, state, (count + block - 1) / block, matrix));
+  if (block != kernels::kNf4Block) Subdivide(block, count, matrix);
+  return matrix;
+}
 
-  const nlohmann::json dtype = state.contains("dtype") ? state["dtype"] : nlohmann::json("float32");
-  const bool to_bfloat16 = dtype == "bfloat16", to_float16 = dtype == "float16";
-  tensor.values.resize(count);
-  for (int64_t i = 0; i < count; ++i) {
-    const auto byte = static_cast<uint8_t>(packed.bytes[i / 2]);
-    float value = code[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax[i / block];
-    if (to_bfloat16) value = BFloat16ToFloat(FloatToBFloat16(value));
-    if (to_float16) value = Float16ToFloat(FloatToFloat16(value));
+HostTensor Dequantize(const Nf4Matrix& matrix) {
+  HostTensor tensor{matrix.shape, std::vector<float>(ElementCount(matrix.shape))};
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    const uint8_t byte = matrix.codes[i / 2];
+    float value = matrix.code[i % 2 == 0 ? byte >> 4 : byte & 15] * matrix.absmax[i / kernels::kNf4Block];
+    if (matrix.dtype == DType::kBF16) value = BFloat16ToFloat(FloatToBFloat16(value));
+    if (matrix.dtype == DType::kF16) value = Float16ToFloat(FloatToFloat16(value));
     tensor.values[i] = value;
   }
   return tensor;

@@ -120,6 +120,12 @@ absl::string_view DTypeName(DType dtype) {
   return "?";
 }
 
+void ReleasePages(const TensorView& view) {
+  const uintptr_t page = ::sysconf(_SC_PAGESIZE), begin = reinterpret_cast<uintptr_t>(view.bytes.data());
+  const uintptr_t first = (begin + page - 1) / page * page, end = (begin + view.bytes.size()) / page * page;
+  if (first < end) ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+}
+
 absl::StatusOr<HostTensor> ToHostTensor(const TensorView& view) {
   HostTensor tensor{view.shape, {}};
   const int64_t count = ElementCount(view.shape);

@@ -31,6 +31,9 @@ struct TensorView {
   absl::Span<const std::byte> bytes;  // little-endian, row-major
 };
 
+// Lets go of the mapped pages of a tensor that will not be read again soon.
+void ReleasePages(const TensorView& view);
+
 // Converts an F32, F16 or BF16 view to fp32. InvalidArgument for other types.
 absl::StatusOr<HostTensor> ToHostTensor(const TensorView& view);
 

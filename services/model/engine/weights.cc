@@ -3,62 +3,109 @@
 #include <ATen/ops/empty.h>
 
 #include <cmath>
-#include <cstring>
 #include <numbers>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/nf4.h"
 
 namespace mechinterp::engine {
 namespace {
 
-absl::StatusOr<at::Tensor> LoadTensor(const Checkpoint& checkpoint, const std::string& name,
-                                      const std::vector<int64_t>& shape) {
-  HostTensor host;
-  if (IsNf4(checkpoint, name)) {
-    ABSTRACT_ASSIGN_OR_RETURN(host, DequantizeNf4(checkpoint, name, shape));
-  } else {
-    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
-    ABSTRACT_ASSIGN_OR_RETURN(host, ToHostTensor(view));
-  }
-  for (float value : host.values) {
-    if (!std::isfinite(value)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
-    }
-  }
-  at::Tensor tensor = at::empty(shape, at::kFloat);
-  std::memcpy(tensor.data_ptr<float>(), host.values.data(), host.values.size() * sizeof(float));
-  return tensor;
+using kernels::WeightFormat;
+
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+
+// Every matrix of a block: where it stands, its name and its size.
+struct LinearEntry {
+  LinearWeight LayerWeights::*member;
+  absl::string_view name;
+  int64_t out;
+  int64_t in;
+};
+std::vector<LinearEntry> LinearEntries(const ModelConfig& config) {
+  const int64_t d = config.d_model, f = config.d_ff, q = config.query_width(), kv = config.key_value_width();
+  return {
+      {&LayerWeights::query, "self_attn.q_proj", q, d},  {&LayerWeights::key, "self_attn.k_proj", kv, d},
+      {&LayerWeights::value, "self_attn.v_proj", kv, d}, {&LayerWeights::output, "self_attn.o_proj", d, q},
+      {&LayerWeights::gate, "mlp.gate_proj", f, d},      {&LayerWeights::up, "mlp.up_proj", f, d},
+      {&LayerWeights::down, "mlp.down_proj", d, f},
+  };
 }
 
-absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer) {
-  const ModelConfig& config = checkpoint.config();
-  const int64_t d = config.d_model, f = config.d_ff, q = config.query_width(), kv = config.key_value_width();
+std::string LayerName(int layer, absl::string_view part) {
+  return absl::StrCat("model.layers.", layer, ".", part, ".weight");
+}
+
+const char* HeadName(const ModelConfig& config) {
+  return config.tied_embeddings ? kEmbedding : "lm_head.weight";
+}
+
+// The type a matrix is stored in, or was before it was quantized; fp32 where the
+// tensor is missing or unreadable, which loading it will report.
+DType StoredType(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorView* view = checkpoint.Find(name);
+  if (view == nullptr) return DType::kF32;
+  return IsNf4(checkpoint, name) ? Nf4StoredType(checkpoint, name) : view->dtype;
+}
+
+MatrixFormat LinearFormat(const Checkpoint& checkpoint, const std::string& name,
+                          const WeightFormats& formats) {
+  const WeightFormat format = formats.quantization == Quantization::kNf4
+                                  ? WeightFormat::kNf4
+                                  : UnquantizedFormat(StoredType(checkpoint, name), formats.compute_type);
+  return {format, formats.compute_type, formats.double_quantization};
+}
+
+MatrixFormat HeadFormat(const Checkpoint& checkpoint, const WeightFormats& formats) {
+  MatrixFormat format{WeightFormat::kInt8, formats.compute_type, formats.double_quantization};
+  if (formats.head == HeadQuantization::kNf4) format.format = WeightFormat::kNf4;
+  if (formats.head == HeadQuantization::kNone) {
+    format.format =
+        UnquantizedFormat(StoredType(checkpoint, HeadName(checkpoint.config())), formats.compute_type);
+  }
+  return format;
+}
+
+absl::Status NotFinite(const Checkpoint& checkpoint, absl::string_view name) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
+}
+
+absl::StatusOr<at::Tensor> LoadGain(const Checkpoint& checkpoint, const std::string& name) {
+  const int64_t d = checkpoint.config().d_model;
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, {d}));
+  at::Tensor gain = at::empty({d}, at::kFloat);
+  if (!StoredValues(view).Read(0, d, gain.data_ptr<float>())) return NotFinite(checkpoint, name);
+  return gain;
+}
+
+absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
+  const int64_t v = checkpoint.config().vocabulary_size, d = checkpoint.config().d_model;
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(kEmbedding, {v, d}));
+  const StoredValues values(view);
+  std::vector<float> row(d);
+  for (int64_t i = 0; i < v; ++i) {
+    if (!values.Read(i * d, d, row.data())) return NotFinite(checkpoint, kEmbedding);
+  }
+  ReleasePages(view);
+  return EmbeddingTable(view, d);
+}
+
+absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
+                                       const WeightFormats& formats) {
   LayerWeights weights;
-  struct Entry {
-    at::Tensor& tensor;
-    absl::string_view name;
-    std::vector<int64_t> shape;
-  };
-  const Entry entries[] = {
-      {weights.ln1_gain, "input_layernorm", {d}},
-      {weights.query.weight, "self_attn.q_proj", {q, d}},
-      {weights.key.weight, "self_attn.k_proj", {kv, d}},
-      {weights.value.weight, "self_attn.v_proj", {kv, d}},
-      {weights.output.weight, "self_attn.o_proj", {d, q}},
-      {weights.ln2_gain, "post_attention_layernorm", {d}},
-      {weights.gate.weight, "mlp.gate_proj", {f, d}},
-      {weights.up.weight, "mlp.up_proj", {f, d}},
-      {weights.down.weight, "mlp.down_proj", {d, f}},
-  };
-  for (const Entry& entry : entries) {
-    const std::string name = absl::StrCat("model.layers.", layer, ".", entry.name, ".weight");
-    ABSTRACT_ASSIGN_OR_RETURN(entry.tensor, LoadTensor(checkpoint, name, entry.shape));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain, LoadGain(checkpoint, LayerName(layer, "input_layernorm")));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln2_gain,
+                            LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm")));
+  for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
+    const std::string name = LayerName(layer, entry.name);
+    ABSTRACT_ASSIGN_OR_RETURN(
+        weights.*entry.member,
+        LoadLinear(checkpoint, name, entry.out, entry.in, LinearFormat(checkpoint, name, formats)));
   }
   return weights;
 }
@@ -91,61 +138,78 @@ std::vector<float> InverseFrequencies(const ModelConfig& config, bool round_to_b
   return frequencies;
 }
 
-void FillRotaryTables(const ModelConfig& config, const LoadOptions& options, ModelWeights& weights) {
-  const std::vector<float> frequencies =
-      InverseFrequencies(config, options.round_rope_frequencies_to_bfloat16);
-  const auto half = static_cast<int64_t>(frequencies.size());
-  weights.cosines = at::empty({config.context_length, half}, at::kFloat);
-  weights.sines = at::empty({config.context_length, half}, at::kFloat);
-  float* cosine = weights.cosines.data_ptr<float>();
-  float* sine = weights.sines.data_ptr<float>();
-  for (int position = 0; position < config.context_length; ++position) {
-    for (float frequency : frequencies) {
-      const float angle = static_cast<float>(position) * frequency;
-      *cosine++ = static_cast<float>(std::cos(double{angle}));
-      *sine++ = static_cast<float>(std::sin(double{angle}));
-    }
-  }
+// Gains of the norms, which stay in fp32.
+int64_t GainBytes(const ModelConfig& config) {
+  return (int64_t{2} * config.layer_count + 1) * config.d_model * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace
 
-at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
-  at::Tensor y = at::empty({x.size(0), out()}, at::kFloat);
-  kernels::Linear(x.data_ptr<float>(), x.size(0), in(), weight.data_ptr<float>(), out(), y.data_ptr<float>());
-  return y;
+WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
+  WeightFormats formats;
+  formats.quantization =
+      options.quantization.value_or(stored_as_nf4 ? Quantization::kNf4 : Quantization::kNone);
+  const bool nf4 = formats.quantization == Quantization::kNf4;
+  formats.double_quantization = options.double_quantization;
+  formats.head = options.head.value_or(nf4 ? HeadQuantization::kInt8 : HeadQuantization::kNone);
+  formats.compute_type = options.compute_type.value_or(
+      nf4 && kernels::MultipliesBFloat16() ? ComputeType::kBFloat16 : ComputeType::kFloat32);
+  return formats;
 }
 
-absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const LoadOptions& options) {
-  const ModelConfig& config = checkpoint.config();
-  const int64_t v = config.vocabulary_size, d = config.d_model;
-  ModelWeights weights;
-  ABSTRACT_ASSIGN_OR_RETURN(weights.embedding, LoadTensor(checkpoint, "model.embed_tokens.weight", {v, d}));
+bool StoredAsNf4(const Checkpoint& checkpoint) {
+  return IsNf4(checkpoint, LayerName(0, LinearEntries(checkpoint.config()).front().name));
+}
+
+absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
+                                         bool round_rope_frequencies_to_bfloat16) {
+  ABSTRACT_ASSIGN_OR_RETURN(const EmbeddingTable embedding, OpenEmbedding(checkpoint));
+  ModelWeights weights{std::move(checkpoint), embedding, {}, {}, {}, {}};
+  const Checkpoint& source = weights.checkpoint;
+  const ModelConfig& config = source.config();
   for (int layer = 0; layer < config.layer_count; ++layer) {
-    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(checkpoint, layer));
+    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(source, layer, formats));
     weights.layers.push_back(std::move(layer_weights));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadTensor(checkpoint, "model.norm.weight", {d}));
-  if (config.tied_embeddings) {
-    weights.unembedding.weight = weights.embedding;
-  } else {
-    ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding.weight, LoadTensor(checkpoint, "lm_head.weight", {v, d}));
-  }
-  FillRotaryTables(config, options, weights);
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight"));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding,
+                            LoadLinear(source, HeadName(config), config.vocabulary_size, config.d_model,
+                                       HeadFormat(source, formats)));
+  weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
   return weights;
 }
 
-int64_t CountParameters(const ModelWeights& weights) {
-  int64_t count = weights.embedding.numel() + weights.ln_final_gain.numel();
-  if (!weights.unembedding.weight.is_same(weights.embedding)) count += weights.unembedding.weight.numel();
-  for (const LayerWeights& layer : weights.layers) {
-    count += layer.ln1_gain.numel() + layer.ln2_gain.numel();
-    for (const LinearWeight* linear :
-         {&layer.query, &layer.key, &layer.value, &layer.output, &layer.gate, &layer.up, &layer.down}) {
-      count += linear->in() * linear->out();
-    }
+WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormats& formats) {
+  const ModelConfig& config = checkpoint.config();
+  WeightBytes bytes;
+  for (const LinearEntry& entry : LinearEntries(config)) {
+    const MatrixFormat format = LinearFormat(checkpoint, LayerName(0, entry.name), formats);
+    bytes[HeldFormat(entry.in, format)] += config.layer_count * HeldBytes(entry.out, entry.in, format);
   }
-  return count;
+  const MatrixFormat head = HeadFormat(checkpoint, formats);
+  bytes[HeldFormat(config.d_model, head)] += HeldBytes(config.vocabulary_size, config.d_model, head);
+  bytes[WeightFormat::kFloat32] += GainBytes(config);
+  return bytes;
+}
+
+WeightBytes CountWeightBytes(const ModelWeights& weights) {
+  const ModelConfig& config = weights.checkpoint.config();
+  WeightBytes bytes;
+  auto add = [&](const LinearWeight& weight) { bytes[weight.matrix.format] += weight.matrix.bytes(); };
+  for (const LayerWeights& layer : weights.layers) {
+    for (const LinearEntry& entry : LinearEntries(config)) add(layer.*entry.member);
+  }
+  add(weights.unembedding);
+  bytes[WeightFormat::kFloat32] += GainBytes(config);
+  return bytes;
+}
+
+int64_t CountParameters(const ModelConfig& config) {
+  const int64_t embedding = int64_t{config.vocabulary_size} * config.d_model;
+  int64_t count = embedding * (config.tied_embeddings ? 1 : 2) + config.d_model;
+  int64_t layer = int64_t{2} * config.d_model;
+  for (const LinearEntry& entry : LinearEntries(config)) layer += entry.out * entry.in;
+  return count + config.layer_count * layer;
 }
 
 }  // namespace mechinterp::engine

@@ -4,23 +4,28 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/model/engine/checkpoint.h"
-#include "services/model/engine/model.h"
+#include "services/model/engine/linear_weight.h"
+#include "services/model/engine/load_options.h"
+#include "services/model/engine/stored_values.h"
 
 namespace mechinterp::engine {
 
-// A matrix that rows of activations are multiplied by. The seam for other
-// formats: callers know its sizes and Apply, not how the numbers are held.
-struct LinearWeight {
-  at::Tensor weight;  // [out, in] fp32
+// Token embeddings [V, D]: rows are read from the mapped file, never copied as a
+// whole. Valid as long as the checkpoint.
+class EmbeddingTable {
+ public:
+  EmbeddingTable(const TensorView& view, int64_t width) : values_(view), width_(width) {}
+  // row: [D], fp32.
+  void CopyRow(TokenId id, float* row) const { values_.Read(int64_t{id} * width_, width_, row); }
 
-  int64_t in() const { return weight.size(1); }
-  int64_t out() const { return weight.size(0); }
-  // x [N, in] -> [N, out].
-  at::Tensor Apply(const at::Tensor& x) const;
+ private:
+  StoredValues values_;
+  int64_t width_;
 };
 
 struct LayerWeights {
@@ -36,20 +41,32 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  at::Tensor embedding;  // [V, D]
+  Checkpoint checkpoint;  // keeps the embedding's mapping
+  EmbeddingTable embedding;
   std::vector<LayerWeights> layers;
   at::Tensor ln_final_gain;  // [D]
-  LinearWeight unembedding;  // [V, D]; the embedding itself where they are tied
-  // Rotary angles of each position: [context, Dh / 2].
-  at::Tensor cosines;
-  at::Tensor sines;
+  LinearWeight unembedding;  // [V, D]; made from the embedding where they are tied
+  // Radians per position of each pair of a head: [Dh / 2].
+  std::vector<float> rotary_frequencies;
 };
 
-// Reads and checks every tensor of the architecture.
-absl::StatusOr<ModelWeights> LoadWeights(const Checkpoint& checkpoint, const LoadOptions& options);
+// Bytes of the weights in memory by how they are held, the mapped embedding left
+// out.
+using WeightBytes = std::map<kernels::WeightFormat, int64_t>;
 
-// Every tensor once, tied ones not twice.
-int64_t CountParameters(const ModelWeights& weights);
+// What LoadWeights would take, from the configuration alone.
+WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormats& formats);
+WeightBytes CountWeightBytes(const ModelWeights& weights);
+// Numbers in the architecture's tensors, tied ones counted once.
+int64_t CountParameters(const ModelConfig& config);
+
+// Whether the checkpoint's linear layers are stored as NF4.
+bool StoredAsNf4(const Checkpoint& checkpoint);
+
+// Reads and checks every tensor of the architecture, one after the other: the
+// checkpoint's own form is never in memory as a whole.
+absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
+                                         bool round_rope_frequencies_to_bfloat16);
 
 }  // namespace mechinterp::engine
 

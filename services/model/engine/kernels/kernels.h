@@ -16,9 +16,6 @@ namespace mechinterp::engine::kernels {
 // All arrays are contiguous, row-major; inputs and outputs do not overlap unless
 // said. Thread-safe.
 
-// y[n, out] = x[n, in] w[out, in]^T. Uses libtorch's threads.
-void Linear(const float* x, int64_t n, int64_t in, const float* w, int64_t out, float* y);
-
 // scale[i] = sqrt(mean(x[i]^2) + epsilon) for each of n rows of `width`.
 void RootMeanSquare(const float* x, int64_t n, int64_t width, float epsilon, float* scale);
 

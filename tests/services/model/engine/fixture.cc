@@ -61,6 +61,8 @@ Fixture::Fixture(const std::string& name) {
   const std::string directory = TestData(name);
   LoadOptions options;
   options.round_rope_frequencies_to_bfloat16 = name == "llama31-rope-scaled";
+  options.compute_type = ComputeType::kFloat32;
+  options.head = HeadQuantization::kNone;
   model_ = Must(Model::Load(directory, options));
   expected_ = Must(SafetensorsFile::Open(directory + "/expected.safetensors"));
   const json document = json::parse(std::ifstream(directory + "/cases.json"));

@@ -1,6 +1,5 @@
 #include "services/model/engine/kernels/kernels.h"
 
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,45 +15,6 @@ std::vector<float> Random(size_t count, unsigned seed) {
   std::vector<float> values(count);
   for (float& value : values) value = normal(random);
   return values;
-}
-
-struct Size {
-  int64_t n, in, out;
-};
-
-// Sizes around every block and vector boundary.
-const Size kSizes[] = {{1, 1, 1},   {1, 7, 3},    {2, 16, 4},   {3, 17, 5},   {4, 31, 16},
-                       {5, 64, 33}, {7, 100, 17}, {8, 129, 64}, {33, 40, 19}, {6, 257, 130}};
-
-TEST(Linear, IsTheMatrixProduct) {
-  for (const auto& [n, in, out] : kSizes) {
-    const std::vector<float> x = Random(n * in, 1), w = Random(out * in, 2);
-    std::vector<float> y(n * out);
-    Linear(x.data(), n, in, w.data(), out, y.data());
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t o = 0; o < out; ++o) {
-        double sum = 0;
-        for (int64_t k = 0; k < in; ++k) sum += double{x[i * in + k]} * w[o * in + k];
-        ASSERT_NEAR(y[i * out + o], sum, 1e-5 * in) << n << "x" << in << "x" << out;
-      }
-    }
-  }
-}
-
-TEST(Linear, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
-  const int threads = at::get_num_threads();
-  for (const auto& [n, in, out] : kSizes) {
-    const std::vector<float> x = Random(n * in, 3), w = Random(out * in, 4);
-    std::vector<float> together(n * out), alone(out);
-    at::set_num_threads(2);
-    Linear(x.data(), n, in, w.data(), out, together.data());
-    at::set_num_threads(1);
-    for (int64_t i = 0; i < n; ++i) {
-      Linear(x.data() + i * in, 1, in, w.data(), out, alone.data());
-      EXPECT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out));
-    }
-  }
-  at::set_num_threads(threads);
 }
 
 TEST(RootMeanSquare, IsTheDefinition) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "services/model/engine/generation.h"
 #include "tests/services/model/engine/fixture.h"
 
@@ -18,10 +19,43 @@ TEST(Nf4, DequantizesToTheBitsOfBitsandbytes) {
   int matrices = 0;
   for (const auto& [name, view] : (*expected)->tensors()) {
     if (!name.starts_with("dequantized/")) continue;
-    const auto ours = DequantizeNf4(*checkpoint, name.substr(12), view.shape);
-    ASSERT_TRUE(ours.ok()) << ours.status();
-    EXPECT_EQ(ours->values, ToHostTensor(view)->values) << name;
+    const auto matrix = ReadNf4(*checkpoint, name.substr(12), view.shape);
+    ASSERT_TRUE(matrix.ok()) << matrix.status();
+    EXPECT_EQ(Dequantize(*matrix).values, ToHostTensor(view)->values) << name;
     ++matrices;
+  }
+  EXPECT_EQ(matrices, 4 * 7);
+}
+
+// The same weights, unquantized, give the codes and scales that bitsandbytes made of them.
+TEST(Nf4, QuantizesToTheBitsOfBitsandbytes) {
+  const auto original = Checkpoint::Open(TestData("llama3-gqa"));
+  const auto reference = Checkpoint::Open(TestData("llama3-gqa-bnb-nf4"));
+  ASSERT_TRUE(original.ok() && reference.ok());
+  int matrices = 0;
+  for (int layer = 0; layer < 4; ++layer) {
+    for (const char* part : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                             "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
+      const std::string name = absl::StrCat("model.layers.", layer, ".", part, ".weight");
+      const TensorView& view = *original->Find(name);
+      const auto ours = QuantizeToNf4(view, /*double_quantization=*/true);
+      ASSERT_TRUE(ours.ok()) << ours.status();
+      const auto theirs = ReadNf4(*reference, name, view.shape);
+      ASSERT_TRUE(theirs.ok()) << theirs.status();
+      EXPECT_EQ(std::vector<uint8_t>(ours->codes.begin(), ours->codes.end()),
+                std::vector<uint8_t>(theirs->codes.begin(), theirs->codes.end()))
+          << name;
+      EXPECT_EQ(ours->absmax, theirs->absmax) << name;
+      EXPECT_EQ(ours->code, theirs->code);
+      const TensorView& nested = *reference->Find(name + ".absmax");
+      EXPECT_EQ(ours->nested->codes,
+                std::vector<uint8_t>(reinterpret_cast<const uint8_t*>(nested.bytes.data()),
+                                     reinterpret_cast<const uint8_t*>(nested.bytes.data()) + nested.bytes.size()));
+      EXPECT_EQ(ours->nested->absmax, ToHostTensor(*reference->Find(name + ".nested_absmax"))->values);
+      const std::vector<float> map = ToHostTensor(*reference->Find(name + ".nested_quant_map"))->values;
+      EXPECT_TRUE(std::equal(map.begin(), map.end(), DynamicMap().begin()));
+      ++matrices;
+    }
   }
   EXPECT_EQ(matrices, 4 * 7);
 }
@@ -43,7 +77,7 @@ TEST(Nf4, RefusesAShapeThatTheQuantStateContradicts) {
   const auto checkpoint = Checkpoint::Open(TestData("llama3-gqa-bnb-nf4"));
   ASSERT_TRUE(checkpoint.ok());
   const std::string name = "model.layers.0.mlp.up_proj.weight";
-  const auto result = DequantizeNf4(*checkpoint, name, {64, 176});
+  const auto result = ReadNf4(*checkpoint, name, {64, 176});
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(result.status().message()), testing::HasSubstr(name));
 }

@@ -1,0 +1,321 @@
+// The inner loops of matrix.h's Multiply, compiled once for each instruction set:
+// included by multiply.cc inside Highway's foreach_target, hence without the usual
+// guard. A product is put together from two parts:
+//   Arithmetic  what one step multiplies: fp32 values, or pairs of bf16
+//   Weights     where a step's weights come from: a format, or a decoded tile
+// Vectors hold neighbouring outputs; see matrix.h for the layout and the order of
+// additions.
+
+#if defined(SERVICES_MODEL_ENGINE_KERNELS_MULTIPLY_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SERVICES_MODEL_ENGINE_KERNELS_MULTIPLY_INL_H_
+#undef SERVICES_MODEL_ENGINE_KERNELS_MULTIPLY_INL_H_
+#else
+#define SERVICES_MODEL_ENGINE_KERNELS_MULTIPLY_INL_H_
+#endif
+
+#include <cstdint>
+#include <type_traits>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "services/model/engine/kernels/matrix.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mechinterp::engine::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that a panel is a whole number of vectors everywhere.
+using F = hn::CappedTag<float, 16>;
+using U = hn::RebindToUnsigned<F>;
+using I = hn::RebindToSigned<F>;
+using VF = hn::Vec<F>;
+using VU = hn::Vec<U>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
+constexpr int kPanelVectors = kPanelOutputs / kLanes;
+
+// A block of accumulators that the registers hold: rows x vectors of outputs.
+// 32 registers: 24 accumulators, 4 vectors of weights, the table. 16: 12 and 2.
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
+constexpr int kBlockVectors = 2;
+#else
+constexpr int kBlockVectors = 4;
+#endif
+constexpr int kBlockRows = 6;
+// Up to so many rows, packed weights are decoded in registers; above, a group of
+// a panel is first decoded into a tile that all rows then use.
+constexpr int kDirectRows = 4;
+
+// The values of 4-bit indices in the low bits of each lane.
+class CodeTable {
+ public:
+  HWY_INLINE explicit CodeTable(const float* code) {
+#if HWY_TARGET == HWY_NEON
+    const auto* bytes = reinterpret_cast<const uint8_t*>(code);
+    for (int i = 0; i < 4; ++i) table_.val[i] = vld1q_u8(bytes + 16 * i);
+#elif HWY_MAX_BYTES >= 32
+    for (int i = 0; i < 16 / kLanes; ++i) table_[i] = hn::LoadU(F(), code + i * kLanes);
+#else
+    code_ = code;
+#endif
+  }
+
+  HWY_INLINE VF operator()(VU index) const {
+    const F f;
+    const U u;
+#if HWY_TARGET == HWY_NEON
+    // Each lane's four bytes from a table of 64.
+    const VU four = hn::And(hn::ShiftLeft<2>(index), hn::Set(u, 0x3c));
+    const VU byte = hn::Add(hn::Mul(four, hn::Set(u, 0x01010101u)), hn::Set(u, 0x03020100u));
+    const hn::Repartition<uint8_t, U> bytes;
+    return hn::BitCast(f, hn::VFromD<decltype(bytes)>(vqtbl4q_u8(table_, hn::BitCast(bytes, byte).raw)));
+#elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+    return VF{_mm512_permutexvar_ps(index.raw, table_[0].raw)};  // reads four bits of each lane
+#elif HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
+    // The low three bits choose within a half, the fourth (moved to the sign) the half.
+    const VF low{_mm256_permutevar8x32_ps(table_[0].raw, index.raw)};
+    const VF high{_mm256_permutevar8x32_ps(table_[1].raw, index.raw)};
+    return VF{_mm256_blendv_ps(low.raw, high.raw, hn::BitCast(f, hn::ShiftLeft<28>(index)).raw)};
+#else
+    HWY_ALIGN uint32_t lanes[kLanes];
+    HWY_ALIGN float values[kLanes];
+    hn::Store(hn::And(index, hn::Set(u, 15)), u, lanes);
+    for (int i = 0; i < kLanes; ++i) values[i] = code_[lanes[i]];
+    return hn::Load(f, values);
+#endif
+  }
+
+ private:
+#if HWY_TARGET == HWY_NEON
+  uint8x16x4_t table_;
+#elif HWY_MAX_BYTES >= 32
+  VF table_[16 / kLanes];
+#else
+  const float* code_;
+#endif
+};
+
+struct NoTable {
+  HWY_INLINE explicit NoTable(const float*) {}
+};
+
+// fp32: a step is one inner index.
+struct FloatArithmetic {
+  using Vector = VF;
+  static constexpr int kSteps = 8;  // in 8 inner indices
+  static HWY_INLINE VF MultiplyAdd(uint32_t x, VF w, VF sum) {
+    return hn::MulAdd(hn::BitCast(F(), hn::Set(U(), x)), w, sum);
+  }
+};
+
+// Weights give step `kStep` of the 8 inner indices from 8 * eighth on, for the
+// panel's v-th vector of outputs.
+struct FloatWeights {
+  using Arithmetic = FloatArithmetic;
+  using Table = NoTable;
+  const uint8_t* data;
+  HWY_INLINE FloatWeights(const uint8_t* group, const NoTable&) : data(group) {}
+  template <int kStep>
+  HWY_INLINE VF Get(int eighth, int v) const {
+    const auto* values = reinterpret_cast<const float*>(data);
+    return hn::Load(F(), values + (8 * eighth + kStep) * kPanelOutputs + v * kLanes);
+  }
+};
+
+struct BFloat16Weights {
+  using Arithmetic = FloatArithmetic;
+  using Table = NoTable;
+  const uint8_t* data;
+  HWY_INLINE BFloat16Weights(const uint8_t* group, const NoTable&) : data(group) {}
+  template <int kStep>
+  HWY_INLINE VF Get(int eighth, int v) const {
+    const auto* pairs = reinterpret_cast<const uint32_t*>(data);
+    const VU pair = hn::Load(U(), pairs + (4 * eighth + kStep / 2) * kPanelOutputs + v * kLanes);
+    return hn::BitCast(F(), kStep % 2 == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(U(), 0xffff0000u)));
+  }
+};
+
+template <int kByte>
+HWY_INLINE VF SignedByte(VU bytes) {
+  const hn::Vec<I> top = hn::BitCast(I(), hn::ShiftLeft<24 - 8 * kByte>(bytes));
+  return hn::ConvertTo(F(), hn::ShiftRight<24>(top));
+}
+
+struct Int8Weights {
+  using Arithmetic = FloatArithmetic;
+  using Table = NoTable;
+  const uint8_t* data;
+  HWY_INLINE Int8Weights(const uint8_t* group, const NoTable&) : data(group) {}
+  template <int kStep>
+  HWY_INLINE VF Get(int eighth, int v) const {
+    const auto* fours = reinterpret_cast<const uint32_t*>(data);
+    return SignedByte<kStep % 4>(
+        hn::Load(U(), fours + (2 * eighth + kStep / 4) * kPanelOutputs + v * kLanes));
+  }
+};
+
+// Of an output's eight indices, the even ones lie in the low half of its 32 bits,
+// the odd ones in the high half (so that bf16 pairs are four shifts away).
+struct Nf4Weights {
+  using Arithmetic = FloatArithmetic;
+  using Table = CodeTable;
+  const uint8_t* data;
+  const CodeTable& table;
+  HWY_INLINE Nf4Weights(const uint8_t* group, const CodeTable& code) : data(group), table(code) {}
+  template <int kStep>
+  HWY_INLINE VF Get(int eighth, int v) const {
+    const auto* eights = reinterpret_cast<const uint32_t*>(data);
+    const VU indices = hn::Load(U(), eights + eighth * kPanelOutputs + v * kLanes);
+    return table(hn::ShiftRight<4 * (kStep / 2) + 16 * (kStep % 2)>(indices));
+  }
+};
+
+template <class Weights, int kStep, int kRows, int kVectors>
+HWY_INLINE void Step(const Weights& weights, int eighth, int first_vector, const uint32_t* x, int64_t x_stride,
+                     VF (&sums)[kRows][kVectors]) {
+  using A = typename Weights::Arithmetic;
+  typename A::Vector w[kVectors];
+  for (int v = 0; v < kVectors; ++v) w[v] = weights.template Get<kStep>(eighth, first_vector + v);
+  for (int r = 0; r < kRows; ++r) {
+    const uint32_t value = x[r * x_stride + eighth * A::kSteps + kStep];
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = A::MultiplyAdd(value, w[v], sums[r][v]);
+  }
+}
+
+// Adds one group's products of kRows rows and kVectors vectors of outputs to the
+// totals [rows][kPanelOutputs]. x: the rows' operands of this group.
+template <class Weights, int kRows, int kVectors>
+HWY_INLINE void AddGroup(const Weights& weights, int eighths, int first_vector, const uint32_t* x,
+                         int64_t x_stride, const float* scales, float* totals) {
+  const F f;
+  VF sums[kRows][kVectors];
+  for (auto& row : sums) {
+    for (VF& sum : row) sum = hn::Zero(f);
+  }
+  for (int e = 0; e < eighths; ++e) {
+    Step<Weights, 0>(weights, e, first_vector, x, x_stride, sums);
+    Step<Weights, 1>(weights, e, first_vector, x, x_stride, sums);
+    Step<Weights, 2>(weights, e, first_vector, x, x_stride, sums);
+    Step<Weights, 3>(weights, e, first_vector, x, x_stride, sums);
+    if constexpr (Weights::Arithmetic::kSteps == 8) {
+      Step<Weights, 4>(weights, e, first_vector, x, x_stride, sums);
+      Step<Weights, 5>(weights, e, first_vector, x, x_stride, sums);
+      Step<Weights, 6>(weights, e, first_vector, x, x_stride, sums);
+      Step<Weights, 7>(weights, e, first_vector, x, x_stride, sums);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const int offset = (first_vector + v) * kLanes;
+    const VF scale = scales != nullptr ? hn::Load(f, scales + offset) : hn::Set(f, 1.0f);
+    for (int r = 0; r < kRows; ++r) {
+      float* total = totals + r * kPanelOutputs + offset;
+      hn::Store(hn::MulAdd(sums[r][v], scale, hn::Load(f, total)), f, total);
+    }
+  }
+}
+
+template <class Weights, int kRows>
+HWY_INLINE void AddGroupOfPanel(const Weights& weights, int eighths, const uint32_t* x, int64_t x_stride,
+                                const float* scales, float* totals) {
+  for (int v = 0; v < kPanelVectors; v += kBlockVectors) {
+    AddGroup<Weights, kRows, kBlockVectors>(weights, eighths, v, x, x_stride, scales, totals);
+  }
+}
+
+template <class Weights>
+HWY_INLINE void AddGroupOfRows(const Weights& weights, int eighths, const uint32_t* x, int64_t n,
+                               const float* scales, float* totals) {
+  const int64_t stride = int64_t{eighths} * Weights::Arithmetic::kSteps;
+  int64_t r = 0;
+  for (; r + kBlockRows <= n; r += kBlockRows) {
+    AddGroupOfPanel<Weights, kBlockRows>(weights, eighths, x + r * stride, stride, scales,
+                                         totals + r * kPanelOutputs);
+  }
+  x += r * stride;
+  totals += r * kPanelOutputs;
+  switch (n - r) {
+    case 5: return AddGroupOfPanel<Weights, 5>(weights, eighths, x, stride, scales, totals);
+    case 4: return AddGroupOfPanel<Weights, 4>(weights, eighths, x, stride, scales, totals);
+    case 3: return AddGroupOfPanel<Weights, 3>(weights, eighths, x, stride, scales, totals);
+    case 2: return AddGroupOfPanel<Weights, 2>(weights, eighths, x, stride, scales, totals);
+    case 1: return AddGroupOfPanel<Weights, 1>(weights, eighths, x, stride, scales, totals);
+    default: return;
+  }
+}
+
+// The values (or pairs) of one group of a panel, in the order of FloatWeights.
+template <class Weights>
+HWY_INLINE void DecodeTile(const Weights& weights, int eighths, float* tile) {
+  const F f;
+  constexpr int kSteps = Weights::Arithmetic::kSteps;
+  auto* out = reinterpret_cast<float*>(tile);
+  for (int e = 0; e < eighths; ++e) {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      float* first = out + e * kSteps * kPanelOutputs + v * kLanes;
+      hn::Store(hn::BitCast(f, weights.template Get<0>(e, v)), f, first);
+      hn::Store(hn::BitCast(f, weights.template Get<1>(e, v)), f, first + 1 * kPanelOutputs);
+      hn::Store(hn::BitCast(f, weights.template Get<2>(e, v)), f, first + 2 * kPanelOutputs);
+      hn::Store(hn::BitCast(f, weights.template Get<3>(e, v)), f, first + 3 * kPanelOutputs);
+      if constexpr (kSteps == 8) {
+        hn::Store(hn::BitCast(f, weights.template Get<4>(e, v)), f, first + 4 * kPanelOutputs);
+        hn::Store(hn::BitCast(f, weights.template Get<5>(e, v)), f, first + 5 * kPanelOutputs);
+        hn::Store(hn::BitCast(f, weights.template Get<6>(e, v)), f, first + 6 * kPanelOutputs);
+        hn::Store(hn::BitCast(f, weights.template Get<7>(e, v)), f, first + 7 * kPanelOutputs);
+      }
+    }
+  }
+}
+
+// Panels [begin, end) of y[n, out] = x w^T; x as PackOperands lays it out. Weights
+// is the matrix's format, Tile how a decoded group is read (Weights itself when it
+// needs no decoding).
+template <class Weights, class Tile>
+HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                 int64_t end, float* y) {
+  constexpr int64_t kRowsAtATime = 128;
+  constexpr int64_t kAheadBytes = 8 << 10;  // what the memory needs to be asked for in advance
+  constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
+  HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];
+  HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
+  const typename Weights::Table table(w.code.data());
+  const NoTable no_table(nullptr);
+  const int eighths = w.group / 8;
+  const int64_t row_stride = int64_t{eighths} * Weights::Arithmetic::kSteps;
+  const int64_t group_bytes = w.group_bytes();
+  const bool scaled = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4;
+  const int64_t code_bytes = group_bytes - (scaled ? kPanelOutputs * 4 : 0);
+
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
+    for (int64_t first = 0; first < n; first += kRowsAtATime) {
+      const int64_t rows = HWY_MIN(kRowsAtATime, n - first);
+      for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
+      const uint8_t* group = w.data.data() + panel * w.panel_bytes();
+      for (int64_t g = 0; g < w.groups(); ++g, group += group_bytes) {
+        const uint32_t* operands = x + (g * n + first) * row_stride;
+        const float* scales = scaled ? reinterpret_cast<const float*>(group + code_bytes) : nullptr;
+        const Weights weights(group, table);
+        for (int64_t line = 0; line < group_bytes; line += 64) hwy::Prefetch(group + kAheadBytes + line);
+        if constexpr (kDecodes) {
+          if (rows > kDirectRows) {
+            DecodeTile(weights, eighths, tile);
+            const Tile decoded(reinterpret_cast<const uint8_t*>(tile), no_table);
+            AddGroupOfRows(decoded, eighths, operands, rows, scales, totals);
+            continue;
+          }
+        }
+        AddGroupOfRows(weights, eighths, operands, rows, scales, totals);
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        float* out = y + (first + r) * w.out + panel * kPanelOutputs;
+        for (int64_t o = 0; o < outputs; ++o) out[o] = totals[r * kPanelOutputs + o];
+      }
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace mechinterp::engine::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,195 @@
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "services/common/float16.h"
+#include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/matrix.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "services/model/engine/kernels/multiply.cc"
+// The order matters.
+// clang-format off
+#include "hwy/foreach_target.h"  // compiles this file once for each instruction set
+#include "hwy/highway.h"
+#include "services/model/engine/kernels/multiply-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace mechinterp::engine::kernels {
+namespace HWY_NAMESPACE {
+
+HWY_ATTR void MultiplyPanels(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
+                             float* y) {
+  switch (w.format) {
+    case WeightFormat::kFloat32:
+      return MultiplyPanelsOf<FloatWeights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<BFloat16Weights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<Int8Weights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<Nf4Weights, FloatWeights>(w, x, n, begin, end, y);
+  }
+}
+
+// Products of bf16 pairs, for the instruction sets that can have them. Whether the
+// machine does is asked at run time: they are no target of Highway's own.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+
+// A step is two neighbouring inner indices; x holds them as one 32-bit word.
+struct PairArithmetic {
+  using Vector = VU;
+  static constexpr int kSteps = 4;
+  static HWY_INLINE VF MultiplyAdd(uint32_t x, VU w, VF sum) {
+    // The intrinsic would need another target for all that is inlined around it.
+    const VU pair = hn::Set(U(), x);
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(pair.raw));
+    return sum;
+  }
+};
+
+struct PairWeights {
+  using Arithmetic = PairArithmetic;
+  using Table = NoTable;
+  const uint8_t* data;
+  HWY_INLINE PairWeights(const uint8_t* group, const NoTable&) : data(group) {}
+  template <int kStep>
+  HWY_INLINE VU Get(int eighth, int v) const {
+    const auto* pairs = reinterpret_cast<const uint32_t*>(data);
+    return hn::Load(U(), pairs + (4 * eighth + kStep) * kPanelOutputs + v * kLanes);
+  }
+};
+
+struct Int8Pairs {
+  using Arithmetic = PairArithmetic;
+  using Table = NoTable;
+  const uint8_t* data;
+  HWY_INLINE Int8Pairs(const uint8_t* group, const NoTable&) : data(group) {}
+  template <int kStep>
+  HWY_INLINE VU Get(int eighth, int v) const {
+    const auto* fours = reinterpret_cast<const uint32_t*>(data);
+    const VU bytes = hn::Load(U(), fours + (2 * eighth + kStep / 2) * kPanelOutputs + v * kLanes);
+    // Small integers: bf16 holds them exactly, in the upper half of their fp32.
+    const VU even = hn::BitCast(U(), SignedByte<2 * (kStep % 2)>(bytes));
+    const VU odd = hn::BitCast(U(), SignedByte<2 * (kStep % 2) + 1>(bytes));
+    return hn::Or(hn::ShiftRight<16>(even), odd);
+  }
+};
+
+// 16-bit lookups: the even index in the low half of a lane, the odd one in the high
+// half. A lookup reads five bits, so the table stands in the register twice.
+struct PairTable {
+  __m512i values;
+  HWY_INLINE explicit PairTable(const float* code) {
+    // The code is rounded to bf16 already: the upper halves of its fp32 values.
+    const VU bits = hn::ShiftRight<16>(hn::BitCast(U(), hn::LoadU(F(), code)));
+    values = _mm512_broadcast_i64x4(_mm512_cvtepi32_epi16(bits.raw));
+  }
+};
+
+struct Nf4Pairs {
+  using Arithmetic = PairArithmetic;
+  using Table = PairTable;
+  const uint8_t* data;
+  const PairTable& table;
+  HWY_INLINE Nf4Pairs(const uint8_t* group, const PairTable& code) : data(group), table(code) {}
+  template <int kStep>
+  HWY_INLINE VU Get(int eighth, int v) const {
+    const auto* eights = reinterpret_cast<const uint32_t*>(data);
+    const VU indices = hn::Load(U(), eights + eighth * kPanelOutputs + v * kLanes);
+    return VU{_mm512_permutexvar_epi16(_mm512_srli_epi16(indices.raw, 4 * kStep), table.values)};
+  }
+};
+
+void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
+                           float* y) {
+  switch (w.format) {
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<PairWeights, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<Int8Pairs, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<Nf4Pairs, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kFloat32:
+      return;  // never packed for bf16 products
+  }
+}
+bool HasPairs() { return __builtin_cpu_supports("avx512bf16"); }
+
+#else
+
+void MultiplyPanelsInPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+bool HasPairs() { return false; }
+
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace mechinterp::engine::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mechinterp::engine::kernels {
+
+HWY_EXPORT(MultiplyPanels);
+HWY_EXPORT(MultiplyPanelsInPairs);
+HWY_EXPORT(HasPairs);
+
+namespace {
+
+// Rows of x as the inner loops read them, group by group: [groups][n][group]
+// values, rounded to the compute type; rows are padded with zeros.
+void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
+  for (int64_t first = 0; first < w.in; first += w.group) {
+    const int64_t count = std::min<int64_t>(w.group, w.in - first);
+    for (int64_t r = 0; r < n; ++r) {
+      const float* row = x + r * w.in + first;
+      if (pairs) {
+        auto* halves = reinterpret_cast<uint16_t*>(out);
+        for (int64_t i = 0; i < count; ++i) halves[i] = FloatToBFloat16(row[i]);
+        std::fill(halves + count, halves + w.group, uint16_t{0});
+        out += w.group / 2;
+        continue;
+      }
+      auto* values = reinterpret_cast<float*>(out);
+      switch (w.compute) {
+        case ComputeType::kFloat32:
+          std::copy(row, row + count, values);
+          break;
+        case ComputeType::kBFloat16:
+          for (int64_t i = 0; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
+          break;
+        case ComputeType::kFloat16:
+          for (int64_t i = 0; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
+          break;
+      }
+      std::fill(values + count, values + w.group, 0.0f);
+      out += w.group;
+    }
+  }
+}
+
+}  // namespace
+
+bool MultipliesBFloat16() { return HWY_DYNAMIC_DISPATCH(HasPairs)(); }
+
+void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
+  constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
+  const bool pairs = w.compute == ComputeType::kBFloat16 && MultipliesBFloat16();
+  thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product
+  operands.resize(w.groups() * w.group * n / (pairs ? 2 : 1));
+  PackOperands(x, n, w, pairs, operands.data());
+  const auto part = pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
+  const int64_t grain =
+      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * w.in * kPanelOutputs));
+  const uint32_t* packed = operands.data();
+  at::parallel_for(0, w.panels(), grain,
+                   [&](int64_t begin, int64_t end) { part(w, packed, n, begin, end, y); });
+}
+
+const char* InstructionSet() { return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets()); }
+
+}  // namespace mechinterp::engine::kernels
+#endif

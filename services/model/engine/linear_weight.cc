@@ -1,0 +1,145 @@
+#include "services/model/engine/linear_weight.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/status_macros.h"
+#include "services/model/engine/nf4.h"
+#include "services/model/engine/stored_values.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using kernels::ComputeType;
+using kernels::kPanelOutputs;
+using kernels::PackedMatrix;
+using kernels::WeightFormat;
+
+absl::Status NotFinite(const Checkpoint& checkpoint, const std::string& name) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
+}
+
+PackedMatrix Empty(int64_t out, int64_t in, WeightFormat format, ComputeType compute) {
+  PackedMatrix matrix;
+  matrix.format = format;
+  matrix.compute = compute;
+  matrix.out = out;
+  matrix.in = in;
+  if (format == WeightFormat::kNf4) matrix.group = kernels::Nf4Group(in);
+  return matrix;
+}
+
+template <typename Function>
+void ForEachPanel(const PackedMatrix& matrix, Function&& function) {
+  at::parallel_for(0, matrix.panels(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) function(panel);
+  });
+}
+
+void PackRows(PackedMatrix& matrix, int64_t panel, const float* rows) {
+  if (matrix.format == WeightFormat::kInt8) {
+    kernels::PackInt8Panel(matrix, panel, rows);
+  } else {
+    kernels::PackFloatPanel(matrix, panel, rows);
+  }
+}
+
+// False when a value is not finite.
+bool PackStored(const StoredValues& values, PackedMatrix& matrix) {
+  std::atomic<bool> finite = true;
+  ForEachPanel(matrix, [&](int64_t panel) {
+    const int64_t first = panel * kPanelOutputs;
+    const int64_t count = std::min<int64_t>(kPanelOutputs, matrix.out - first);
+    std::vector<float> rows(count * matrix.in);
+    if (!values.Read(first * matrix.in, count * matrix.in, rows.data())) finite = false;
+    PackRows(matrix, panel, rows.data());
+  });
+  return finite;
+}
+
+void PackNf4(const Nf4Matrix& source, PackedMatrix& matrix) {
+  // In half precision the code is rounded, not each product of code and scale: the
+  // scale comes in after the sum.
+  std::copy(source.code.begin(), source.code.end(), matrix.code.begin());
+  kernels::RoundCode(matrix);
+  const int64_t panel_values = kPanelOutputs * matrix.in;
+  ForEachPanel(matrix, [&](int64_t panel) {
+    kernels::PackNf4Panel(matrix, panel, source.codes.data() + panel * panel_values / 2,
+                          source.absmax.data() + panel * panel_values / kernels::kNf4Block);
+  });
+}
+
+void PackDequantized(const Nf4Matrix& source, PackedMatrix& matrix) {
+  const HostTensor values = Dequantize(source);
+  ForEachPanel(matrix, [&](int64_t panel) {
+    PackRows(matrix, panel, values.values.data() + panel * kPanelOutputs * matrix.in);
+  });
+}
+
+LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
+  const int64_t out = source.shape[0], in = source.shape[1];
+  LinearWeight weight{Empty(out, in, HeldFormat(in, format), format.compute)};
+  kernels::Allocate(weight.matrix);
+  if (weight.matrix.format == WeightFormat::kNf4) {
+    PackNf4(source, weight.matrix);
+  } else {
+    PackDequantized(source, weight.matrix);
+  }
+  return weight;
+}
+
+}  // namespace
+
+at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
+  at::Tensor y = at::empty({x.size(0), out()}, at::kFloat);
+  kernels::Multiply(x.data_ptr<float>(), x.size(0), matrix, y.data_ptr<float>());
+  return y;
+}
+
+WeightFormat UnquantizedFormat(DType stored, ComputeType compute) {
+  if (compute == ComputeType::kBFloat16) return WeightFormat::kBFloat16;
+  return stored == DType::kBF16 && compute == ComputeType::kFloat32 ? WeightFormat::kBFloat16
+                                                                    : WeightFormat::kFloat32;
+}
+
+absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
+                                        int64_t in, const MatrixFormat& format) {
+  const int64_t shape[] = {out, in};
+  if (IsNf4(checkpoint, name)) {
+    ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix source, ReadNf4(checkpoint, name, shape));
+    LinearWeight weight = FromNf4(source, format);
+    ReleasePages(*checkpoint.Find(name));
+    return weight;
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
+  if (format.format == WeightFormat::kNf4) {
+    absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
+    if (!quantized.ok()) return NotFinite(checkpoint, name);
+    ReleasePages(view);
+    return FromNf4(*quantized, format);
+  }
+  LinearWeight weight{Empty(out, in, format.format, format.compute)};
+  kernels::Allocate(weight.matrix);
+  if (!PackStored(StoredValues(view), weight.matrix)) return NotFinite(checkpoint, name);
+  ReleasePages(view);
+  return weight;
+}
+
+WeightFormat HeldFormat(int64_t in, const MatrixFormat& format) {
+  if (format.format != WeightFormat::kNf4 || kernels::CanPackNf4(in)) return format.format;
+  return UnquantizedFormat(DType::kF32, format.compute);
+}
+
+int64_t HeldBytes(int64_t out, int64_t in, const MatrixFormat& format) {
+  const PackedMatrix matrix = Empty(out, in, HeldFormat(in, format), format.compute);
+  return matrix.panels() * matrix.panel_bytes();
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,50 @@
+#ifndef SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_
+#define SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/model/engine/checkpoint.h"
+#include "services/model/engine/kernels/matrix.h"
+
+namespace mechinterp::engine {
+
+// A matrix that rows of activations are multiplied by. Callers know its sizes and
+// Apply, not how the numbers are held. Movable; thread-safe.
+struct LinearWeight {
+  kernels::PackedMatrix matrix;  // [out, in]
+
+  int64_t in() const { return matrix.in; }
+  int64_t out() const { return matrix.out; }
+  // x [N, in] -> [N, out].
+  at::Tensor Apply(const at::Tensor& x) const;
+};
+
+// How a matrix is wanted. kNf4 is held as kFloat32 or kBFloat16, dequantized, where
+// its rows cannot be packed (kernels::CanPackNf4).
+struct MatrixFormat {
+  kernels::WeightFormat format = kernels::WeightFormat::kFloat32;
+  kernels::ComputeType compute = kernels::ComputeType::kFloat32;
+  bool double_quantization = false;  // when this quantizes
+};
+
+// The format that holds unquantized values of a stored type without loss in this
+// arithmetic: bf16 as such, others as fp32; bf16 for bf16 arithmetic.
+kernels::WeightFormat UnquantizedFormat(DType stored, kernels::ComputeType compute);
+
+// Reads a matrix, in any floating-point type or as NF4, and packs it. Lets go of
+// the mapped pages it has read. Uses libtorch's threads. InvalidArgument naming the
+// tensor when it is missing, of the wrong shape or not finite.
+absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
+                                        int64_t in, const MatrixFormat& format);
+
+// The format that LoadLinear's result has, and the bytes it takes.
+kernels::WeightFormat HeldFormat(int64_t in, const MatrixFormat& format);
+int64_t HeldBytes(int64_t out, int64_t in, const MatrixFormat& format);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_

@@ -1,0 +1,252 @@
+#include "services/model/engine/kernels/matrix.h"
+
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "hwy/detect_targets.h"
+#include "hwy/targets.h"
+#include "services/common/float16.h"
+#include "services/model/engine/kernels/quantize.h"
+
+namespace mechinterp::engine::kernels {
+namespace {
+
+std::vector<float> Random(size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+float Rounded(ComputeType compute, float value) {
+  if (compute == ComputeType::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
+  if (compute == ComputeType::kFloat16) return Float16ToFloat(FloatToFloat16(value));
+  return value;
+}
+
+PackedMatrix Pack(WeightFormat format, ComputeType compute, int64_t out, int64_t in, const std::vector<float>& w) {
+  PackedMatrix matrix;
+  matrix.format = format;
+  matrix.compute = compute;
+  matrix.out = out;
+  matrix.in = in;
+  if (format == WeightFormat::kNf4) {
+    matrix.group = Nf4Group(in);
+    matrix.code = kNf4Code;
+    RoundCode(matrix);
+  }
+  Allocate(matrix);
+  std::vector<uint8_t> codes((out * in + 1) / 2);
+  std::vector<float> absmax((out * in + kNf4Block - 1) / kNf4Block);
+  EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
+  for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
+    const int64_t first = panel * kPanelOutputs * in;
+    if (format == WeightFormat::kNf4) {
+      PackNf4Panel(matrix, panel, codes.data() + first / 2, absmax.data() + first / kNf4Block);
+    } else if (format == WeightFormat::kInt8) {
+      PackInt8Panel(matrix, panel, w.data() + first);
+    } else {
+      PackFloatPanel(matrix, panel, w.data() + first);
+    }
+  }
+  return matrix;
+}
+
+struct Size {
+  int64_t n, in, out;
+};
+// Around every boundary: panels of 64 outputs, groups of 64 (and of 8, 16 and 32 for
+// NF4), blocks of 6 rows, 4 rows decoded in registers, 128 rows at a time.
+const Size kSizes[] = {{1, 64, 1},   {1, 8, 3},     {2, 128, 64},  {3, 176, 65}, {4, 72, 130}, {5, 64, 63},
+                       {6, 256, 70}, {7, 352, 128}, {13, 40, 200}, {33, 64, 64}, {129, 24, 5}, {140, 192, 66}};
+
+struct Kind {
+  WeightFormat format;
+  ComputeType compute;
+  const char* name;
+};
+const Kind kKinds[] = {
+    {WeightFormat::kFloat32, ComputeType::kFloat32, "Float32"},
+    {WeightFormat::kFloat32, ComputeType::kFloat16, "Float32InFloat16"},
+    {WeightFormat::kBFloat16, ComputeType::kFloat32, "BFloat16InFloat32"},
+    {WeightFormat::kBFloat16, ComputeType::kBFloat16, "BFloat16"},
+    {WeightFormat::kInt8, ComputeType::kFloat32, "Int8InFloat32"},
+    {WeightFormat::kInt8, ComputeType::kBFloat16, "Int8InBFloat16"},
+    {WeightFormat::kNf4, ComputeType::kFloat32, "Nf4InFloat32"},
+    {WeightFormat::kNf4, ComputeType::kBFloat16, "Nf4InBFloat16"},
+    {WeightFormat::kNf4, ComputeType::kFloat16, "Nf4InFloat16"},
+};
+
+// Calls a function with each instruction set that this machine has.
+template <typename Function>
+void OnEveryInstructionSet(Function&& function) {
+  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
+  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
+    const int64_t target = rest & -rest;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    function(std::string(hwy::TargetName(target)));
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+class Multiplication : public testing::TestWithParam<Kind> {};
+
+TEST_P(Multiplication, IsTheProductWithTheUnpackedMatrix) {
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 1), w = Random(out * in, 2);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+    std::vector<float> unpacked(matrix.panels() * kPanelOutputs * in), y(n * out);
+    for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
+      UnpackPanel(matrix, panel, unpacked.data() + panel * kPanelOutputs * in);
+    }
+    OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
+      Multiply(x.data(), n, matrix, y.data());
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t o = 0; o < out; ++o) {
+          double sum = 0, magnitude = 0;
+          for (int64_t k = 0; k < in; ++k) {
+            const double product = double{Rounded(kind.compute, x[i * in + k])} * unpacked[o * in + k];
+            sum += product;
+            magnitude += std::abs(product);
+          }
+          ASSERT_NEAR(y[i * out + o], sum, 1e-6 * magnitude + 1e-7) << n << "x" << in << "x" << out << target;
+        }
+      }
+    });
+  }
+}
+
+TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
+  const int threads = at::get_num_threads();
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 3);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, Random(out * in, 4));
+    std::vector<float> together(n * out), alone(out);
+    OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
+      at::set_num_threads(2);
+      Multiply(x.data(), n, matrix, together.data());
+      at::set_num_threads(1);
+      for (int64_t i = 0; i < n; ++i) {
+        Multiply(x.data() + i * in, 1, matrix, alone.data());
+        ASSERT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out)) << target;
+      }
+    });
+  }
+  at::set_num_threads(threads);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(PackedMatrix, HoldsUnquantizedValuesAsTheyAre) {
+  const std::vector<float> w = Random(70 * 100, 5);
+  for (const auto& [format, compute] : {std::pair(WeightFormat::kFloat32, ComputeType::kFloat32),
+                                        std::pair(WeightFormat::kBFloat16, ComputeType::kBFloat16)}) {
+    const PackedMatrix matrix = Pack(format, compute, 70, 100, w);
+    std::vector<float> rows(kPanelOutputs * 100);
+    UnpackPanel(matrix, 1, rows.data());
+    for (int64_t i = 0; i < 6 * 100; ++i) EXPECT_EQ(rows[i], Rounded(compute, w[kPanelOutputs * 100 + i]));
+  }
+}
+
+TEST(PackedMatrix, Int8IsWithinHalfAStepOfTheValue) {
+  const std::vector<float> w = Random(64 * 128, 6);
+  const PackedMatrix matrix = Pack(WeightFormat::kInt8, ComputeType::kFloat32, 64, 128, w);
+  std::vector<float> rows(w.size());
+  UnpackPanel(matrix, 0, rows.data());
+  for (size_t begin = 0; begin < w.size(); begin += 64) {
+    float largest = 0;
+    for (size_t i = begin; i < begin + 64; ++i) largest = std::max(largest, std::abs(w[i]));
+    for (size_t i = begin; i < begin + 64; ++i) EXPECT_NEAR(rows[i], w[i], largest / 127 * 0.5001f);
+  }
+}
+
+TEST(PackedMatrix, TakesTheBitsPerWeightThatItSays) {
+  PackedMatrix matrix;
+  matrix.out = 128;
+  matrix.in = 4096;
+  const double weights = 128 * 4096 / 8.0;
+  for (const auto& [format, bits] : {std::pair(WeightFormat::kFloat32, 32.0), std::pair(WeightFormat::kBFloat16, 16.0),
+                                     std::pair(WeightFormat::kInt8, 8.5), std::pair(WeightFormat::kNf4, 4.5)}) {
+    matrix.format = format;
+    Allocate(matrix);
+    EXPECT_EQ(matrix.bytes(), bits * weights);
+  }
+}
+
+// The definition, value by value.
+TEST(QuantizeNf4, TakesTheNearestCodeOfEachValueOverItsBlocksAbsmax) {
+  for (int64_t count : {1, 2, 63, 64, 65, 127, 129, 1000, 4096}) {
+    std::vector<float> w = Random(count, static_cast<unsigned>(count));
+    if (count > 200) std::fill(w.begin() + 64, w.begin() + 128, 0.0f);  // a block of zeros
+    for (SourceType type : {SourceType::kFloat32, SourceType::kBFloat16, SourceType::kFloat16}) {
+      std::vector<uint16_t> halves(count);
+      for (int64_t i = 0; i < count; ++i) {
+        if (type == SourceType::kBFloat16) w[i] = BFloat16ToFloat(halves[i] = FloatToBFloat16(w[i]));
+        if (type == SourceType::kFloat16) w[i] = Float16ToFloat(halves[i] = FloatToFloat16(w[i]));
+      }
+      const void* source = type == SourceType::kFloat32 ? static_cast<const void*>(w.data()) : halves.data();
+      OnEveryInstructionSet([&](const std::string& target) {
+        std::vector<uint8_t> codes((count + 1) / 2);
+        std::vector<float> absmax((count + 63) / 64);
+        ASSERT_TRUE(QuantizeNf4(source, type, count, codes.data(), absmax.data()));
+        for (int64_t i = 0; i < count; ++i) {
+          float largest = 0;
+          for (int64_t j = i / 64 * 64; j < std::min(count, i / 64 * 64 + 64); ++j) {
+            largest = std::max(largest, std::abs(w[j]));
+          }
+          ASSERT_EQ(absmax[i / 64], largest);
+          const float scaled = w[i] * (1.0f / std::max(largest, 1e-38f));
+          int nearest = 0;
+          while (nearest < 15 && scaled > (kNf4Code[nearest] + kNf4Code[nearest + 1]) / 2) ++nearest;
+          ASSERT_EQ(i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15, nearest) << i << " of " << count << target;
+        }
+      });
+    }
+  }
+}
+
+TEST(QuantizeNf4, SaysWhenAValueIsNotFinite) {
+  std::vector<uint8_t> codes(50);
+  std::vector<float> absmax(2);
+  for (float bad : {NAN, INFINITY, -INFINITY}) {
+    for (int64_t at : {0, 63, 64, 99}) {
+      std::vector<float> w = Random(100, 7), values(100);
+      w[at] = bad;
+      EXPECT_FALSE(QuantizeNf4(w.data(), SourceType::kFloat32, 100, codes.data(), absmax.data()));
+      EXPECT_FALSE(ConvertToFloat(w.data(), SourceType::kFloat32, 100, values.data()));
+    }
+  }
+}
+
+TEST(ConvertToFloat, ReadsEveryTypeExactly) {
+  const std::vector<float> w = Random(77, 8);
+  for (SourceType type : {SourceType::kBFloat16, SourceType::kFloat16}) {
+    std::vector<uint16_t> halves(77);
+    std::vector<float> values(77);
+    for (int i = 0; i < 77; ++i) {
+      halves[i] = type == SourceType::kBFloat16 ? FloatToBFloat16(w[i]) : FloatToFloat16(w[i]);
+    }
+    OnEveryInstructionSet([&](const std::string& target) {
+      ASSERT_TRUE(ConvertToFloat(halves.data(), type, 77, values.data()));
+      for (int i = 0; i < 77; ++i) {
+        ASSERT_EQ(values[i],
+                  type == SourceType::kBFloat16 ? BFloat16ToFloat(halves[i]) : Float16ToFloat(halves[i]))
+            << target;
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace mechinterp::engine::kernels

@@ -20,9 +20,6 @@
 namespace mechinterp::engine {
 namespace {
 
-// The format's own limit on its JSON header.
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-
 struct DTypeEntry {
   DType dtype;
   absl::string_view name;
@@ -171,7 +168,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   const auto* bytes = static_cast<const std::byte*>(file->mapping_);
   uint64_t header_bytes;
   std::memcpy(&header_bytes, bytes, 8);
-  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - 8) {
+  if (header_bytes > kMaxSafetensorsHeaderBytes || header_bytes > file_bytes - 8) {
     return Malformed(path,
                      absl::StrCat("header length ", header_bytes, " in a file of ", file_bytes, " bytes"));
   }

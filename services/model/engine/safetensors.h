@@ -16,6 +16,9 @@
 
 namespace mechinterp::engine {
 
+// The format's own limit on its JSON header.
+inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
+
 // The element types of the safetensors format that the engine reads.
 enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kI8, kBool, kF64 };
 

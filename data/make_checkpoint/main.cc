@@ -6,7 +6,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -29,8 +28,8 @@ struct Options {
   std::string output;
   std::string shape = "llama3-8b";
   std::optional<int> layers, heads, kv_heads, head_size, d_model, d_ff, vocabulary, context;
-  std::optional<bool> tied;
-  DType dtype = DType::kBF16;
+  bool tied = false, untied = false;  // neither: as the shape is
+  std::string dtype = "bf16";
   uint64_t shard_bytes = engine::CheckpointWriteOptions().shard_bytes;
   uint64_t seed = 1;
   std::string tokenizer;
@@ -55,8 +54,8 @@ class Progress {
     last_ = now;
     printed_ = true;
     const double seconds = std::chrono::duration<double>(now - start_).count();
-    std::fprintf(stderr, "%s%.2f of %.2f GB (%.0f %%), %.0f MB/s%s", on_terminal_ ? "\r" : "", 1e-9 * bytes_,
-                 1e-9 * total_bytes_, 100.0 * bytes_ / total_bytes_, 1e-6 * bytes_ / seconds,
+    std::fprintf(stderr, "%s%.0f of %.0f MB (%.0f %%), %.0f MB/s%s", on_terminal_ ? "\r" : "", 1e-6 * bytes_,
+                 1e-6 * total_bytes_, 100.0 * bytes_ / total_bytes_, 1e-6 * bytes_ / seconds,
                  on_terminal_ ? "   " : "\n");
   }
 
@@ -84,6 +83,10 @@ engine::TensorSource Watched(engine::TensorSource source, Progress& progress) {
   return source;
 }
 
+DType DTypeOf(const Options& options) {
+  return options.dtype == "f32" ? DType::kF32 : options.dtype == "f16" ? DType::kF16 : DType::kBF16;
+}
+
 absl::StatusOr<engine::ModelConfig> ShapeOf(const Options& options) {
   ABSTRACT_ASSIGN_OR_RETURN(engine::ModelConfig shape, PresetShape(options.shape));
   shape.layer_count = options.layers.value_or(shape.layer_count);
@@ -94,30 +97,31 @@ absl::StatusOr<engine::ModelConfig> ShapeOf(const Options& options) {
   shape.d_ff = options.d_ff.value_or(shape.d_ff);
   shape.vocabulary_size = options.vocabulary.value_or(shape.vocabulary_size);
   shape.context_length = options.context.value_or(shape.context_length);
-  shape.tied_embeddings = options.tied.value_or(shape.tied_embeddings);
+  if (options.tied || options.untied) shape.tied_embeddings = options.tied;
   DropTokensPastTheVocabulary(shape);
   return shape;
 }
 
 absl::Status Run(const Options& options) {
+  const DType dtype = DTypeOf(options);
   ABSTRACT_ASSIGN_OR_RETURN(engine::ModelConfig shape, ShapeOf(options));
   engine::CheckpointFiles tokenizer_files;
   if (!options.tokenizer.empty()) {
     ABSTRACT_RETURN_IF_ERROR(AddTokenizer(options.tokenizer, shape, tokenizer_files));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(engine::CheckpointFiles files, ConfigFiles(shape, options.dtype));
+  ABSTRACT_ASSIGN_OR_RETURN(engine::CheckpointFiles files, ConfigFiles(shape, dtype));
   files.merge(tokenizer_files);
 
   std::vector<engine::TensorSource> tensors;
   uint64_t bytes = 0;
   for (const NamedShape& tensor : TensorShapes(shape)) {
-    tensors.push_back(RandomTensor(tensor.name, tensor.shape, options.dtype, options.seed));
+    tensors.push_back(RandomTensor(tensor.name, tensor.shape, dtype, options.seed));
     ABSTRACT_ASSIGN_OR_RETURN(const uint64_t tensor_bytes, engine::TensorBytes(tensors.back()));
     bytes += tensor_bytes;
   }
-  std::fprintf(stderr, "%s: %.3f billion parameters, %.2f GB\n", options.output.c_str(),
-               1e-9 * static_cast<double>(bytes) / engine::ByteWidth(options.dtype),
-               1e-9 * static_cast<double>(bytes));
+  std::fprintf(stderr, "%s: %.2f million parameters, %.2f MB\n", options.output.c_str(),
+               1e-6 * static_cast<double>(bytes) / engine::ByteWidth(dtype),
+               1e-6 * static_cast<double>(bytes));
   Progress progress(bytes);
   for (engine::TensorSource& tensor : tensors) tensor = Watched(std::move(tensor), progress);
   return engine::WriteCheckpoint(options.output, tensors, files, {.shard_bytes = options.shard_bytes});
@@ -129,7 +133,8 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--shape", options.shape, "Model whose sizes to take")
       ->check(CLI::IsMember(PresetNames()))
       ->capture_default_str();
-  app.add_option("--layers", options.layers, "Decoder blocks, instead of the shape's")->check(size);
+  app.add_option("--layers", options.layers, "Decoder blocks, instead of the shape's")
+      ->check(CLI::Range(1, 10000));
   app.add_option("--heads", options.heads, "Attention heads")->check(size);
   app.add_option("--kv-heads", options.kv_heads, "Key/value heads; must divide the heads")->check(size);
   app.add_option("--head-size", options.head_size, "Width of a head; even")->check(size);
@@ -137,7 +142,8 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--d-ff", options.d_ff, "Neurons of an MLP")->check(size);
   app.add_option("--vocabulary", options.vocabulary, "Tokens")->check(size);
   app.add_option("--context", options.context, "Longest sequence, in tokens")->check(size);
-  app.add_flag("--tied,!--untied", options.tied, "Whether the output head is the embedding itself");
+  CLI::Option* tied = app.add_flag("--tied", options.tied, "The output head is the embedding itself");
+  app.add_flag("--untied", options.untied, "The output head is a matrix of its own")->excludes(tied);
   app.add_option("--dtype", options.dtype, "Type of the weights: bf16, f16 or f32 [bf16]")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, DType>{{"bf16", DType::kBF16}, {"f16", DType::kF16}, {"f32", DType::kF32}}));

@@ -73,14 +73,13 @@ absl::Status CheckFileNames(const CheckpointFiles& files) {
   return absl::OkStatus();
 }
 
-absl::Status CheckFreeSpace(const std::string& directory, uint64_t needed) {
+absl::Status CheckFreeSpace(const std::string& directory, const std::string& partial, uint64_t needed) {
   std::error_code error;
-  const fs::space_info space = fs::space(directory, error);
+  const fs::space_info space = fs::space(partial, error);
   if (error || space.available >= needed) return absl::OkStatus();  // unknown: writing will tell
   return absl::ResourceExhaustedError(
-      absl::StrFormat("%s: not enough room on the disk: %.2f GB are needed, %.2f GB are free",
-                      fs::path(directory).parent_path().string(), static_cast<double>(needed) * 1e-9,
-                      static_cast<double>(space.available) * 1e-9));
+      absl::StrFormat("%s: not enough room on the disk: %.2f GB are needed, %.2f GB are free", directory,
+                      static_cast<double>(needed) * 1e-9, static_cast<double>(space.available) * 1e-9));
 }
 
 std::string IndexText(const Plan& plan) {
@@ -99,7 +98,7 @@ absl::Status WriteCheckpoint(const std::string& directory, absl::Span<const Tens
   ABSTRACT_ASSIGN_OR_RETURN(const Plan plan, PlanShards(tensors, options.shard_bytes));
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<PartialDirectory> partial,
                             PartialDirectory::Create(directory));
-  ABSTRACT_RETURN_IF_ERROR(CheckFreeSpace(partial->path(), plan.tensor_bytes));
+  ABSTRACT_RETURN_IF_ERROR(CheckFreeSpace(directory, partial->path(), plan.tensor_bytes));
   const std::string root = partial->path() + "/";
   for (const Shard& shard : plan.shards) {
     // transformers refuses a file that does not say which framework wrote it.

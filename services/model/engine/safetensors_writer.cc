@@ -1,14 +1,17 @@
 #include "services/model/engine/safetensors_writer.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstring>
-#include <limits>
+#include <cerrno>
+#include <cstdio>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
+#include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/output_file.h"
 
@@ -21,6 +24,10 @@ struct Layout {
   std::vector<uint64_t> offsets;  // from the start of the file, per tensor
   std::vector<uint64_t> bytes;    // per tensor
 };
+
+absl::Span<const std::byte> AsBytes(const void* data, size_t size) {
+  return {static_cast<const std::byte*>(data), size};
+}
 
 std::vector<size_t> WidestFirst(absl::Span<const TensorSource> tensors) {
   std::vector<size_t> order(tensors.size());
@@ -103,6 +110,39 @@ absl::Status WriteTensor(const TensorSource& tensor, uint64_t offset, uint64_t b
   return status.ok() ? status : About(tensor, status);
 }
 
+// The values in the 16-bit format that `encode` makes, a piece at a time.
+absl::Status WriteHalves(absl::Span<const float> values, uint16_t (*encode)(float), const ByteSink& sink) {
+  constexpr size_t kPiece = 1 << 16;
+  std::vector<uint16_t> halves;
+  for (; !values.empty(); values.remove_prefix(halves.size())) {
+    halves.resize(std::min(values.size(), kPiece));
+    std::transform(values.begin(), values.begin() + halves.size(), halves.begin(), encode);
+    ABSTRACT_RETURN_IF_ERROR(sink(AsBytes(halves.data(), halves.size() * sizeof(uint16_t))));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TensorSource> SourceOf(const TensorToWrite& tensor) {
+  const absl::Span<const float> values = tensor.values;
+  TensorSource source{tensor.name, tensor.dtype, tensor.shape, {}};
+  switch (tensor.dtype) {
+    case DType::kF32:
+      source.write = [=](const ByteSink& sink) {
+        return sink(AsBytes(values.data(), values.size() * sizeof(float)));
+      };
+      return source;
+    case DType::kF16:
+      source.write = [=](const ByteSink& sink) { return WriteHalves(values, FloatToFloat16, sink); };
+      return source;
+    case DType::kBF16:
+      source.write = [=](const ByteSink& sink) { return WriteHalves(values, FloatToBFloat16, sink); };
+      return source;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot write tensor '", tensor.name, "' as ", DTypeName(tensor.dtype)));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<uint64_t> TensorBytes(const TensorSource& tensor) {
@@ -120,13 +160,27 @@ absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const Tens
                                   const std::map<std::string, std::string>& metadata) {
   ABSTRACT_ASSIGN_OR_RETURN(const Layout layout, LayOut(tensors, metadata));
   ABSTRACT_ASSIGN_OR_RETURN(OutputFile file, OutputFile::Create(path));
-  ABSTRACT_RETURN_IF_ERROR(
-      file.WriteAt(0, absl::MakeConstSpan(reinterpret_cast<const std::byte*>(layout.prologue.data()),
-                                          layout.prologue.size())));
+  ABSTRACT_RETURN_IF_ERROR(file.WriteAt(0, AsBytes(layout.prologue.data(), layout.prologue.size())));
   for (size_t i = 0; i < tensors.size(); ++i) {
     ABSTRACT_RETURN_IF_ERROR(WriteTensor(tensors[i], layout.offsets[i], layout.bytes[i], file));
   }
   return file.SyncAndClose();
+}
+
+absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorSource> sources;
+  for (const TensorToWrite& tensor : tensors) {
+    ABSTRACT_ASSIGN_OR_RETURN(sources.emplace_back(), SourceOf(tensor));
+  }
+  // The process id keeps two programs apart that write the same file.
+  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
+  absl::Status status = WriteSafetensorsFile(temporary, sources, metadata);
+  if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0) {
+    status = absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+  }
+  if (!status.ok()) ::unlink(temporary.c_str());
+  return status;
 }
 
 }  // namespace mechinterp::engine

@@ -43,6 +43,22 @@ absl::StatusOr<uint64_t> TensorBytes(const TensorSource& tensor);
 absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const TensorSource> tensors,
                                   const std::map<std::string, std::string>& metadata);
 
+// A tensor to write: fp32 values, stored as `dtype` (kF32, kF16 or kBF16,
+// rounded to nearest even).
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  absl::Span<const float> values;
+};
+
+// Writes a safetensors file at `path`, through a temporary file beside it and
+// a rename, so that a reader never sees half a file. Errors: InvalidArgument
+// (another dtype, values that do not fill the shape), and those of
+// WriteSafetensorsFile.
+absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
+                              const std::map<std::string, std::string>& metadata = {});
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_MODEL_ENGINE_SAFETENSORS_WRITER_H_

@@ -10,6 +10,7 @@
 #include "data/trainer/text_file.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/safetensors.h"
+#include "services/model/engine/safetensors_writer.h"
 
 namespace mechinterp::trainer {
 namespace {

@@ -4,32 +4,30 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
+#include "services/model/engine/bounded_json.h"
 
 namespace mechinterp::engine {
 namespace {
 
 namespace fs = std::filesystem;
 
-absl::StatusOr<std::string> ReadFile(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read"));
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
+// Bounds on what a real model's files need: the index of a model with 10^5
+// tensors has some 10 MB.
+constexpr uint64_t kMaxConfigBytes = 1 << 20, kMaxIndexBytes = 32 << 20;
 
 // The shards that an index lists, and for each tensor the one that holds it.
 absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path.string(), kMaxIndexBytes));
+  ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json index, ParseJsonObject(text, path.string()));
+  if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ": has no 'weight_map'"));
   }
   std::map<std::string, std::string> weight_map;
@@ -70,7 +68,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   if (!fs::is_directory(root, error)) {
     return absl::NotFoundError(absl::StrCat(directory, ": no such model directory"));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_, ReadFile(root / "config.json"));
+  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_,
+                            ReadSmallFile((root / "config.json").string(), kMaxConfigBytes));
   ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_,
                             ParseModelConfig(checkpoint.config_text_, (root / "config.json").string()));
 
@@ -117,10 +116,26 @@ const TensorView* Checkpoint::Find(absl::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+std::string Checkpoint::DescribeUnlistedShards() const {
+  std::set<std::string> listed;
+  for (const auto& file : files_) listed.insert(fs::path(file->path()).filename().string());
+  std::vector<std::string> others;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory_, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (absl::EndsWith(name, ".safetensors") && !listed.contains(name)) others.push_back(name);
+  }
+  if (others.empty()) return "";
+  std::sort(others.begin(), others.end());
+  return absl::StrCat(" from the files that are read; there are others that no index lists: ",
+                      absl::StrJoin(others, ", "));
+}
+
 absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name, absl::Span<const int64_t> shape) const {
   const TensorView* found = Find(name);
   if (found == nullptr) {
-    return absl::NotFoundError(absl::StrCat(directory_, ": tensor '", name, "' is missing"));
+    return absl::NotFoundError(
+        absl::StrCat(directory_, ": tensor '", name, "' is missing", DescribeUnlistedShards()));
   }
   const TensorView& view = *found;
   if (absl::MakeSpan(view.shape) != shape) {

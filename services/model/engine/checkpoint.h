@@ -42,6 +42,9 @@ class Checkpoint {
   std::string Fingerprint() const;
 
  private:
+  // Part of a message: the safetensors files here that the index does not list.
+  std::string DescribeUnlistedShards() const;
+
   std::string directory_;
   std::string config_text_;
   ModelConfig config_;

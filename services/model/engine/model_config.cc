@@ -4,11 +4,15 @@
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
+#include "services/model/engine/bounded_json.h"
 
 namespace mechinterp::engine {
 namespace {
 
 using nlohmann::json;
+
+// Of any one size, so that sums of two stay in range.
+constexpr int64_t kMaxSize = 1 << 30;
 
 // Reads keys of one JSON object with messages that name file and key.
 class Reader {
@@ -31,7 +35,7 @@ class Reader {
       return Bad(key, "is missing");
     }
     const json& value = object_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > (1 << 30)) {
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > kMaxSize) {
       return Bad(key, absl::StrCat("must be a positive integer, is ", value.dump()));
     }
     return value.get<int>();
@@ -124,8 +128,7 @@ absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const ch
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path) {
-  const json document = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-  if (!document.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
+  ABSTRACT_ASSIGN_OR_RETURN(const json document, ParseJsonObject(json_text, path));
   const Reader reader(document, path);
   ModelConfig config;
   ABSTRACT_RETURN_IF_ERROR(CheckSupported(reader, config));
@@ -143,6 +146,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   }
   ABSTRACT_ASSIGN_OR_RETURN(config.head_size, reader.Size("head_dim", config.d_model / config.head_count));
   if (config.head_size % 2 != 0) return reader.Bad("head_dim", "must be even for rotary embeddings");
+  if (int64_t{config.head_count} * config.head_size > kMaxSize) {
+    return reader.Bad("head_dim", "is impossibly large for so many heads");
+  }
   if (config.head_count % config.key_value_head_count != 0) {
     return reader.Bad("num_key_value_heads", "does not divide num_attention_heads");
   }

@@ -5,16 +5,19 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "services/model/engine/host_tensor.h"
 
 namespace mechinterp::engine {
+
+// The format's own limit on its JSON header.
+inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 // The element types of the safetensors format that the engine reads.
 enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kI8, kBool, kF64 };
@@ -23,6 +26,7 @@ enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kI8, kBool, kF64 };
 int ByteWidth(DType dtype);
 // The name the file format uses: "F32", "BF16", ...
 absl::string_view DTypeName(DType dtype);
+std::optional<DType> ParseDType(absl::string_view name);
 
 // A tensor that lies in a mapped file. Valid as long as its SafetensorsFile.
 struct TensorView {
@@ -31,19 +35,28 @@ struct TensorView {
   absl::Span<const std::byte> bytes;  // little-endian, row-major
 };
 
-// Lets go of the mapped pages of a tensor that will not be read again soon.
-void ReleasePages(const TensorView& view);
-
 // Converts an F32, F16 or BF16 view to fp32. InvalidArgument for other types.
 absl::StatusOr<HostTensor> ToHostTensor(const TensorView& view);
+
+// Advice to the system about a mapped tensor's pages; never changes what is
+// read, and does nothing where there is no such call. Thread-safe.
+
+// The tensor will be read once, from front to back: read ahead.
+void AnnounceSequentialReading(const TensorView& view);
+// The pages that lie wholly inside the tensor need no longer be resident. Reading
+// it again later works, from the file.
+void ReleasePages(const TensorView& view);
 
 // One memory-mapped .safetensors file
 // (https://huggingface.co/docs/safetensors: u64 header length, JSON header,
 // data). Opening reads and checks only the header: its length, that it is an
 // object of {dtype, shape, data_offsets}, and that every tensor lies inside the
 // file, does not overlap another and has the size its shape says.
-// Errors: NotFound (no such file), InvalidArgument (anything malformed; the
-// message names the file and the tensor). Thread-safe after Open.
+// Errors: NotFound, PermissionDenied and whatever else the system says;
+// InvalidArgument (anything malformed; the message names the file and the
+// tensor); Unimplemented (an unknown dtype). Thread-safe after Open. A file must
+// not be cut short while it is mapped: the system ends a program that reads what
+// is gone. Replace files by renaming, as the writers here do.
 class SafetensorsFile {
  public:
   static absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
@@ -61,25 +74,10 @@ class SafetensorsFile {
   SafetensorsFile() = default;
 
   std::string path_;
-  void* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
+  absl::Span<const std::byte> mapping_;
   std::map<std::string, TensorView, std::less<>> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
 };
-
-// A tensor to write: fp32 values, stored as `dtype` (kF32, kF16 or kBF16,
-// rounded to nearest even).
-struct TensorToWrite {
-  std::string name;
-  DType dtype = DType::kF32;
-  std::vector<int64_t> shape;
-  absl::Span<const float> values;
-};
-
-// Writes a safetensors file at `path`, through a temporary file beside it and
-// a rename, so that a reader never sees half a file. Errors name the path.
-absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
-                              const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace mechinterp::engine
 

@@ -12,7 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
-#include "services/model/engine/safetensors.h"
+#include "services/model/engine/safetensors_writer.h"
 
 namespace mechinterp::engine {
 

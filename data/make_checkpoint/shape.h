@@ -1,0 +1,38 @@
+#ifndef DATA_MAKE_CHECKPOINT_SHAPE_H_
+#define DATA_MAKE_CHECKPOINT_SHAPE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/model/engine/checkpoint_writer.h"
+#include "services/model/engine/model_config.h"
+
+namespace mechinterp::make_checkpoint {
+
+// Names that PresetShape knows: "llama3-8b", ...
+std::vector<std::string> PresetNames();
+
+// The shape of a published model, with the ids of its special tokens.
+// Errors: NotFound, with the names there are.
+absl::StatusOr<engine::ModelConfig> PresetShape(const std::string& name);
+
+// Forgets the special tokens whose ids lie past the vocabulary.
+void DropTokensPastTheVocabulary(engine::ModelConfig& shape);
+
+// config.json and generation_config.json as transformers writes them. Errors:
+// those of engine::ParseModelConfig, for sizes that contradict each other.
+absl::StatusOr<engine::CheckpointFiles> ConfigFiles(const engine::ModelConfig& shape, engine::DType dtype);
+
+struct NamedShape {
+  std::string name;
+  std::vector<int64_t> shape;  // [out, in] of a matrix, [D] of a norm's gain
+};
+
+// Every tensor of the architecture, in the order of Hugging Face checkpoints.
+std::vector<NamedShape> TensorShapes(const engine::ModelConfig& shape);
+
+}  // namespace mechinterp::make_checkpoint
+
+#endif  // DATA_MAKE_CHECKPOINT_SHAPE_H_

@@ -18,6 +18,7 @@
 #include "services/common/version.h"
 #include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/model.h"
+#include "services/model/engine/save_quantized.h"
 #include "services/model/model_service.h"
 #include "spdlog/spdlog.h"
 
@@ -30,6 +31,12 @@ struct Options {
   std::string metrics_address = "127.0.0.1:9464";
   std::string log_level = "info";
   std::string rope_frequencies = "float32";
+  std::string quantization = "auto";
+  std::string head_quantization = "auto";
+  std::string compute_dtype = "auto";
+  bool double_quant = false;
+  std::string save_quantized;
+  uint64_t memory_limit = 0;
   int threads = 0;
   int shutdown_grace_seconds = 10;
   ModelServiceOptions service;
@@ -44,6 +51,29 @@ void AddOptions(CLI::App& app, Options& options) {
       ->capture_default_str();
   app.add_option("--metrics-address", options.metrics_address,
                  "Where to serve Prometheus metrics; empty: nowhere")
+      ->capture_default_str();
+  app.add_option("--quantization", options.quantization,
+                 "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
+                 "checkpoint is stored so")
+      ->check(CLI::IsMember({"auto", "none", "nf4"}))
+      ->capture_default_str();
+  app.add_flag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
+  app.add_option("--head-quantization", options.head_quantization,
+                 "How the output head is held; auto: int8 for NF4 models, none for others")
+      ->check(CLI::IsMember({"auto", "none", "int8", "nf4"}))
+      ->capture_default_str();
+  app.add_option("--compute-dtype", options.compute_dtype,
+                 "What the operands of matrix products are rounded to; sums are fp32. auto: bf16 for NF4 models where "
+                 "the machine multiplies it natively, f32 otherwise")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
+      ->capture_default_str();
+  app.add_option("--save-quantized", options.save_quantized,
+                 "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
+                 "then serve that");
+  app.add_option("--memory-limit", options.memory_limit,
+                 "Most bytes of memory for weights and requests, as in 6GB; what would exceed it is refused before it "
+                 "starts. 0: no limit")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
       ->check(CLI::Range(0, 1024))
@@ -78,6 +108,22 @@ void AddOptions(CLI::App& app, Options& options) {
   AddEnvironmentAndConfig(app, "MODEL", "model_service");
 }
 
+engine::LoadOptions ToLoadOptions(const Options& options) {
+  engine::LoadOptions load;
+  if (options.quantization == "none") load.quantization = engine::Quantization::kNone;
+  if (options.quantization == "nf4") load.quantization = engine::Quantization::kNf4;
+  load.double_quantization = options.double_quant;
+  if (options.head_quantization == "none") load.head = engine::HeadQuantization::kNone;
+  if (options.head_quantization == "int8") load.head = engine::HeadQuantization::kInt8;
+  if (options.head_quantization == "nf4") load.head = engine::HeadQuantization::kNf4;
+  if (options.compute_dtype == "f32") load.compute_type = engine::ComputeType::kFloat32;
+  if (options.compute_dtype == "bf16") load.compute_type = engine::ComputeType::kBFloat16;
+  if (options.compute_dtype == "f16") load.compute_type = engine::ComputeType::kFloat16;
+  load.memory_limit_bytes = static_cast<int64_t>(options.memory_limit);
+  load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
+  return load;
+}
+
 int Fail(const absl::Status& status) {
   spdlog::error("{}", DescribeStatus(status));
   return 1;
@@ -88,13 +134,24 @@ int Serve(const Options& options, TerminationSignals& signals) {
   at::set_num_threads(options.threads > 0
                           ? options.threads
                           : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  engine::LoadOptions load;
-  load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
-  absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(options.model, load);
+  std::string directory = options.model;
+  if (!options.save_quantized.empty()) {
+    spdlog::info("quantizing {} to {}", directory, options.save_quantized);
+    if (absl::Status saved = engine::SaveQuantized(directory, options.save_quantized, options.double_quant);
+        !saved.ok()) {
+      return Fail(WithContext(saved, "cannot save the quantized model"));
+    }
+    directory = options.save_quantized;
+  }
+  const absl::Time load_start = absl::Now();
+  absl::StatusOr<std::shared_ptr<const engine::Model>> model =
+      engine::Model::Load(directory, ToLoadOptions(options));
   if (!model.ok()) return Fail(WithContext(model.status(), "cannot load the model"));
-  spdlog::info("loaded {}: {:.1f} million parameters, {} layers, hash {}", (*model)->name(),
+  spdlog::info("loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
+               (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
                static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
-               (*model)->fingerprint().substr(0, 12));
+               (*model)->fingerprint().substr(0, 12),
+               static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   spdlog::info("computing on the CPU with {} threads and {} instructions", at::get_num_threads(),
                engine::kernels::InstructionSet());
 

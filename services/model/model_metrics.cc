@@ -54,7 +54,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Register(*registry_)
       .Add({{"name", model.name()},
             {"hash", model.fingerprint()},
-            {"quantization", "none"},
+            {"quantization", model.formats().quantization == engine::Quantization::kNf4 ? "nf4" : "none"},
             {"device", "cpu"}})
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")

@@ -52,13 +52,43 @@ std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config,
   return sites;
 }
 
+v1::Quantization ToProto(engine::Quantization quantization) {
+  return quantization == engine::Quantization::kNf4 ? v1::QUANTIZATION_NF4 : v1::QUANTIZATION_NONE;
+}
+
+v1::HeadQuantization ToProto(engine::HeadQuantization head) {
+  switch (head) {
+    case engine::HeadQuantization::kInt8:
+      return v1::HEAD_QUANTIZATION_INT8;
+    case engine::HeadQuantization::kNf4:
+      return v1::HEAD_QUANTIZATION_NF4;
+    case engine::HeadQuantization::kNone:
+      break;
+  }
+  return v1::HEAD_QUANTIZATION_NONE;
+}
+
+v1::ComputeType ToProto(engine::ComputeType compute) {
+  switch (compute) {
+    case engine::ComputeType::kBFloat16:
+      return v1::COMPUTE_TYPE_BFLOAT16;
+    case engine::ComputeType::kFloat16:
+      return v1::COMPUTE_TYPE_FLOAT16;
+    case engine::ComputeType::kFloat32:
+      break;
+  }
+  return v1::COMPUTE_TYPE_FLOAT32;
+}
+
 }  // namespace
 
 v1::ModelIdentity BuildIdentity(const engine::Model& model) {
   v1::ModelIdentity identity;
   identity.set_name(model.name());
   identity.set_model_hash(model.fingerprint());
-  identity.set_quantization(v1::QUANTIZATION_NONE);
+  identity.set_quantization(ToProto(model.formats().quantization));
+  identity.set_head_quantization(ToProto(model.formats().head));
+  identity.set_compute_type(ToProto(model.formats().compute_type));
   identity.set_device(v1::DEVICE_CPU);
   identity.set_server_version(kVersion);
   return identity;

@@ -35,6 +35,9 @@ class Checkpoint {
   // Whatever is stored under a name; null if nothing is.
   const TensorView* Find(absl::string_view name) const;
   bool Has(absl::string_view name) const { return Find(name) != nullptr; }
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  // config.json as it stands.
+  const std::string& config_text() const { return config_text_; }
 
   // SHA-256 in hex over the configuration's text and every tensor's name, type,
   // shape and contents; of tensors above 1 MiB, 64 KiB from each end and from the

@@ -21,6 +21,7 @@ namespace mechinterp::engine {
 
 // Double quantization: absmax less its mean, in blocks of 256, as indices into
 // bitsandbytes' 8-bit dynamic map.
+inline constexpr int64_t kNestedBlock = 256;
 struct NestedAbsmax {
   std::vector<uint8_t> codes;  // one for each block of the matrix
   std::vector<float> absmax;   // of each 256 of them

@@ -13,8 +13,6 @@
 namespace mechinterp::engine {
 namespace {
 
-constexpr int64_t kNestedBlock = 256;
-
 // linspace(0.1, 1, count) as libtorch computes it in fp32: from both ends, with
 // fused multiply-adds.
 std::vector<float> Boundaries(int count) {

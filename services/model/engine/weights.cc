@@ -157,6 +157,16 @@ WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
   return formats;
 }
 
+std::vector<NamedMatrix> LinearMatrices(const ModelConfig& config) {
+  std::vector<NamedMatrix> matrices;
+  for (int layer = 0; layer < config.layer_count; ++layer) {
+    for (const LinearEntry& entry : LinearEntries(config)) {
+      matrices.push_back({LayerName(layer, entry.name), entry.out, entry.in});
+    }
+  }
+  return matrices;
+}
+
 bool StoredAsNf4(const Checkpoint& checkpoint) {
   return IsNf4(checkpoint, LayerName(0, LinearEntries(checkpoint.config()).front().name));
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -49,6 +50,14 @@ struct ModelWeights {
   // Radians per position of each pair of a head: [Dh / 2].
   std::vector<float> rotary_frequencies;
 };
+
+// The matrices of all blocks' linear layers.
+struct NamedMatrix {
+  std::string name;
+  int64_t out = 0;
+  int64_t in = 0;
+};
+std::vector<NamedMatrix> LinearMatrices(const ModelConfig& config);
 
 // Bytes of the weights in memory by how they are held, the mapped embedding left
 // out.

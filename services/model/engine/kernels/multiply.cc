@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 #include <vector>
 
@@ -139,36 +140,48 @@ HWY_EXPORT(HasPairs);
 
 namespace {
 
-// Rows of x as the inner loops read them, group by group: [groups][n][group]
-// values, rounded to the compute type; rows are padded with zeros.
-void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
-  for (int64_t first = 0; first < w.in; first += w.group) {
-    const int64_t count = std::min<int64_t>(w.group, w.in - first);
-    for (int64_t r = 0; r < n; ++r) {
-      const float* row = x + r * w.in + first;
-      if (pairs) {
-        auto* halves = reinterpret_cast<uint16_t*>(out);
-        for (int64_t i = 0; i < count; ++i) halves[i] = FloatToBFloat16(row[i]);
-        std::fill(halves + count, halves + w.group, uint16_t{0});
-        out += w.group / 2;
-        continue;
-      }
-      auto* values = reinterpret_cast<float*>(out);
-      switch (w.compute) {
-        case ComputeType::kFloat32:
-          std::copy(row, row + count, values);
-          break;
-        case ComputeType::kBFloat16:
-          for (int64_t i = 0; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
-          break;
-        case ComputeType::kFloat16:
-          for (int64_t i = 0; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
-          break;
-      }
-      std::fill(values + count, values + w.group, 0.0f);
-      out += w.group;
-    }
+// To the upper half of the sum, nearest even; x is finite or NaN (which stays one).
+inline uint16_t RoundToBFloat16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+  return static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
+}
+
+// One group of one row of x as the inner loops read it: values rounded to the compute
+// type, zeros past the row's end.
+void PackGroup(const float* row, int64_t count, const PackedMatrix& w, bool pairs, uint32_t* out) {
+  if (pairs) {
+    auto* halves = reinterpret_cast<uint16_t*>(out);
+    for (int64_t i = 0; i < count; ++i) halves[i] = RoundToBFloat16(row[i]);
+    std::fill(halves + count, halves + w.group, uint16_t{0});
+    return;
   }
+  auto* values = reinterpret_cast<float*>(out);
+  switch (w.compute) {
+    case ComputeType::kFloat32:
+      std::copy(row, row + count, values);
+      break;
+    case ComputeType::kBFloat16:
+      for (int64_t i = 0; i < count; ++i) values[i] = BFloat16ToFloat(RoundToBFloat16(row[i]));
+      break;
+    case ComputeType::kFloat16:
+      for (int64_t i = 0; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
+      break;
+  }
+  std::fill(values + count, values + w.group, 0.0f);
+}
+
+// All rows, group by group: [groups][n][group].
+void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
+  constexpr int64_t kValuesWorthAThread = 1 << 16;
+  const int64_t words = pairs ? w.group / 2 : w.group;
+  const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (n * w.group));
+  at::parallel_for(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
+      for (int64_t r = 0; r < n; ++r) PackGroup(x + r * w.in + first, count, w, pairs, out + (g * n + r) * words);
+    }
+  });
 }
 
 }  // namespace
@@ -176,6 +189,7 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
 bool MultipliesBFloat16() { return HWY_DYNAMIC_DISPATCH(HasPairs)(); }
 
 void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
+  if (n == 0) return;
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
   const bool pairs = w.compute == ComputeType::kBFloat16 && MultipliesBFloat16();
   thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product

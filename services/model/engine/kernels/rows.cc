@@ -1,3 +1,5 @@
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -136,32 +138,55 @@ HWY_EXPORT(Softmax);
 HWY_EXPORT(Score);
 HWY_EXPORT(Mix);
 
+namespace {
+
+// Rows, or stretches of values, enough of them for a thread. Each is computed as it
+// would be alone.
+constexpr int64_t kValuesWorthAThread = 1 << 15;
+
+template <typename Function>
+void ForRows(int64_t n, int64_t width, Function&& function) {
+  at::parallel_for(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)), function);
+}
+
+}  // namespace
+
 void RootMeanSquare(const float* x, int64_t n, int64_t width, float epsilon, float* scale) {
   const auto dot = HWY_DYNAMIC_DISPATCH(Dot);
-  for (int64_t i = 0; i < n; ++i, x += width) {
-    scale[i] = std::sqrt(dot(x, x, width) / static_cast<float>(width) + epsilon);
-  }
+  ForRows(n, width, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = x + i * width;
+      scale[i] = std::sqrt(dot(row, row, width) / static_cast<float>(width) + epsilon);
+    }
+  });
 }
 
 // Element by element: the compiler's vectors give the same bits as scalars.
 void DivideRows(const float* x, const float* scale, int64_t n, int64_t width, float* y) {
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] / scale[i];
-  }
+  ForRows(n, width, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] / scale[i];
+    }
+  });
 }
 
 void MultiplyColumns(const float* x, const float* gain, int64_t n, int64_t width, float* y) {
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] * gain[j];
-  }
+  ForRows(n, width, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] * gain[j];
+    }
+  });
 }
 
 void AddInPlace(float* x, const float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) x[i] += y[i];
+  ForRows(count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) x[i] += y[i];
+  });
 }
 
 void SiluMultiply(const float* gate, const float* up, int64_t count, float* y) {
-  HWY_DYNAMIC_DISPATCH(SiluMultiplyPart)(gate, up, count, y);
+  const auto part = HWY_DYNAMIC_DISPATCH(SiluMultiplyPart);
+  ForRows(count, 1, [&](int64_t begin, int64_t end) { part(gate + begin, up + begin, end - begin, y + begin); });
 }
 
 void RotateRow(float* x, int64_t heads, int64_t head_size, const float* cosines, const float* sines) {

@@ -194,7 +194,7 @@ TEST(SaveQuantized, WritesTheLayoutOfPreQuantizedCheckpoints) {
 TEST(SaveQuantized, LeavesNothingWhenAWeightIsNotFinite) {
   const NewDirectory source, saved;
   std::filesystem::create_directories(source.path() + "-in");
-  std::filesystem::copy(TestData("llama3-gqa"), source.path() + "-in", std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(TestData("llama3-gqa"), source.path() + "-in", std::filesystem::copy_options::recursive);
   const auto file = SafetensorsFile::Open(source.path() + "-in/model.safetensors");
   ASSERT_TRUE(file.ok());
   const std::string name = "model.layers.2.mlp.up_proj.weight";

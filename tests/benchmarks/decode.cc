@@ -48,7 +48,7 @@ absl::Status RunDecode(const BenchmarkOptions& options, std::ostream& out) {
     const double before = meter.ReadBandwidth();
     ABSTRACT_ASSIGN_OR_RETURN(const double ours, Decode(model, prompt_tokens, options.new_tokens));
     const double bandwidth = std::max(before, meter.ReadBandwidth());
-    const double bytes = ours * static_cast<double>(model->weight_bytes());
+    const double bytes = ours * static_cast<double>(model->total_weight_bytes());
     measurements.Add("decode", "tokens/s", ours);
     measurements.Add("weights read", "GB/s", bytes / 1e9);
     measurements.Add("memory bandwidth", "GB/s", bandwidth / 1e9);

@@ -71,7 +71,7 @@ absl::Status RunLoad(const BenchmarkOptions& options, std::ostream& out) {
     measurements.Add("files, read", "GB/s", static_cast<double>(bytes) / reading / 1e9);
     measurements.Add("loading the model", "s", loading);
     measurements.AddRatio("loading / reading", loading, reading);
-    measurements.Add("weights in memory", "GB", static_cast<double>(model->weight_bytes()) / 1e9);
+    measurements.Add("weights in memory", "GB", static_cast<double>(model->total_weight_bytes()) / 1e9);
   }
   out << (cold ? "  files dropped from the system's cache before each\n"
                : "  files may be in the system's cache\n");

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <thread>
 
 #include "CLI/CLI.hpp"
@@ -21,6 +22,22 @@ using Benchmark = absl::Status (*)(const BenchmarkOptions&, std::ostream&);
 void AddOptions(CLI::App& app, BenchmarkOptions& options) {
   app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
       ->capture_default_str();
+  const std::map<std::string, engine::Quantization> quantizations = {{"none", engine::Quantization::kNone},
+                                                                     {"nf4", engine::Quantization::kNf4}};
+  app.add_option("--quantization", options.load.quantization, "none or nf4; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(quantizations));
+  const std::map<std::string, engine::HeadQuantization> heads = {{"none", engine::HeadQuantization::kNone},
+                                                                 {"int8", engine::HeadQuantization::kInt8},
+                                                                 {"nf4", engine::HeadQuantization::kNf4}};
+  app.add_option("--head", options.load.head,
+                 "Output head: none, int8 or nf4; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(heads));
+  const std::map<std::string, engine::ComputeType> types = {{"float32", engine::ComputeType::kFloat32},
+                                                            {"bfloat16", engine::ComputeType::kBFloat16},
+                                                            {"float16", engine::ComputeType::kFloat16}};
+  app.add_option("--compute-type", options.load.compute_type,
+                 "float32, bfloat16 or float16; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(types));
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

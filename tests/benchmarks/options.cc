@@ -5,7 +5,7 @@
 namespace mechinterp::benchmarks {
 
 absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const BenchmarkOptions& options) {
-  return engine::Model::Load(options.model);
+  return engine::Model::Load(options.model, options.load);
 }
 
 engine::TokenizedPrompt RandomPrompt(const engine::ModelConfig& config, int length, unsigned seed) {

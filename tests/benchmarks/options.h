@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "services/model/engine/load_options.h"
 #include "services/model/engine/model.h"
 #include "services/model/engine/positions.h"
 
@@ -13,6 +14,8 @@ namespace mechinterp::benchmarks {
 // What all whole-run benchmarks share; see --help of abstract-benchmark.
 struct BenchmarkOptions {
   std::string model = "data/models/tiny-llama-refusal";
+  // How the model is held and computed; unset: what the engine chooses.
+  engine::LoadOptions load;
   int threads = 0;
   int repetitions = 5;
   int prompt_tokens = 0;  // 0: the benchmark's own choice

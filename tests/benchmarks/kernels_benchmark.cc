@@ -1,0 +1,174 @@
+// abstract-kernels-benchmark: kernels::Multiply and the packers, beside libtorch's
+// products and the machine's peaks. Takes Google Benchmark's flags and --threads.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "tests/benchmarks/libtorch_products.h"
+#include "tests/benchmarks/machine_peaks.h"
+#include "tests/benchmarks/matrices.h"
+#include "tests/benchmarks/measurement.h"
+
+namespace mechinterp::benchmarks {
+namespace {
+
+using engine::kernels::ComputeType;
+using engine::kernels::PackedMatrix;
+using engine::kernels::WeightFormat;
+
+PeakMeter& Meter() {
+  static PeakMeter meter(at::get_num_threads());
+  return meter;
+}
+
+// The matrices of one benchmark, kept for the next, which has them in common but
+// for the number of rows.
+struct Operands {
+  MatrixSpec spec;
+  std::vector<PackedMatrix> copies;
+  struct Peer {
+    std::string name;
+    std::unique_ptr<LibtorchProduct> product;
+  };
+  std::vector<Peer> peers;
+};
+
+Operands& OperandsOf(const MatrixSpec& spec) {
+  static std::optional<Operands> current;
+  if (current && current->spec == spec) return *current;
+  current.reset();  // before the next ones are made
+  current.emplace();
+  current->spec = spec;
+  current->copies.push_back(RandomMatrix(spec));
+  const int copies = CopiesToRotate(current->copies.front().bytes());
+  while (static_cast<int>(current->copies.size()) < copies) current->copies.push_back(RandomMatrix(spec));
+  current->peers.push_back({"torch_fp32", UnquantizedProduct(spec.in, spec.out, at::kFloat)});
+  current->peers.push_back({"torch_bf16", UnquantizedProduct(spec.in, spec.out, at::kBFloat16)});
+  if (auto int4 = Int4Product(spec.in, spec.out); int4 && spec.format == WeightFormat::kNf4) {
+    current->peers.push_back({"torch_int4", std::move(int4)});
+  }
+  return *current;
+}
+
+template <typename Work>
+double SecondsOf(const Work& work) {
+  const Clock::time_point start = Clock::now();
+  work();
+  return SecondsSince(start);
+}
+
+// Ours and each peer in turn, every iteration. Counters are of medians.
+void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
+  Operands& operands = OperandsOf(spec);
+  const std::vector<float> x = RandomValues(rows * spec.in, 2);
+  std::vector<float> y(static_cast<size_t>(rows * spec.out));
+  const at::Tensor peer_x =
+      at::from_blob(const_cast<float*>(x.data()), {rows, spec.in}, at::TensorOptions().dtype(at::kFloat));
+  std::vector<at::Tensor> peer_xs;
+  for (const Operands::Peer& peer : operands.peers) {
+    peer_xs.push_back(peer_x.to(peer.product->type()));
+    peer.product->Multiply(peer_xs.back());  // libraries prepare something the first time
+  }
+  const double bandwidth = Meter().ReadBandwidth();
+  const double peak = spec.compute == ComputeType::kBFloat16 && Meter().BFloat16Peak() > 0
+                          ? Meter().BFloat16Peak()
+                          : Meter().Float32Peak();
+
+  size_t next = 0;
+  std::vector<double> ours;
+  std::vector<std::vector<double>> theirs(operands.peers.size());
+  for (auto _ : state) {
+    const PackedMatrix& matrix = operands.copies[next];
+    next = (next + 1) % operands.copies.size();
+    ours.push_back(SecondsOf([&] { engine::kernels::Multiply(x.data(), rows, matrix, y.data()); }));
+    benchmark::DoNotOptimize(y.data());
+    state.SetIterationTime(ours.back());
+    for (size_t i = 0; i < theirs.size(); ++i) {
+      theirs[i].push_back(SecondsOf([&] { operands.peers[i].product->Multiply(peer_xs[i]); }));
+    }
+  }
+  const double operations = 2.0 * static_cast<double>(rows * spec.in * spec.out);
+  const double seconds = Median(ours);
+  const double bytes_per_second = static_cast<double>(operands.copies.front().bytes()) / seconds;
+  state.counters["GFLOP/s"] = operations / seconds / 1e9;
+  state.counters["GB/s"] = bytes_per_second / 1e9;
+  state.counters["of_bandwidth"] = bytes_per_second / bandwidth;
+  state.counters["of_peak"] = operations / seconds / peak;
+  for (size_t i = 0; i < theirs.size(); ++i) {
+    const double peer_seconds = Median(theirs[i]);
+    state.counters[operands.peers[i].name] = operations / peer_seconds / 1e9;
+    state.counters["vs_" + operands.peers[i].name] = peer_seconds / seconds;
+  }
+}
+
+// Quantizing and packing, one thread: bytes of fp32 taken in a second.
+void Pack(benchmark::State& state, const MatrixSpec& spec) {
+  PackedMatrix matrix = EmptyMatrix(spec);
+  const std::vector<float> rows = RandomValues(engine::kernels::kPanelOutputs * spec.in, 1);
+  int64_t panel = 0;
+  for (auto _ : state) {
+    PackPanel(matrix, panel, rows);
+    panel = (panel + 1) % matrix.panels();
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(rows.size() * sizeof(float)));
+}
+
+// Enough for a steady median, some tenths of a second.
+int64_t IterationsFor(const MatrixSpec& spec, int64_t rows) {
+  const double operations = 2.0 * static_cast<double>(rows * spec.in * spec.out);
+  return std::clamp<int64_t>(static_cast<int64_t>(3e10 / operations), 7, 60);
+}
+
+void RegisterAll() {
+  constexpr std::pair<WeightFormat, ComputeType> kKinds[] = {
+      {WeightFormat::kNf4, ComputeType::kBFloat16},      {WeightFormat::kNf4, ComputeType::kFloat32},
+      {WeightFormat::kInt8, ComputeType::kBFloat16},     {WeightFormat::kInt8, ComputeType::kFloat32},
+      {WeightFormat::kBFloat16, ComputeType::kBFloat16}, {WeightFormat::kBFloat16, ComputeType::kFloat32},
+      {WeightFormat::kFloat32, ComputeType::kFloat32},
+  };
+  constexpr std::pair<int64_t, int64_t> kSizes[] = {{4096, 14336}, {14336, 4096}, {4096, 4096}, {2048, 8192}};
+  for (const auto& [format, compute] : kKinds) {
+    for (const auto& [in, out] : kSizes) {
+      const MatrixSpec spec{format, compute, in, out};
+      const std::string kind =
+          absl::StrCat(FormatName(format), "/", ComputeName(compute), "/K:", in, "/N:", out);
+      for (int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
+        const std::string name = absl::StrCat("Multiply/", kind, "/M:", rows);
+        benchmark::RegisterBenchmark(name.c_str(),
+                                     [=](benchmark::State& state) { Multiply(state, spec, rows); })
+            ->UseManualTime()
+            ->Unit(benchmark::kMillisecond)
+            ->Iterations(IterationsFor(spec, rows));
+      }
+      if (in == 4096 && out == 4096) {
+        benchmark::RegisterBenchmark(absl::StrCat("Pack/", kind).c_str(), [=](benchmark::State& state) {
+          Pack(state, spec);
+        })->Unit(benchmark::kMillisecond);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mechinterp::benchmarks
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  CLI::App app("Measures the kernels; Google Benchmark's flags (--benchmark_filter=REGEX ...) work too.",
+               "abstract-kernels-benchmark");
+  int threads = 0;
+  app.add_option("--threads", threads, "Threads for arithmetic; 0: one per core")->check(CLI::Range(0, 1024));
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(threads > 0 ? threads
+                                  : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  mechinterp::benchmarks::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,42 @@
+#ifndef TESTS_BENCHMARKS_LOCAL_SERVICE_H_
+#define TESTS_BENCHMARKS_LOCAL_SERVICE_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "mechinterp/v1/model_service.grpc.pb.h"
+#include "services/common/rpc_server.h"
+#include "services/model/model_service.h"
+
+namespace mechinterp::benchmarks {
+
+// The model service behind a real gRPC server on loopback, in this process, so
+// that it and the engine called directly are measured on the same weights.
+// Thread-safe once started.
+class LocalService {
+ public:
+  static absl::StatusOr<std::unique_ptr<LocalService>> Start(std::shared_ptr<const engine::Model> model,
+                                                             const ModelServiceOptions& options);
+
+  // Greedy decoding of exactly `new_tokens`, in the caller's thread; `on_token` is
+  // called as each one arrives.
+  absl::Status Generate(const engine::TokenizedPrompt& prompt, int new_tokens,
+                        const std::function<void()>& on_token);
+  // Bytes of activations received.
+  absl::StatusOr<int64_t> RunWithCache(const engine::TokenizedPrompt& prompt,
+                                       const std::string& name_pattern);
+
+ private:
+  LocalService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options);
+
+  std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
+  ModelMetrics metrics_{registry_};
+  ModelService service_;
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<v1::ModelService::Stub> stub_;
+};
+
+}  // namespace mechinterp::benchmarks
+
+#endif  // TESTS_BENCHMARKS_LOCAL_SERVICE_H_

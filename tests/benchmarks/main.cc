@@ -1,0 +1,115 @@
+// abstract-benchmark: whole runs, each beside its peer. See README.md.
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "services/common/status.h"
+#include "services/model/engine/kernels/kernels.h"
+#include "tests/benchmarks/benchmarks.h"
+#include "tests/benchmarks/measurement.h"
+
+namespace mechinterp::benchmarks {
+namespace {
+
+using Benchmark = absl::Status (*)(const BenchmarkOptions&, std::ostream&);
+
+void AddOptions(CLI::App& app, BenchmarkOptions& options) {
+  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
+      ->capture_default_str();
+  const std::map<std::string, engine::Quantization> quantizations = {{"none", engine::Quantization::kNone},
+                                                                     {"nf4", engine::Quantization::kNf4}};
+  app.add_option("--quantization", options.load.quantization, "none or nf4; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(quantizations));
+  const std::map<std::string, engine::HeadQuantization> heads = {{"none", engine::HeadQuantization::kNone},
+                                                                 {"int8", engine::HeadQuantization::kInt8},
+                                                                 {"nf4", engine::HeadQuantization::kNf4}};
+  app.add_option("--head", options.load.head,
+                 "Output head: none, int8 or nf4; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(heads));
+  const std::map<std::string, engine::ComputeType> types = {{"float32", engine::ComputeType::kFloat32},
+                                                            {"bfloat16", engine::ComputeType::kBFloat16},
+                                                            {"float16", engine::ComputeType::kFloat16}};
+  app.add_option("--compute-type", options.load.compute_type,
+                 "float32, bfloat16 or float16; default: as the engine chooses")
+      ->transform(CLI::CheckedTransformer(types));
+  app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--repetitions", options.repetitions, "Rounds of ours and the peer's in turn")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--prompt-tokens", options.prompt_tokens, "Length of prompts; 0: the benchmark's own choice")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--new-tokens", options.new_tokens, "Tokens decoded a round")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--streams", options.streams, "concurrent: clients at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--naive-sites", options.naive_sites, "sweep, heads, pair: sites run the naive way a round")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--joint-positions", options.joint_positions,
+               "sweep, pair: patch the last five positions together, not one by one");
+  app.add_option("--gguf", options.gguf,
+                 "decode, prefill: the same shape for llama.cpp; empty: no comparison");
+  app.add_option("--llama-bench", options.llama_bench, "llama.cpp's benchmark program")
+      ->capture_default_str();
+}
+
+int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) {
+  if (options.threads == 0)
+    options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  at::set_num_threads(options.threads);
+  std::cout << name << ": " << options.model << ", " << options.threads << " threads, "
+            << engine::kernels::InstructionSet() << ", medians of " << options.repetitions
+            << " [smallest, largest]\n";
+  if (const absl::Status status = benchmark(options, std::cout); !status.ok()) {
+    std::cerr << DescribeStatus(status) << "\n";
+    return 1;
+  }
+  const ResidentMemory memory = MeasureResidentMemory();
+  std::cout << "  peak resident memory " << FormatBytes(memory.peak);
+  if (memory.anonymous > 0)
+    std::cout << "; " << FormatBytes(memory.anonymous) << " now, mapped files not counted";
+  if (const int64_t child = PeakResidentMemoryOfChildren(); child > 0) {
+    std::cout << "; of the peer " << FormatBytes(child);
+  }
+  std::cout << "\n";
+  return 0;
+}
+
+}  // namespace
+}  // namespace mechinterp::benchmarks
+
+int main(int argc, char** argv) {
+  using namespace mechinterp::benchmarks;
+  CLI::App app("Measures whole runs beside their peers.", "abstract-benchmark");
+  BenchmarkOptions options;
+  AddOptions(app, options);
+  app.require_subcommand(1);
+  app.fallthrough();
+  const std::pair<const char*, std::pair<Benchmark, const char*>> benchmarks[] = {
+      {"decode", {RunDecode, "One stream; beside llama-bench and the memory bandwidth"}},
+      {"prefill", {RunPrefill, "One prompt; beside llama-bench and the arithmetic peak"}},
+      {"sweep", {RunSweep, "Patches at the last five positions; beside one forward pass for each"}},
+      {"heads", {RunHeads, "Patches of every head; beside one forward pass for each"}},
+      {"pair", {RunPair, "Both sweeps of one pair of prompts"}},
+      {"concurrent", {RunConcurrent, "Many streams; beside one local batch and one stream"}},
+      {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},
+      {"load", {RunLoad, "Loading; beside reading the files"}},
+  };
+  for (const auto& [name, benchmark] : benchmarks) app.add_subcommand(name, benchmark.second);
+  CLI11_PARSE(app, argc, argv);
+  for (const auto& [name, benchmark] : benchmarks) {
+    if (app.got_subcommand(name)) return Run(name, benchmark.first, options);
+  }
+  return 1;
+}

@@ -1,0 +1,40 @@
+#ifndef TESTS_BENCHMARKS_MATRICES_H_
+#define TESTS_BENCHMARKS_MATRICES_H_
+
+#include <string>
+#include <vector>
+
+#include "services/model/engine/kernels/matrix.h"
+
+namespace mechinterp::benchmarks {
+
+struct MatrixSpec {
+  engine::kernels::WeightFormat format;
+  engine::kernels::ComputeType compute;
+  int64_t in = 0;
+  int64_t out = 0;
+
+  friend bool operator==(const MatrixSpec&, const MatrixSpec&) = default;
+};
+std::string FormatName(engine::kernels::WeightFormat format);   // "nf4"
+std::string ComputeName(engine::kernels::ComputeType compute);  // "bf16"
+
+// `count` normally distributed values of standard deviation 0.02, from a seed.
+std::vector<float> RandomValues(int64_t count, unsigned seed);
+
+// Weights that the caches do not hold: copies of a matrix that are gone through in
+// turn, at least kRotatedBytes together.
+inline constexpr int64_t kRotatedBytes = int64_t{256} << 20;
+int CopiesToRotate(int64_t bytes);
+
+// Packs a random matrix. All its panels hold the same values: a product's time does
+// not depend on them, and a large matrix is made quickly.
+engine::kernels::PackedMatrix RandomMatrix(const MatrixSpec& spec);
+
+// Packs one panel from fp32 `rows`, quantizing them as the format wants.
+void PackPanel(engine::kernels::PackedMatrix& matrix, int64_t panel, const std::vector<float>& rows);
+engine::kernels::PackedMatrix EmptyMatrix(const MatrixSpec& spec);
+
+}  // namespace mechinterp::benchmarks
+
+#endif  // TESTS_BENCHMARKS_MATRICES_H_

@@ -52,9 +52,10 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--metrics-address", options.metrics_address,
                  "Where to serve Prometheus metrics; empty: nowhere")
       ->capture_default_str();
-  app.add_option("--quantization", options.quantization,
-                 "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
-                 "checkpoint is stored so")
+  app.add_option(
+         "--quantization", options.quantization,
+         "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
+         "checkpoint is stored so")
       ->check(CLI::IsMember({"auto", "none", "nf4"}))
       ->capture_default_str();
   app.add_flag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
@@ -63,15 +64,18 @@ void AddOptions(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"auto", "none", "int8", "nf4"}))
       ->capture_default_str();
   app.add_option("--compute-dtype", options.compute_dtype,
-                 "What the operands of matrix products are rounded to; sums are fp32. auto: bf16 for NF4 models where "
+                 "What the operands of matrix products are rounded to; sums are fp32. auto: bf16 for NF4 "
+                 "models where "
                  "the machine multiplies it natively, f32 otherwise")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
       ->capture_default_str();
-  app.add_option("--save-quantized", options.save_quantized,
-                 "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
-                 "then serve that");
+  app.add_option(
+      "--save-quantized", options.save_quantized,
+      "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
+      "then serve that");
   app.add_option("--memory-limit", options.memory_limit,
-                 "Most bytes of memory for weights and requests, as in 6GB; what would exceed it is refused before it "
+                 "Most bytes of memory for weights and requests, as in 6GB; what would exceed it is refused "
+                 "before it "
                  "starts. 0: no limit")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
@@ -147,11 +151,11 @@ int Serve(const Options& options, TerminationSignals& signals) {
   absl::StatusOr<std::shared_ptr<const engine::Model>> model =
       engine::Model::Load(directory, ToLoadOptions(options));
   if (!model.ok()) return Fail(WithContext(model.status(), "cannot load the model"));
-  spdlog::info("loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
-               (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
-               static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
-               (*model)->fingerprint().substr(0, 12),
-               static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
+  spdlog::info(
+      "loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
+      (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
+      static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
+      (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   spdlog::info("computing on the CPU with {} threads and {} instructions", at::get_num_threads(),
                engine::kernels::InstructionSet());
 

@@ -1,7 +1,6 @@
 #include "services/model/engine/attention.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -119,9 +118,8 @@ Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, 
 
 }  // namespace
 
-at::Tensor Attend(const ModelConfig& config, const Batch& batch, int layer, const at::Tensor& query,
-                  const at::Tensor& key, const at::Tensor& value) {
-  at::Tensor z = at::empty(query.sizes(), at::kFloat);
+void Attend(const ModelConfig& config, const Batch& batch, int layer, const at::Tensor& query,
+            const at::Tensor& key, const at::Tensor& value, const at::Tensor& z) {
   std::vector<Work> plain;
   int64_t multiplications = 0;  // of one head, over all segments
   for (const Batch::Item& item : batch.ItemsAt(layer)) {
@@ -141,7 +139,6 @@ at::Tensor Attend(const ModelConfig& config, const Batch& batch, int layer, cons
   at::parallel_for(0, count * config.head_count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) AttendHead(plain[i / config.head_count], i % config.head_count);
   });
-  return z;
 }
 
 }  // namespace mechinterp::engine

@@ -1,7 +1,6 @@
 #include "services/model/engine/forward.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +14,7 @@
 #include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/kernels/matrix.h"
 #include "services/model/engine/weights.h"
+#include "services/model/engine/workspace.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -23,11 +23,11 @@ namespace {
 // key/value heads, Dh head size, F d_ff, V vocabulary.
 class Pass {
  public:
-  Pass(const Model& model, const Batch& batch)
-      : config_(model.config()), weights_(model.weights()), batch_(batch) {}
+  Pass(const Model& model, const Batch& batch, Workspace& workspace)
+      : config_(model.config()), weights_(model.weights()), batch_(batch), workspace_(workspace) {}
 
   void Run() {
-    at::Tensor residual = at::empty({batch_.row_count(), config_.d_model}, at::kFloat);
+    at::Tensor residual = workspace_.Rows(Workspace::kResidual, batch_.row_count(), config_.d_model);
     PrepareAngles();
     Embed(residual);
     for (int layer = 0; layer < config_.layer_count; ++layer) {
@@ -45,9 +45,9 @@ class Pass {
 
     const at::Tensor attn_in = Normalize(batch_, residual, w.ln1_gain, {HookPoint::kLn1Scale, layer},
                                          {HookPoint::kLn1Normalized, layer});
-    const at::Tensor query = w.query.Apply(attn_in);  // [N, H * Dh]
-    const at::Tensor key = w.key.Apply(attn_in);      // [N, KV * Dh]
-    const at::Tensor value = w.value.Apply(attn_in);  // [N, KV * Dh]
+    const at::Tensor query = Product(w.query, attn_in, Workspace::kQuery);  // [N, H * Dh]
+    const at::Tensor key = Product(w.key, attn_in, Workspace::kKey);        // [N, KV * Dh]
+    const at::Tensor value = Product(w.value, attn_in, Workspace::kValue);  // [N, KV * Dh]
     Hook(HookPoint::kQ, layer, query);
     Hook(HookPoint::kK, layer, key);
     Hook(HookPoint::kV, layer, value);
@@ -55,7 +55,8 @@ class Pass {
     Rotate(key, config_.key_value_head_count);
     Hook(HookPoint::kRotQ, layer, query);
     Hook(HookPoint::kRotK, layer, key);
-    const at::Tensor z = Attend(config_, batch_, layer, query, key, value);  // [N, H * Dh]
+    const at::Tensor z = workspace_.Rows(Workspace::kZ, query.size(0), query.size(1));  // [N, H * Dh]
+    Attend(config_, batch_, layer, query, key, value, z);
     Hook(HookPoint::kZ, layer, z);
     const at::Tensor attn_out = AttentionOutput(layer, z);  // [N, D]
     Hook(HookPoint::kAttnOut, layer, attn_out);
@@ -64,18 +65,25 @@ class Pass {
 
     const at::Tensor mlp_in = Normalize(batch_, residual, w.ln2_gain, {HookPoint::kLn2Scale, layer},
                                         {HookPoint::kLn2Normalized, layer});
-    const at::Tensor gate = w.gate.Apply(mlp_in);  // [N, F]
-    const at::Tensor up = w.up.Apply(mlp_in);      // [N, F]
+    const at::Tensor gate = Product(w.gate, mlp_in, Workspace::kGate);  // [N, F]
+    const at::Tensor up = Product(w.up, mlp_in, Workspace::kUp);        // [N, F]
     Hook(HookPoint::kMlpPre, layer, gate);
     Hook(HookPoint::kMlpPreLinear, layer, up);
-    const at::Tensor neurons = at::empty(gate.sizes(), at::kFloat);  // [N, F]
+    const at::Tensor neurons = workspace_.Rows(Workspace::kNeurons, gate.size(0), gate.size(1));  // [N, F]
     kernels::SiluMultiply(gate.data_ptr<float>(), up.data_ptr<float>(), gate.numel(),
                           neurons.data_ptr<float>());
     Hook(HookPoint::kMlpPost, layer, neurons);
-    const at::Tensor mlp_out = w.down.Apply(neurons);  // [N, D]
+    const at::Tensor mlp_out = Product(w.down, neurons, Workspace::kBlockOut);  // [N, D]
     Hook(HookPoint::kMlpOut, layer, mlp_out);
     Add(residual, mlp_out);
     Hook(HookPoint::kResidPost, layer, residual);
+  }
+
+  // x w^T, in the slot's buffer.
+  at::Tensor Product(const LinearWeight& w, const at::Tensor& x, Workspace::Slot slot) {
+    const at::Tensor y = workspace_.Rows(slot, x.size(0), w.out());
+    w.Apply(x, y);
+    return y;
   }
 
   void Hook(HookPoint point, int layer, const at::Tensor& values) {
@@ -113,8 +121,8 @@ class Pass {
   at::Tensor Normalize(const Batch& batch, const at::Tensor& x, const at::Tensor& gain,
                        const HookSite& scale_site, const HookSite& normalized_site) {
     const int64_t n = x.size(0), d = config_.d_model;
-    const at::Tensor scale = at::empty({n}, at::kFloat);
-    const at::Tensor normalized = at::empty({n, d}, at::kFloat);
+    const at::Tensor scale = workspace_.Rows(Workspace::kScale, n, 1);
+    const at::Tensor normalized = workspace_.Rows(Workspace::kNormalized, n, d);
     kernels::RootMeanSquare(x.data_ptr<float>(), n, d, static_cast<float>(config_.rms_norm_epsilon),
                             scale.data_ptr<float>());
     batch.Hook(scale_site, scale, 1, 1);
@@ -155,7 +163,7 @@ class Pass {
   // too; what an edit changes of it is added to attn_out, so that rows which no
   // edit touches keep their bits.
   at::Tensor AttentionOutput(int layer, const at::Tensor& z) {
-    const at::Tensor out = weights_.layers[layer].output.Apply(z);
+    const at::Tensor out = Product(weights_.layers[layer].output, z, Workspace::kBlockOut);
     const HookSite site{HookPoint::kResult, layer};
     if (!batch_.Wants(site)) return out;
     for (const Batch::Item& item : batch_.ItemsAt(layer)) {
@@ -203,19 +211,58 @@ class Pass {
     const at::Tensor rows = GatherRows(residual, head);
     const at::Tensor normalized = Normalize(head, rows, weights_.ln_final_gain, {HookPoint::kLnFinalScale, 0},
                                             {HookPoint::kLnFinalNormalized, 0});
-    const at::Tensor logits = weights_.unembedding.Apply(normalized);  // [rows, V]
-    head.Hook({HookPoint::kLogits, 0}, logits, 1, config_.vocabulary_size);
     for (const Batch::Item& item : head.items()) {
-      if (item.segment->logits_rows == LogitsRows::kNone) continue;
-      const int64_t wanted = item.segment->logits_rows == LogitsRows::kLast ? 1 : item.rows;
-      const float* first = logits.data_ptr<float>() + (item.first_row + item.rows - wanted) * logits.size(1);
-      item.segment->logits = {{wanted, logits.size(1)}, {first, first + wanted * logits.size(1)}};
+      const int64_t wanted = WantedLogits(item);
+      item.segment->logits = {{wanted, config_.vocabulary_size},
+                              std::vector<float>(wanted * config_.vocabulary_size)};
     }
+    // So many rows at a time: a row of logits is half a megabyte for Llama 3.
+    constexpr int64_t kRowsAtATime = 64;
+    for (int64_t first = 0; first < head.row_count(); first += kRowsAtATime) {
+      const int64_t count = std::min(kRowsAtATime, head.row_count() - first);
+      const at::Tensor logits = Product(weights_.unembedding, normalized.narrow(0, first, count),
+                                        Workspace::kLogits);  // [count, V]
+      for (const Batch::Item& item : head.items()) FinishLogits(item, first, logits);
+    }
+  }
+
+  static int64_t WantedLogits(const Batch::Item& item) {
+    switch (item.segment->logits_rows) {
+      case LogitsRows::kNone:
+        return 0;
+      case LogitsRows::kLast:
+        return 1;
+      case LogitsRows::kAll:
+        break;
+    }
+    return item.rows;
+  }
+
+  // Hooks, then hands out those of an item's logits that are among rows
+  // [first, first + count) of the head.
+  void FinishLogits(const Batch::Item& item, int64_t first, const at::Tensor& logits) {
+    const int64_t begin = std::max(first, item.first_row);
+    const int64_t end = std::min(first + logits.size(0), item.first_row + item.rows);
+    if (begin >= end) return;
+    const int64_t width = config_.vocabulary_size;
+    float* rows = logits.data_ptr<float>() + (begin - first) * width;
+    const Batch::Item part{item.segment, begin, end - begin,
+                           item.first_position + static_cast<int>(begin - item.first_row)};
+    const HookSite site{HookPoint::kLogits, 0};
+    if (Batch::Wants(part, site)) {
+      Batch::EditItem(part, site, rows, 1, width);
+      Batch::CaptureItem(part, site, rows, 1, width);
+    }
+    const int64_t first_wanted = std::max(begin, item.first_row + item.rows - WantedLogits(item));
+    if (first_wanted >= end) return;
+    const int64_t skipped = item.first_row + item.rows - WantedLogits(item);
+    std::memcpy(item.segment->logits.values.data() + (first_wanted - skipped) * width,
+                rows + (first_wanted - begin) * width, (end - first_wanted) * width * sizeof(float));
   }
 
   // `head` holds a suffix of each of some of the batch's items, in their order.
   at::Tensor GatherRows(const at::Tensor& residual, const Batch& head) {
-    const at::Tensor rows = at::empty({head.row_count(), config_.d_model}, at::kFloat);
+    const at::Tensor rows = workspace_.Rows(Workspace::kHeadRows, head.row_count(), config_.d_model);
     auto item = batch_.items().begin();
     for (const Batch::Item& part : head.items()) {
       while (item->segment != part.segment) ++item;
@@ -230,6 +277,7 @@ class Pass {
   const ModelConfig& config_;
   const ModelWeights& weights_;
   const Batch& batch_;
+  Workspace& workspace_;
   std::vector<float> cosines_;
   std::vector<float> sines_;
 };
@@ -239,8 +287,9 @@ class Pass {
 absl::Status Forward(const Model& model, absl::Span<Segment* const> segments) {
   const at::NoGradGuard no_grad;
   try {
+    thread_local Workspace workspace;
     const Batch batch(segments);
-    Pass(model, batch).Run();
+    Pass(model, batch, workspace).Run();
     return absl::OkStatus();
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     return absl::InternalError(absl::StrCat("forward pass: ", error.what()));

@@ -1,7 +1,6 @@
 #include "services/model/engine/linear_weight.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <atomic>
@@ -97,10 +96,8 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 
 }  // namespace
 
-at::Tensor LinearWeight::Apply(const at::Tensor& x) const {
-  at::Tensor y = at::empty({x.size(0), out()}, at::kFloat);
+void LinearWeight::Apply(const at::Tensor& x, const at::Tensor& y) const {
   kernels::Multiply(x.data_ptr<float>(), x.size(0), matrix, y.data_ptr<float>());
-  return y;
 }
 
 WeightFormat UnquantizedFormat(DType stored, ComputeType compute) {

@@ -19,8 +19,8 @@ struct LinearWeight {
 
   int64_t in() const { return matrix.in; }
   int64_t out() const { return matrix.out; }
-  // x [N, in] -> [N, out].
-  at::Tensor Apply(const at::Tensor& x) const;
+  // y [N, out] from x [N, in]; both contiguous.
+  void Apply(const at::Tensor& x, const at::Tensor& y) const;
 };
 
 // How a matrix is wanted. kNf4 is held as kFloat32 or kBFloat16, dequantized, where

@@ -26,8 +26,9 @@ absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats&
   const int64_t needed = Total(EstimateWeightBytes(checkpoint, formats));
   if (limit == 0 || needed <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
-      checkpoint.directory(), ": the weights would take ", needed >> 20, " MiB of memory, the limit is ", limit >> 20,
-      " MiB", formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
+      checkpoint.directory(), ": the weights would take ", needed >> 20, " MiB of memory, the limit is ",
+      limit >> 20, " MiB",
+      formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
 }
 
 }  // namespace
@@ -61,9 +62,8 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->parameter_count_ = CountParameters(model->config_);
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options.memory_limit_bytes));
   try {
-    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
-                              LoadWeights(std::move(checkpoint), model->formats_,
-                                          options.round_rope_frequencies_to_bfloat16));
+    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(std::move(checkpoint), model->formats_,
+                                                                options.round_rope_frequencies_to_bfloat16));
     model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));

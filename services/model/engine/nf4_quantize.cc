@@ -57,7 +57,8 @@ void QuantizeAbsmax(Nf4Matrix& matrix) {
   for (int64_t first = 0; first < blocks; first += kNestedBlock) {
     const int64_t end = std::min(blocks, first + kNestedBlock);
     float largest = 0;
-    for (int64_t i = first; i < end; ++i) largest = std::max(largest, std::abs(matrix.absmax[i] - nested.offset));
+    for (int64_t i = first; i < end; ++i)
+      largest = std::max(largest, std::abs(matrix.absmax[i] - nested.offset));
     nested.absmax.push_back(largest);
     const float inverse = 1.0f / std::max(largest, 1e-38f);
     for (int64_t i = first; i < end; ++i) {
@@ -92,7 +93,8 @@ absl::StatusOr<Nf4Matrix> QuantizeToNf4(const TensorView& view, bool double_quan
   constexpr int64_t kBlocksWorthAThread = 1024;
   at::parallel_for(0, blocks, kBlocksWorthAThread, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kernels::kNf4Block;
-    if (!kernels::QuantizeNf4(values.At(first), values.type(), std::min(count, end * kernels::kNf4Block) - first,
+    if (!kernels::QuantizeNf4(values.At(first), values.type(),
+                              std::min(count, end * kernels::kNf4Block) - first,
                               matrix.owned_codes.data() + first / 2, matrix.absmax.data() + begin)) {
       finite = false;
     }

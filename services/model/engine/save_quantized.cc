@@ -62,8 +62,11 @@ class QuantizedParts {
 };
 
 std::string QuantState(const Nf4Matrix& matrix) {
-  const char* dtype = matrix.dtype == DType::kBF16 ? "bfloat16" : matrix.dtype == DType::kF16 ? "float16" : "float32";
-  json state = {{"quant_type", "nf4"}, {"blocksize", kernels::kNf4Block}, {"dtype", dtype}, {"shape", matrix.shape}};
+  const char* dtype = matrix.dtype == DType::kBF16  ? "bfloat16"
+                      : matrix.dtype == DType::kF16 ? "float16"
+                                                    : "float32";
+  json state = {
+      {"quant_type", "nf4"}, {"blocksize", kernels::kNf4Block}, {"dtype", dtype}, {"shape", matrix.shape}};
   if (matrix.nested) {
     state["nested_blocksize"] = kNestedBlock;
     state["nested_dtype"] = "float32";
@@ -79,10 +82,11 @@ void AddQuantized(const std::string& name, const TensorView& view, bool double_q
                   std::vector<TensorSource>& sources) {
   const auto parts = std::make_shared<QuantizedParts>(name, view, double_quantization);
   auto add = [&](const std::string& suffix, DType dtype, std::vector<int64_t> shape, auto bytes_of) {
-    sources.push_back({name + suffix, dtype, std::move(shape), [parts, bytes_of](const ByteSink& sink) -> absl::Status {
-                         ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix* matrix, parts->Make());
-                         return bytes_of(*matrix, sink);
-                       }});
+    sources.push_back(
+        {name + suffix, dtype, std::move(shape), [parts, bytes_of](const ByteSink& sink) -> absl::Status {
+           ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix* matrix, parts->Make());
+           return bytes_of(*matrix, sink);
+         }});
   };
   const int64_t count = ElementCount(view.shape);
   const int64_t blocks = (count + kernels::kNf4Block - 1) / kernels::kNf4Block;
@@ -153,7 +157,8 @@ std::string QuantizedConfig(const std::string& config_text, bool double_quantiza
 absl::Status SaveQuantized(const std::string& directory, const std::string& new_directory,
                            bool double_quantization) {
   ABSTRACT_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(directory));
-  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TensorSource> sources, Sources(checkpoint, double_quantization));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TensorSource> sources,
+                            Sources(checkpoint, double_quantization));
   CheckpointFiles files;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "generation_config.json", "chat_template.jinja"}) {

@@ -103,9 +103,8 @@ absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
                             LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm")));
   for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
     const std::string name = LayerName(layer, entry.name);
-    ABSTRACT_ASSIGN_OR_RETURN(
-        weights.*entry.member,
-        LoadLinear(checkpoint, name, entry.out, entry.in, LinearFormat(checkpoint, name, formats)));
+    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member, LoadLinear(checkpoint, name, entry.out, entry.in,
+                                                                LinearFormat(checkpoint, name, formats)));
   }
   return weights;
 }
@@ -182,9 +181,8 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightForm
     weights.layers.push_back(std::move(layer_weights));
   }
   ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight"));
-  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding,
-                            LoadLinear(source, HeadName(config), config.vocabulary_size, config.d_model,
-                                       HeadFormat(source, formats)));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadLinear(source, HeadName(config), config.vocabulary_size,
+                                                            config.d_model, HeadFormat(source, formats)));
   weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
   return weights;
 }

@@ -47,8 +47,8 @@ struct PackedMatrix {
   ComputeType compute = ComputeType::kFloat32;
   int64_t out = 0;
   int64_t in = 0;
-  int group = kMaxGroup;           // inner indices with one scale; divides 64
-  std::array<float, 16> code{};    // kNf4: the value of each index, rounded to `compute`
+  int group = kMaxGroup;         // inner indices with one scale; divides 64
+  std::array<float, 16> code{};  // kNf4: the value of each index, rounded to `compute`
   Buffer data;
 
   int64_t bytes() const { return static_cast<int64_t>(data.size()); }

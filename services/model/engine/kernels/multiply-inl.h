@@ -131,7 +131,8 @@ struct BFloat16Weights {
   HWY_INLINE VF Get(int eighth, int v) const {
     const auto* pairs = reinterpret_cast<const uint32_t*>(data);
     const VU pair = hn::Load(U(), pairs + (4 * eighth + kStep / 2) * kPanelOutputs + v * kLanes);
-    return hn::BitCast(F(), kStep % 2 == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(U(), 0xffff0000u)));
+    return hn::BitCast(F(),
+                       kStep % 2 == 0 ? hn::ShiftLeft<16>(pair) : hn::And(pair, hn::Set(U(), 0xffff0000u)));
   }
 };
 
@@ -171,8 +172,8 @@ struct Nf4Weights {
 };
 
 template <class Weights, int kStep, int kRows, int kVectors>
-HWY_INLINE void Step(const Weights& weights, int eighth, int first_vector, const uint32_t* x, int64_t x_stride,
-                     VF (&sums)[kRows][kVectors]) {
+HWY_INLINE void Step(const Weights& weights, int eighth, int first_vector, const uint32_t* x,
+                     int64_t x_stride, VF (&sums)[kRows][kVectors]) {
   using A = typename Weights::Arithmetic;
   typename A::Vector w[kVectors];
   for (int v = 0; v < kVectors; ++v) w[v] = weights.template Get<kStep>(eighth, first_vector + v);
@@ -234,12 +235,18 @@ HWY_INLINE void AddGroupOfRows(const Weights& weights, int eighths, const uint32
   x += r * stride;
   totals += r * kPanelOutputs;
   switch (n - r) {
-    case 5: return AddGroupOfPanel<Weights, 5>(weights, eighths, x, stride, scales, totals);
-    case 4: return AddGroupOfPanel<Weights, 4>(weights, eighths, x, stride, scales, totals);
-    case 3: return AddGroupOfPanel<Weights, 3>(weights, eighths, x, stride, scales, totals);
-    case 2: return AddGroupOfPanel<Weights, 2>(weights, eighths, x, stride, scales, totals);
-    case 1: return AddGroupOfPanel<Weights, 1>(weights, eighths, x, stride, scales, totals);
-    default: return;
+    case 5:
+      return AddGroupOfPanel<Weights, 5>(weights, eighths, x, stride, scales, totals);
+    case 4:
+      return AddGroupOfPanel<Weights, 4>(weights, eighths, x, stride, scales, totals);
+    case 3:
+      return AddGroupOfPanel<Weights, 3>(weights, eighths, x, stride, scales, totals);
+    case 2:
+      return AddGroupOfPanel<Weights, 2>(weights, eighths, x, stride, scales, totals);
+    case 1:
+      return AddGroupOfPanel<Weights, 1>(weights, eighths, x, stride, scales, totals);
+    default:
+      return;
   }
 }
 

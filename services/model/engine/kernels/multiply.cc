@@ -179,7 +179,8 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
   at::parallel_for(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
-      for (int64_t r = 0; r < n; ++r) PackGroup(x + r * w.in + first, count, w, pairs, out + (g * n + r) * words);
+      for (int64_t r = 0; r < n; ++r)
+        PackGroup(x + r * w.in + first, count, w, pairs, out + (g * n + r) * words);
     }
   });
 }
@@ -195,7 +196,8 @@ void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
   thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product
   operands.resize(w.groups() * w.group * n / (pairs ? 2 : 1));
   PackOperands(x, n, w, pairs, operands.data());
-  const auto part = pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
+  const auto part =
+      pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
   const int64_t grain =
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * w.in * kPanelOutputs));
   const uint32_t* packed = operands.data();

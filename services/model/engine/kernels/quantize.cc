@@ -85,7 +85,8 @@ HWY_ATTR bool QuantizeBlocks(const void* source, SourceType type, int64_t count,
     const int64_t size = HWY_MIN(int64_t{kNf4Block}, count - first);
     LoadBlock(source, type, first, size, block);
     hn::Vec<U> magnitude = hn::Zero(U());
-    for (int i = 0; i < kNf4Block; i += kLanes) magnitude = hn::Max(magnitude, MagnitudeBits(hn::Load(f, block + i)));
+    for (int i = 0; i < kNf4Block; i += kLanes)
+      magnitude = hn::Max(magnitude, MagnitudeBits(hn::Load(f, block + i)));
     const hn::Vec<U> largest_bits = hn::MaxOfLanes(U(), magnitude);
     not_finite |= hn::GetLane(largest_bits) >= kInfinity;
     const float largest = hn::GetLane(hn::BitCast(f, largest_bits));

@@ -186,7 +186,8 @@ void AddInPlace(float* x, const float* y, int64_t count) {
 
 void SiluMultiply(const float* gate, const float* up, int64_t count, float* y) {
   const auto part = HWY_DYNAMIC_DISPATCH(SiluMultiplyPart);
-  ForRows(count, 1, [&](int64_t begin, int64_t end) { part(gate + begin, up + begin, end - begin, y + begin); });
+  ForRows(count, 1,
+          [&](int64_t begin, int64_t end) { part(gate + begin, up + begin, end - begin, y + begin); });
 }
 
 void RotateRow(float* x, int64_t heads, int64_t head_size, const float* cosines, const float* sines) {

@@ -101,10 +101,12 @@ TEST(Load, APreQuantizedCheckpointMayBeHeldDequantized) {
 // Rounding the operands to so many bits costs that much, and no more.
 TEST(Load, HalfPrecisionArithmeticIsCloseToFp32) {
   for (auto quantization : {Quantization::kNone, Quantization::kNf4}) {
-    const HostTensor exact = Logits(Load(TestData("llama3-gqa"), Options(quantization, ComputeType::kFloat32)));
+    const HostTensor exact =
+        Logits(Load(TestData("llama3-gqa"), Options(quantization, ComputeType::kFloat32)));
     for (const auto& [compute, most] :
          {std::pair(ComputeType::kBFloat16, 2e-2), std::pair(ComputeType::kFloat16, 3e-3)}) {
-      const double error = RelativeError(Logits(Load(TestData("llama3-gqa"), Options(quantization, compute))), exact);
+      const double error =
+          RelativeError(Logits(Load(TestData("llama3-gqa"), Options(quantization, compute))), exact);
       EXPECT_LT(error, most);
       EXPECT_GT(error, most / 1000);  // and it is not fp32 under another name
     }
@@ -112,10 +114,12 @@ TEST(Load, HalfPrecisionArithmeticIsCloseToFp32) {
 }
 
 TEST(Load, AnInt8HeadIsCloserThanAnNf4Head) {
-  const HostTensor exact = Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32)));
+  const HostTensor exact =
+      Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32)));
   auto error = [&](HeadQuantization head) {
     return RelativeError(
-        Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32, head))), exact);
+        Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32, head))),
+        exact);
   };
   EXPECT_LT(error(HeadQuantization::kInt8), 0.01);
   EXPECT_GT(error(HeadQuantization::kNf4), 0.02);
@@ -123,7 +127,8 @@ TEST(Load, AnInt8HeadIsCloserThanAnNf4Head) {
 }
 
 TEST(Load, CountsWeightBytesByFormat) {
-  const auto model = Load(TestData("llama3-gqa"), Options(Quantization::kNf4, ComputeType::kFloat32, HeadQuantization::kInt8));
+  const auto model = Load(TestData("llama3-gqa"),
+                          Options(Quantization::kNf4, ComputeType::kFloat32, HeadQuantization::kInt8));
   // 4 layers, d 64, kv 16 (held in panels of 64), ff 176 (whose NF4 rows have a scale for every 16).
   const int64_t nf4 = 4 * ((2 * 64 + 2 * 64 + 2 * 192) * 64 * 9 / 16 + 64 * 176 * 3 / 4);
   const int64_t int8 = 512 * 64 * 17 / 16;
@@ -185,16 +190,19 @@ TEST(SaveQuantized, WritesTheLayoutOfPreQuantizedCheckpoints) {
     const TensorView* mine = ours->Find(name);
     ASSERT_NE(mine, nullptr) << name;
     EXPECT_EQ(mine->dtype, view.dtype) << name;
-    if (name.find("quant_state") != std::string::npos || name.find("nested_absmax") != std::string::npos) continue;
+    if (name.find("quant_state") != std::string::npos || name.find("nested_absmax") != std::string::npos)
+      continue;
     EXPECT_EQ(mine->shape, view.shape) << name;
-    EXPECT_TRUE(std::equal(mine->bytes.begin(), mine->bytes.end(), view.bytes.begin(), view.bytes.end())) << name;
+    EXPECT_TRUE(std::equal(mine->bytes.begin(), mine->bytes.end(), view.bytes.begin(), view.bytes.end()))
+        << name;
   }
 }
 
 TEST(SaveQuantized, LeavesNothingWhenAWeightIsNotFinite) {
   const NewDirectory source, saved;
   std::filesystem::create_directories(source.path() + "-in");
-  std::filesystem::copy(TestData("llama3-gqa"), source.path() + "-in", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(TestData("llama3-gqa"), source.path() + "-in",
+                        std::filesystem::copy_options::recursive);
   const auto file = SafetensorsFile::Open(source.path() + "-in/model.safetensors");
   ASSERT_TRUE(file.ok());
   const std::string name = "model.layers.2.mlp.up_proj.weight";

@@ -30,7 +30,8 @@ float Rounded(ComputeType compute, float value) {
   return value;
 }
 
-PackedMatrix Pack(WeightFormat format, ComputeType compute, int64_t out, int64_t in, const std::vector<float>& w) {
+PackedMatrix Pack(WeightFormat format, ComputeType compute, int64_t out, int64_t in,
+                  const std::vector<float>& w) {
   PackedMatrix matrix;
   matrix.format = format;
   matrix.compute = compute;
@@ -63,8 +64,9 @@ struct Size {
 };
 // Around every boundary: panels of 64 outputs, groups of 64 (and of 8, 16 and 32 for
 // NF4), blocks of 6 rows, 4 rows decoded in registers, 128 rows at a time.
-const Size kSizes[] = {{1, 64, 1},   {1, 8, 3},     {2, 128, 64},  {3, 176, 65}, {4, 72, 130}, {5, 64, 63},
-                       {6, 256, 70}, {7, 352, 128}, {13, 40, 200}, {33, 64, 64}, {129, 24, 5}, {140, 192, 66}};
+const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64}, {3, 176, 65},
+                       {4, 72, 130},  {5, 64, 63},  {6, 256, 70}, {7, 352, 128},
+                       {13, 40, 200}, {33, 64, 64}, {129, 24, 5}, {140, 192, 66}};
 
 struct Kind {
   WeightFormat format;
@@ -138,7 +140,8 @@ TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
       at::set_num_threads(1);
       for (int64_t i = 0; i < n; ++i) {
         Multiply(x.data() + i * in, 1, matrix, alone.data());
-        ASSERT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out)) << target;
+        ASSERT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out))
+            << target;
       }
     });
   }
@@ -176,8 +179,9 @@ TEST(PackedMatrix, TakesTheBitsPerWeightThatItSays) {
   matrix.out = 128;
   matrix.in = 4096;
   const double weights = 128 * 4096 / 8.0;
-  for (const auto& [format, bits] : {std::pair(WeightFormat::kFloat32, 32.0), std::pair(WeightFormat::kBFloat16, 16.0),
-                                     std::pair(WeightFormat::kInt8, 8.5), std::pair(WeightFormat::kNf4, 4.5)}) {
+  for (const auto& [format, bits] :
+       {std::pair(WeightFormat::kFloat32, 32.0), std::pair(WeightFormat::kBFloat16, 16.0),
+        std::pair(WeightFormat::kInt8, 8.5), std::pair(WeightFormat::kNf4, 4.5)}) {
     matrix.format = format;
     Allocate(matrix);
     EXPECT_EQ(matrix.bytes(), bits * weights);
@@ -209,7 +213,8 @@ TEST(QuantizeNf4, TakesTheNearestCodeOfEachValueOverItsBlocksAbsmax) {
           const float scaled = w[i] * (1.0f / std::max(largest, 1e-38f));
           int nearest = 0;
           while (nearest < 15 && scaled > (kNf4Code[nearest] + kNf4Code[nearest + 1]) / 2) ++nearest;
-          ASSERT_EQ(i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15, nearest) << i << " of " << count << target;
+          ASSERT_EQ(i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15, nearest)
+              << i << " of " << count << target;
         }
       });
     }

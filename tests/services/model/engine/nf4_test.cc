@@ -48,9 +48,10 @@ TEST(Nf4, QuantizesToTheBitsOfBitsandbytes) {
       EXPECT_EQ(ours->absmax, theirs->absmax) << name;
       EXPECT_EQ(ours->code, theirs->code);
       const TensorView& nested = *reference->Find(name + ".absmax");
-      EXPECT_EQ(ours->nested->codes,
-                std::vector<uint8_t>(reinterpret_cast<const uint8_t*>(nested.bytes.data()),
-                                     reinterpret_cast<const uint8_t*>(nested.bytes.data()) + nested.bytes.size()));
+      EXPECT_EQ(
+          ours->nested->codes,
+          std::vector<uint8_t>(reinterpret_cast<const uint8_t*>(nested.bytes.data()),
+                               reinterpret_cast<const uint8_t*>(nested.bytes.data()) + nested.bytes.size()));
       EXPECT_EQ(ours->nested->absmax, ToHostTensor(*reference->Find(name + ".nested_absmax"))->values);
       const std::vector<float> map = ToHostTensor(*reference->Find(name + ".nested_quant_map"))->values;
       EXPECT_TRUE(std::equal(map.begin(), map.end(), DynamicMap().begin()));

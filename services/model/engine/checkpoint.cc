@@ -23,6 +23,12 @@ namespace fs = std::filesystem;
 // tensors has some 10 MB.
 constexpr uint64_t kMaxConfigBytes = 1 << 20, kMaxIndexBytes = 32 << 20;
 
+// A shard is a file of the checkpoint's own directory, whatever the index says.
+bool IsPlainFileName(absl::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(absl::string_view("/\0", 2)) == absl::string_view::npos;
+}
+
 // The shards that an index lists, and for each tensor the one that holds it.
 absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path.string(), kMaxIndexBytes));
@@ -32,8 +38,7 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& pat
   }
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    // A shard is a file of this directory, whatever the index says.
-    if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() != shard.get<std::string>()) {
+    if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
       return absl::InvalidArgumentError(absl::StrCat(path.string(), ": '", tensor, "' has a bad file name"));
     }
     weight_map[tensor] = shard.get<std::string>();

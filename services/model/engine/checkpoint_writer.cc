@@ -78,8 +78,8 @@ absl::Status CheckFreeSpace(const std::string& directory, const std::string& par
   const fs::space_info space = fs::space(partial, error);
   if (error || space.available >= needed) return absl::OkStatus();  // unknown: writing will tell
   return absl::ResourceExhaustedError(
-      absl::StrFormat("%s: not enough room on the disk: %.2f GB are needed, %.2f GB are free", directory,
-                      static_cast<double>(needed) * 1e-9, static_cast<double>(space.available) * 1e-9));
+      absl::StrFormat("%s: not enough room on the disk: %.1f MB are needed, %.1f MB are free", directory,
+                      static_cast<double>(needed) * 1e-6, static_cast<double>(space.available) * 1e-6));
 }
 
 std::string IndexText(const Plan& plan) {

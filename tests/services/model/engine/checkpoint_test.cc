@@ -51,6 +51,11 @@ class BadCheckpoint : public testing::Test {
     config[key] = value;
     std::ofstream(directory_ / "config.json") << config;
   }
+  void ChangeIndex(const std::function<void(json&)>& change) {
+    json index = json::parse(std::ifstream(directory_ / "model.safetensors.index.json"));
+    change(index["weight_map"]);
+    std::ofstream(directory_ / "model.safetensors.index.json") << index;
+  }
   // Rewrites the JSON header of model.safetensors.
   void ChangeHeader(const std::function<void(json&)>& change) {
     std::ifstream in(directory_ / "model.safetensors", std::ios::binary);
@@ -167,18 +172,82 @@ TEST_F(BadCheckpoint, MissingShard) {
   EXPECT_THAT(Error(), HasSubstr("model-00002-of-00002.safetensors: No such file"));
 }
 
+TEST_F(BadCheckpoint, ShardMissingFromTheIndex) {
+  CopyFixture("llama31-rope-scaled");
+  ChangeIndex([](json& weight_map) {
+    for (auto entry = weight_map.begin(); entry != weight_map.end();) {
+      entry = *entry == "model-00002-of-00002.safetensors" ? weight_map.erase(entry) : std::next(entry);
+    }
+  });
+  EXPECT_THAT(Error(), AllOf(HasSubstr("tensor 'model."), HasSubstr("is missing"),
+                             HasSubstr("no index lists: model-00002-of-00002.safetensors")));
+}
+
+TEST_F(BadCheckpoint, TruncatedShard) {
+  CopyFixture("llama31-rope-scaled");
+  const fs::path shard = directory_ / "model-00002-of-00002.safetensors";
+  fs::resize_file(shard, fs::file_size(shard) - 1);
+  EXPECT_THAT(Error(), AllOf(HasSubstr(shard.string()), HasSubstr("truncated")));
+}
+
+TEST_F(BadCheckpoint, TensorInTwoShards) {
+  CopyFixture("llama31-rope-scaled");
+  fs::copy(directory_ / "model-00001-of-00002.safetensors", directory_ / "again.safetensors");
+  ChangeIndex([](json& weight_map) { weight_map["model.embed_tokens.weight"] = "again.safetensors"; });
+  EXPECT_THAT(Error(), AllOf(HasSubstr("tensor 'model."), HasSubstr("is in more than one shard")));
+}
+
 TEST_F(BadCheckpoint, TensorNotInTheShardThatTheIndexNames) {
   CopyFixture("llama31-rope-scaled");
-  json index = json::parse(std::ifstream(directory_ / "model.safetensors.index.json"));
-  index["weight_map"]["model.extra.weight"] = "model-00001-of-00002.safetensors";
-  std::ofstream(directory_ / "model.safetensors.index.json") << index;
+  ChangeIndex(
+      [](json& weight_map) { weight_map["model.extra.weight"] = "model-00001-of-00002.safetensors"; });
   EXPECT_THAT(Error(), HasSubstr("tensor 'model.extra.weight' is not in it, though the index says so"));
 }
 
 TEST_F(BadCheckpoint, IndexThatLeavesTheDirectory) {
-  std::ofstream(directory_ / "model.safetensors.index.json")
-      << R"({"weight_map": {"a": "../model.safetensors"}})";
+  const std::vector<std::string> files = {"../model.safetensors",
+                                          "/etc/passwd",
+                                          "a/b.safetensors",
+                                          "..",
+                                          ".",
+                                          "",
+                                          std::string("model.safetensors\0x", 19)};
+  for (const std::string& file : files) {
+    std::ofstream(directory_ / "model.safetensors.index.json") << json{{"weight_map", {{"a", file}}}};
+    EXPECT_THAT(Error(), HasSubstr("'a' has a bad file name")) << file;
+  }
+}
+
+TEST_F(BadCheckpoint, IndexOfTheWrongKind) {
+  const fs::path index = directory_ / "model.safetensors.index.json";
+  std::ofstream(index) << "{\"weight_map\": {\"\xff\": \"model.safetensors\"}}";
+  EXPECT_THAT(Error(), HasSubstr("index.json: not a JSON object"));
+  std::ofstream(index) << R"({"weight_map": []})";
+  EXPECT_THAT(Error(), HasSubstr("index.json: has no 'weight_map'"));
+  std::ofstream(index) << R"({"weight_map": {"a": 3}})";
   EXPECT_THAT(Error(), HasSubstr("'a' has a bad file name"));
+}
+
+TEST_F(BadCheckpoint, JsonFilesThatAreTooDeepOrTooLong) {
+  for (const char* file : {"config.json", "model.safetensors.index.json"}) {
+    CopyFixture("llama31-rope-scaled");
+    std::ofstream(directory_ / file) << "{\"a\":" << std::string(500'000, '[');
+    EXPECT_THAT(Error(), HasSubstr(std::string(file) + ": nested deeper than 32 levels"));
+    fs::resize_file(directory_ / file, 40 << 20);
+    EXPECT_THAT(Error(), HasSubstr(std::string(file) + ": 41943040 bytes long; at most"));
+  }
+}
+
+TEST_F(BadCheckpoint, ConfigThatIsNoFile) {
+  fs::remove(directory_ / "config.json");
+  fs::create_directory(directory_ / "config.json");
+  EXPECT_THAT(Error(), HasSubstr("config.json: not a regular file"));
+}
+
+TEST_F(BadCheckpoint, ConfigThatMayNotBeRead) {
+  if (::geteuid() == 0) GTEST_SKIP() << "root may read everything";
+  fs::permissions(directory_ / "config.json", fs::perms::none);
+  EXPECT_THAT(Error(), HasSubstr("config.json: cannot be read: Permission denied"));
 }
 
 TEST_F(BadCheckpoint, NamesWhatIsNotSupported) {
@@ -204,6 +273,9 @@ TEST_F(BadCheckpoint, NamesTheConfigKeyAtFault) {
   CopyFixture("llama3-gqa");
   ChangeConfig("eos_token_id", 512);
   EXPECT_THAT(Error(), HasSubstr("'eos_token_id' must hold token ids, holds 512"));
+  CopyFixture("llama3-gqa");
+  ChangeConfig("head_dim", 1 << 30);  // with 8 heads, past 2^31
+  EXPECT_THAT(Error(), HasSubstr("'head_dim' is impossibly large"));
 }
 
 TEST(Checkpoint, FingerprintTellsCheckpointsApart) {
@@ -211,29 +283,6 @@ TEST(Checkpoint, FingerprintTellsCheckpointsApart) {
   EXPECT_EQ(a.size(), 64u);
   EXPECT_EQ(a, Checkpoint::Open(TestData("llama3-gqa"))->Fingerprint());
   EXPECT_NE(a, Checkpoint::Open(TestData("llama31-rope-scaled"))->Fingerprint());
-}
-
-TEST(Safetensors, WritesWhatItReads) {
-  const std::string path =
-      fs::temp_directory_path() / ("abstract-write-" + std::to_string(::getpid()) + ".safetensors");
-  const std::vector<float> values = {1.5f, -2.25f, 65504.f, 1e-7f, 3.14159f, 0.f};
-  ASSERT_TRUE(WriteSafetensors(path,
-                               {{"a", DType::kF32, {2, 3}, values},
-                                {"b", DType::kF16, {6}, values},
-                                {"c", DType::kBF16, {6}, values}},
-                               {{"made", "here"}})
-                  .ok());
-  const auto file = SafetensorsFile::Open(path);
-  ASSERT_TRUE(file.ok()) << file.status();
-  EXPECT_EQ(ToHostTensor(*(*file)->Find("a"))->values, values);
-  EXPECT_EQ((*file)->metadata().at("made"), "here");
-  const std::vector<float> half = ToHostTensor(*(*file)->Find("b"))->values;
-  EXPECT_EQ(half[2], 65504.f);       // the largest half
-  EXPECT_EQ(half[3], 0x1p-24f * 2);  // subnormal: 1e-7 / 2^-24 = 1.68, rounded
-  EXPECT_EQ(half[4], 3.140625f);     // 11 bits of pi
-  EXPECT_EQ(ToHostTensor(*(*file)->Find("c"))->values[4], 3.140625f);
-  fs::remove(path);
-  EXPECT_FALSE(WriteSafetensors("/nowhere/x.safetensors", {}).ok());
 }
 
 }  // namespace

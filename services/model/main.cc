@@ -1,7 +1,5 @@
 // abstract-model-server: hosts one model behind mechinterp.v1.ModelService.
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -17,6 +15,7 @@
 #include "services/common/status.h"
 #include "services/common/version.h"
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/model.h"
 #include "services/model/engine/save_quantized.h"
 #include "services/model/model_service.h"
@@ -134,10 +133,7 @@ int Fail(const absl::Status& status) {
 }
 
 int Serve(const Options& options, TerminationSignals& signals) {
-  // libtorch's own default is one thread on some machines.
-  at::set_num_threads(options.threads > 0
-                          ? options.threads
-                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
   std::string directory = options.model;
   if (!options.save_quantized.empty()) {
     spdlog::info("quantizing {} to {}", directory, options.save_quantized);
@@ -156,7 +152,7 @@ int Serve(const Options& options, TerminationSignals& signals) {
       (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
       (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
-  spdlog::info("computing on the CPU with {} threads and {} instructions", at::get_num_threads(),
+  spdlog::info("computing on the CPU with {} threads and {} instructions", engine::kernels::ThreadCount(),
                engine::kernels::InstructionSet());
 
   auto registry = std::make_shared<prometheus::Registry>();

@@ -24,7 +24,7 @@ using engine::kernels::PackedMatrix;
 using engine::kernels::WeightFormat;
 
 PeakMeter& Meter() {
-  static PeakMeter meter(at::get_num_threads());
+  static PeakMeter meter(engine::kernels::ThreadCount());
   return meter;
 }
 
@@ -166,8 +166,10 @@ int main(int argc, char** argv) {
   int threads = 0;
   app.add_option("--threads", threads, "Threads for arithmetic; 0: one per core")->check(CLI::Range(0, 1024));
   CLI11_PARSE(app, argc, argv);
-  at::set_num_threads(threads > 0 ? threads
-                                  : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  const int used =
+      threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  at::set_num_threads(used);  // the peer's
+  mechinterp::engine::kernels::SetThreadCount(used);
   mechinterp::benchmarks::RegisterAll();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

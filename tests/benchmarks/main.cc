@@ -1,7 +1,5 @@
 // abstract-benchmark: whole runs, each beside its peer. See README.md.
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <functional>
 #include <iostream>
@@ -11,6 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "services/common/status.h"
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 
@@ -67,7 +66,7 @@ void AddOptions(CLI::App& app, BenchmarkOptions& options) {
 int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) {
   if (options.threads == 0)
     options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  at::set_num_threads(options.threads);
+  engine::kernels::SetThreadCount(options.threads);
   std::cout << name << ": " << options.model << ", " << options.threads << " threads, "
             << engine::kernels::InstructionSet() << ", medians of " << options.repetitions
             << " [smallest, largest]\n";

@@ -1,13 +1,12 @@
 #include "services/model/engine/attention.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/kv_cache.h"
 
 namespace mechinterp::engine {
@@ -136,7 +135,7 @@ void Attend(const ModelConfig& config, const Batch& batch, int layer, const at::
   const auto count = static_cast<int64_t>(plain.size());
   const int64_t mean = count == 0 ? 1 : std::max<int64_t>(1, multiplications / count);
   const int64_t grain = std::max<int64_t>(1, kMultiplicationsWorthAThread / mean);
-  at::parallel_for(0, count * config.head_count, grain, [&](int64_t begin, int64_t end) {
+  kernels::ParallelFor(0, count * config.head_count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) AttendHead(plain[i / config.head_count], i % config.head_count);
   });
 }

@@ -1,7 +1,5 @@
 #include "services/model/engine/linear_weight.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -9,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/nf4.h"
 #include "services/model/engine/stored_values.h"
 
@@ -37,7 +36,7 @@ PackedMatrix Empty(int64_t out, int64_t in, WeightFormat format, ComputeType com
 
 template <typename Function>
 void ForEachPanel(const PackedMatrix& matrix, Function&& function) {
-  at::parallel_for(0, matrix.panels(), 1, [&](int64_t begin, int64_t end) {
+  kernels::ParallelFor(0, matrix.panels(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) function(panel);
   });
 }

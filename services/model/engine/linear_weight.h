@@ -36,7 +36,7 @@ struct MatrixFormat {
 kernels::WeightFormat UnquantizedFormat(DType stored, kernels::ComputeType compute);
 
 // Reads a matrix, in any floating-point type or as NF4, and packs it. Lets go of
-// the mapped pages it has read. Uses libtorch's threads. InvalidArgument naming the
+// the mapped pages it has read. Uses the pool of kernels/parallel.h. InvalidArgument naming the
 // tensor when it is missing, of the wrong shape or not finite.
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
                                         int64_t in, const MatrixFormat& format);

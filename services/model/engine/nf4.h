@@ -52,7 +52,7 @@ absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::strin
                                   absl::Span<const int64_t> shape);
 
 // Quantizes a floating-point matrix, bit for bit as bitsandbytes does. Uses
-// libtorch's threads. InvalidArgument when a value is not finite.
+// the pool of kernels/parallel.h. InvalidArgument when a value is not finite.
 absl::StatusOr<Nf4Matrix> QuantizeToNf4(const TensorView& view, bool double_quantization);
 
 // The values, bit for bit as bitsandbytes dequantizes them: code of each index

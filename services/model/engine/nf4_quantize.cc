@@ -1,4 +1,3 @@
-#include <ATen/Parallel.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mean.h>
 
@@ -6,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/kernels/quantize.h"
 #include "services/model/engine/nf4.h"
 #include "services/model/engine/stored_values.h"
@@ -91,7 +91,7 @@ absl::StatusOr<Nf4Matrix> QuantizeToNf4(const TensorView& view, bool double_quan
   matrix.absmax.resize(blocks);
   std::atomic<bool> finite = true;
   constexpr int64_t kBlocksWorthAThread = 1024;
-  at::parallel_for(0, blocks, kBlocksWorthAThread, [&](int64_t begin, int64_t end) {
+  kernels::ParallelFor(0, blocks, kBlocksWorthAThread, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kernels::kNf4Block;
     if (!kernels::QuantizeNf4(values.At(first), values.type(),
                               std::min(count, end * kernels::kNf4Block) - first,

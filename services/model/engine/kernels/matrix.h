@@ -84,7 +84,7 @@ int Nf4Group(int64_t in);
 void UnpackPanel(const PackedMatrix& matrix, int64_t panel, float* rows);
 
 // y[n, out] = x[n, in] w^T. fp32 in and out, contiguous, not overlapping. Uses
-// libtorch's threads; thread-safe.
+// the pool of parallel.h; thread-safe.
 void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y);
 
 }  // namespace mechinterp::engine::kernels

@@ -1,5 +1,3 @@
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <bit>
 #include <type_traits>
@@ -8,6 +6,7 @@
 #include "services/common/float16.h"
 #include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/kernels/matrix.h"
+#include "services/model/engine/kernels/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/model/engine/kernels/multiply.cc"
@@ -176,7 +175,7 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
   constexpr int64_t kValuesWorthAThread = 1 << 16;
   const int64_t words = pairs ? w.group / 2 : w.group;
   const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (n * w.group));
-  at::parallel_for(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
+  ParallelFor(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
       for (int64_t r = 0; r < n; ++r)
@@ -201,8 +200,7 @@ void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
   const int64_t grain =
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * w.in * kPanelOutputs));
   const uint32_t* packed = operands.data();
-  at::parallel_for(0, w.panels(), grain,
-                   [&](int64_t begin, int64_t end) { part(w, packed, n, begin, end, y); });
+  ParallelFor(0, w.panels(), grain, [&](int64_t begin, int64_t end) { part(w, packed, n, begin, end, y); });
 }
 
 const char* InstructionSet() { return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets()); }

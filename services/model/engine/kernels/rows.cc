@@ -1,10 +1,9 @@
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/kernels/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/model/engine/kernels/rows.cc"
@@ -146,7 +145,7 @@ constexpr int64_t kValuesWorthAThread = 1 << 15;
 
 template <typename Function>
 void ForRows(int64_t n, int64_t width, Function&& function) {
-  at::parallel_for(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)), function);
+  ParallelFor(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)), function);
 }
 
 }  // namespace

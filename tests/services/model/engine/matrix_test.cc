@@ -1,6 +1,5 @@
 #include "services/model/engine/kernels/matrix.h"
 
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "hwy/detect_targets.h"
 #include "hwy/targets.h"
 #include "services/common/float16.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/kernels/quantize.h"
 
 namespace mechinterp::engine::kernels {
@@ -128,16 +128,16 @@ TEST_P(Multiplication, IsTheProductWithTheUnpackedMatrix) {
 }
 
 TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
-  const int threads = at::get_num_threads();
+  const int threads = ThreadCount();
   const Kind& kind = GetParam();
   for (const auto& [n, in, out] : kSizes) {
     const std::vector<float> x = Random(n * in, 3);
     const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, Random(out * in, 4));
     std::vector<float> together(n * out), alone(out);
     OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
-      at::set_num_threads(2);
+      SetThreadCount(2);
       Multiply(x.data(), n, matrix, together.data());
-      at::set_num_threads(1);
+      SetThreadCount(1);
       for (int64_t i = 0; i < n; ++i) {
         Multiply(x.data() + i * in, 1, matrix, alone.data());
         ASSERT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out))
@@ -145,7 +145,7 @@ TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
       }
     });
   }
-  at::set_num_threads(threads);
+  SetThreadCount(threads);
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),

@@ -18,9 +18,9 @@ inline constexpr int kRowKindCount = 3;
 // A segment, or what is left of it, that waits for a forward pass.
 struct PendingSegment {
   RowKind kind = RowKind::kPrefill;
-  int rows = 0;             // still to run
-  bool can_split = false;   // into chunks, one a pass
-  int index = 0;            // the caller's
+  int rows = 0;            // still to run
+  bool can_split = false;  // into chunks, one a pass
+  int index = 0;           // the caller's
 };
 
 // What one request waits for. Its segments do not depend on each other.

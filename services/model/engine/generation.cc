@@ -9,6 +9,9 @@
 namespace mechinterp::engine {
 namespace {
 
+// Few continuations are longer; the cache of one that is grows as it needs.
+constexpr int kMostTokensToReserve = 1024;
+
 bool Contains(const std::vector<TokenId>& ids, TokenId id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -28,7 +31,8 @@ absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
     segments[i].tokens = requests[i].prompt.ids;
     segments[i].plan = requests[i].plan;
     segments[i].cache = std::make_shared<KvCache>(context.executor.model().config());
-    segments[i].cache->Reserve(requests[i].prompt.length() + requests[i].expected_new_tokens);
+    segments[i].cache->Reserve(requests[i].prompt.length() +
+                               std::min(requests[i].expected_new_tokens, kMostTokensToReserve));
     segments[i].logits_rows = LogitsRows::kLast;
     pointers.push_back(&segments[i]);
   }

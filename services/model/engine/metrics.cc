@@ -38,9 +38,8 @@ double LogSumExpOfOthers(absl::Span<const float> logits, std::vector<TokenId> id
 std::vector<TokenProbability> TopTokens(absl::Span<const float> logits, double log_normalizer, int count) {
   std::vector<TokenId> ids;
   FindLargest(logits, count, ids);
-  std::sort(ids.begin(), ids.end(), [&](TokenId a, TokenId b) {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  });
+  std::sort(ids.begin(), ids.end(),
+            [&](TokenId a, TokenId b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   std::vector<TokenProbability> top;
   for (TokenId id : ids) top.push_back({id, std::exp(logits[id] - log_normalizer), logits[id]});
   return top;

@@ -89,8 +89,8 @@ void Sampler::FindTopK(absl::Span<const float> logits, double largest) {
 
 void Sampler::FindTopP(absl::Span<const float> logits, double largest) {
   weights_.resize(logits.size());
-  const double total = kernels::ExpWeights(logits.data(), logits.size(), largest, options_.temperature,
-                                           weights_.data());
+  const double total =
+      kernels::ExpWeights(logits.data(), logits.size(), largest, options_.temperature, weights_.data());
   // All that weigh less than this have less than 1 - top_p together, so the
   // likeliest reach top_p without them. Half of it, for rounding.
   const double negligible = 0.5 * (1 - options_.top_p) * total / static_cast<double>(logits.size());

@@ -45,8 +45,8 @@ class SegmentChunks {
  private:
   Segment* whole_;
   const ModelConfig* config_;
-  int done_ = 0;        // rows of chunks collected
-  int chunk_rows_ = 0;  // of the chunk that is out
+  int done_ = 0;                    // rows of chunks collected
+  int chunk_rows_ = 0;              // of the chunk that is out
   std::unique_ptr<Segment> chunk_;  // null: the segment itself is the chunk
   std::shared_ptr<KvCache> cache_;  // of the chunks, where nobody else wants one
 };

@@ -19,7 +19,7 @@ namespace {
 // Threads beyond the handlers': gRPC counts those that wait for calls too.
 constexpr int kPollerThreads = 4;
 // For handlers that fail at the end of the grace period to say so themselves.
-constexpr std::chrono::seconds kTimeForLastWords{1};
+constexpr std::chrono::seconds kTimeForLastWords{2};
 
 // Both are process-wide switches that must be set before a server is built.
 void EnableHealthAndReflection() {

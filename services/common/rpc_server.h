@@ -40,7 +40,7 @@ class RpcServer {
   void SetServing(bool serving);
   // Reports NOT_SERVING, refuses new calls, lets those in flight finish for at
   // most `grace`. Then `on_grace_end`, if there is one, may make them fail in
-  // their own words (from another thread); what is left a second later is
+  // their own words (from another thread); what is left two seconds later is
   // cancelled. Returns when none is left.
   void Shutdown(absl::Duration grace, const std::function<void()>& on_grace_end = nullptr);
 

@@ -15,6 +15,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
 namespace HWY_NAMESPACE {
+namespace {  // other files' helpers have the same names
 namespace hn = hwy::HWY_NAMESPACE;
 
 using Singles = hn::ScalableTag<float>;
@@ -147,6 +148,7 @@ HWY_ATTR double WeightedDifferenceOf(const double* weights, const float* a, cons
   return sum;
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
 HWY_AFTER_NAMESPACE();

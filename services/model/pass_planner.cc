@@ -60,9 +60,10 @@ class Planner {
       while (has_more) {
         const int rows = PieceRows(Next(run), share - taken);
         if (taken > 0 && taken + rows > share) break;
-        has_room = rows <= left_ || pieces_.empty();
+        has_room = rows <= left_ || is_rest_empty_;
         if (!has_room) break;
         Take(run, next_[run]++, rows);
+        is_rest_empty_ = false;
         taken += rows;
         has_more = SkipDecodes(run);
       }
@@ -87,7 +88,8 @@ class Planner {
   const PassLimits& limits_;
   std::vector<size_t> next_;  // segment of each run to look at
   std::vector<PassPiece> pieces_;
-  int left_ = 0;
+  bool is_rest_empty_ = true;  // no pieces but decoding steps yet
+  int left_ = 0;               // rows; below zero after a segment that had to run whole
 };
 
 }  // namespace

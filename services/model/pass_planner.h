@@ -49,8 +49,8 @@ struct PassPiece {
 // equal shares of what is left, then of what those who want less leave over,
 // segments in their order; each at least one segment, or a chunk of it, while
 // there is room. So neither a sweep of a thousand rows nor a long prompt keeps
-// anybody out: who found no room comes first the next time. A segment that
-// cannot split and is larger than a whole pass goes when its run comes first.
+// anybody out: who found no room comes first the next time. Who comes first gets
+// a segment in, even if it cannot split and is larger than what is left.
 std::vector<PassPiece> PlanPass(absl::Span<const PendingRun* const> runs, const PassLimits& limits);
 
 }  // namespace mechinterp

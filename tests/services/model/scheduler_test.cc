@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "services/common/status.h"
+#include "services/model/engine/kv_cache.h"
 #include "tests/services/model/engine/fixture.h"
 
 namespace mechinterp {

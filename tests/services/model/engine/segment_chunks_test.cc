@@ -6,6 +6,7 @@
 
 #include "services/model/engine/cached_run.h"
 #include "services/model/engine/generation.h"
+#include "services/model/engine/kv_cache.h"
 #include "tests/services/model/engine/random_checkpoint.h"
 #include "tests/services/model/engine/random_requests.h"
 

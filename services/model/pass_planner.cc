@@ -15,9 +15,10 @@ class Planner {
     for (size_t run = 0; run < runs_.size(); ++run) {
       if (SkipDecodes(static_cast<int>(run))) wanting.push_back(static_cast<int>(run));
     }
-    left_ = wanting.empty() ? limits_.max_rows : std::max(1, limits_.max_rows - limits_.max_rows / 4);
+    const int reserved = wanting.empty() ? 0 : std::max(1, limits_.max_rows / 4);
+    left_ = std::max(1, limits_.max_rows - reserved);
     TakeDecodes();
-    left_ += wanting.empty() ? 0 : limits_.max_rows / 4;
+    left_ += reserved;
     if (!pieces_.empty()) left_ = std::min(left_, limits_.chunk_rows);
     while (left_ > 0 && !wanting.empty()) wanting = TakeShares(wanting);
     return std::move(pieces_);

@@ -83,9 +83,9 @@ ReferenceDistribution::ReferenceDistribution(absl::Span<const float> logits)
 
 // sum of p (log p - log q), where log p - log q is the difference of the logits
 // but for the normalizers.
-double ReferenceDistribution::DivergenceOf(absl::Span<const float> logits) const {
+double ReferenceDistribution::DivergenceOf(absl::Span<const float> logits, double log_normalizer) const {
   return kernels::WeightedDifference(probabilities_.data(), logits_.data(), logits.data(), logits.size()) +
-         (LogNormalizer(logits) - log_normalizer_);
+         (log_normalizer - log_normalizer_);
 }
 
 RunMetrics MeasureLogits(absl::Span<const float> logits, const ReferenceDistribution& clean,
@@ -98,9 +98,10 @@ RunMetrics MeasureLogits(absl::Span<const float> logits, const ReferenceDistribu
       metrics.logit_difference = refusal - LogSumExpOf(logits, options.compliance_token_ids);
     }
   }
-  metrics.kl_from_clean = clean.DivergenceOf(logits);
+  const double log_normalizer = LogNormalizer(logits);
+  metrics.kl_from_clean = clean.DivergenceOf(logits, log_normalizer);
   if (options.top_token_count > 0) {
-    metrics.top_tokens = TopTokens(logits, LogNormalizer(logits), options.top_token_count);
+    metrics.top_tokens = TopTokens(logits, log_normalizer, options.top_token_count);
   }
   return metrics;
 }

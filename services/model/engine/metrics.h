@@ -52,8 +52,9 @@ class ReferenceDistribution {
  public:
   explicit ReferenceDistribution(absl::Span<const float> logits);
 
-  // Kullback-Leibler divergence of a row, as large as this one, from it.
-  double DivergenceOf(absl::Span<const float> logits) const;
+  // Kullback-Leibler divergence of a row, as large as this one, from it; the row's
+  // LogNormalizer is given.
+  double DivergenceOf(absl::Span<const float> logits, double log_normalizer) const;
 
  private:
   std::vector<float> logits_;

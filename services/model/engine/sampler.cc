@@ -101,18 +101,24 @@ void Sampler::FindTopP(absl::Span<const float> logits, double largest) {
   KeepTopP(options_.top_p * total);
 }
 
-// The likeliest candidates that together have at least `wanted_weight`. Takes
-// them off a heap one by one, so that nobody sorts what is not kept.
+// The fewest of the likeliest candidates that together have `wanted_weight`.
+// Halves what is undecided again and again, so that nobody sorts it.
 void Sampler::KeepTopP(double wanted_weight) {
-  const auto later = [](const Candidate& a, const Candidate& b) { return IsLikelier(b, a); };
-  std::make_heap(candidates_.begin(), candidates_.end(), later);
-  double kept = 0;
-  auto end = candidates_.end();
-  while (end != candidates_.begin() && kept < wanted_weight) {
-    std::pop_heap(candidates_.begin(), end, later);
-    kept += (--end)->weight;
+  double kept = 0;  // of the candidates before `begin`, which are likelier than the rest
+  auto begin = candidates_.begin(), end = candidates_.end();
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, IsLikelier);
+    double weight = 0;
+    for (auto candidate = begin; candidate != middle; ++candidate) weight += candidate->weight;
+    if (kept + weight < wanted_weight) {
+      kept += weight;
+      begin = middle;
+    } else {
+      end = middle;
+    }
   }
-  candidates_.erase(candidates_.begin(), end);
+  candidates_.erase(kept < wanted_weight ? end : begin, candidates_.end());
 }
 
 TokenId SampleToken(absl::Span<const float> logits, const SamplingOptions& options, int step) {

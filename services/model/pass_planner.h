@@ -30,7 +30,7 @@ struct PassLimits {
   int max_rows = 512;
   // Most rows that a segment brings into a pass, where it can split; and most
   // rows besides the decoding steps in a pass that has some: a decoding step
-  // waits no longer than for so many.
+  // waits no longer than for so many. At most max_rows.
   int chunk_rows = 256;
 };
 

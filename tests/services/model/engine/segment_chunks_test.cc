@@ -141,7 +141,9 @@ TEST_P(ChunksOfRandomModels, LateEntriesOnASharedPrefix) {
     whole.first_position = first;
     whole.shared = cache;
     whole.shared_length = first;
-    whole.plan = Plan(prompt, {}, Capture(prompt));
+    CaptureRequest capture = Capture(prompt);
+    std::erase(capture.sites, HookSite{HookPoint::kEmbed, 0});  // there are no tokens
+    whole.plan = Plan(prompt, {}, capture);
     whole.logits_rows = LogitsRows::kAll;
     Segment chunked = whole;
     RunWhole(whole);

@@ -1,7 +1,9 @@
 #include "services/common/rpc_server.h"
 
 #include <chrono>
+#include <future>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -16,6 +18,8 @@ namespace {
 
 // Threads beyond the handlers': gRPC counts those that wait for calls too.
 constexpr int kPollerThreads = 4;
+// For handlers that fail at the end of the grace period to say so themselves.
+constexpr std::chrono::seconds kTimeForLastWords{2};
 
 // Both are process-wide switches that must be set before a server is built.
 void EnableHealthAndReflection() {
@@ -64,9 +68,20 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
 
 void RpcServer::SetServing(bool serving) { server_->GetHealthCheckService()->SetServingStatus(serving); }
 
-void RpcServer::Shutdown(absl::Duration grace) {
+void RpcServer::Shutdown(absl::Duration grace, const std::function<void()>& on_grace_end) {
   SetServing(false);
-  server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
+  const auto deadline = std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace);
+  if (on_grace_end == nullptr) {
+    server_->Shutdown(deadline);
+  } else {
+    std::promise<void> all_done;
+    std::thread timer([&, done = all_done.get_future()] {
+      if (done.wait_until(deadline) == std::future_status::timeout) on_grace_end();
+    });
+    server_->Shutdown(deadline + kTimeForLastWords);
+    all_done.set_value();
+    timer.join();
+  }
   server_->Wait();
 }
 

@@ -1,6 +1,7 @@
 #ifndef SERVICES_COMMON_RPC_SERVER_H_
 #define SERVICES_COMMON_RPC_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,8 +39,10 @@ class RpcServer {
   // What the health service answers; NOT_SERVING until first called with true.
   void SetServing(bool serving);
   // Reports NOT_SERVING, refuses new calls, lets those in flight finish for at
-  // most `grace`, then cancels them. Returns when none is left.
-  void Shutdown(absl::Duration grace);
+  // most `grace`. Then `on_grace_end`, if there is one, may make them fail in
+  // their own words (from another thread); what is left two seconds later is
+  // cancelled. Returns when none is left.
+  void Shutdown(absl::Duration grace, const std::function<void()>& on_grace_end = nullptr);
 
  private:
   explicit RpcServer(std::unique_ptr<grpc::Server> server, int port);

@@ -89,6 +89,11 @@ void AddOptions(CLI::App& app, Options& options) {
                  "Token positions in one forward pass, over all requests")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
+  app.add_option(
+         "--prefill-chunk", options.service.scheduler.prefill_chunk_rows,
+         "Longer prompts run in chunks of so many positions; others' next tokens wait for one at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   app.add_option("--max-activation-bytes", options.service.max_activation_bytes,
                  "Most bytes of activations that one request may record")
       ->check(CLI::PositiveNumber)
@@ -179,7 +184,7 @@ int Serve(const Options& options, TerminationSignals& signals) {
   const int signal = signals.Wait();
   spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
                options.shutdown_grace_seconds);
-  (*server)->Shutdown(absl::Seconds(options.shutdown_grace_seconds));
+  (*server)->Shutdown(absl::Seconds(options.shutdown_grace_seconds), [&service] { service.Stop(); });
   spdlog::info("stopped");
   return 0;
 }

@@ -23,6 +23,15 @@ prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::stri
   return BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
 
+std::array<prometheus::Counter*, kRowKindCount> RowCounters(prometheus::Registry& registry) {
+  auto& family = BuildCounter()
+                     .Name("mechinterp_forward_rows_total")
+                     .Help("Token positions taken through the model, by what for.")
+                     .Register(registry);
+  return {&family.Add({{"kind", "decode"}}), &family.Add({{"kind", "prefill"}}),
+          &family.Add({{"kind", "sweep"}})};  // in the order of RowKind
+}
+
 }  // namespace
 
 ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
@@ -35,8 +44,14 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
       pass_seconds_(Histogram(*registry_, "mechinterp_forward_pass_duration_seconds",
                               "Time of a forward pass.",
                               Buckets{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30})),
+      gather_seconds_(Histogram(*registry_, "mechinterp_gather_wait_seconds",
+                                "Time that the engine, with work at hand, waited for others to join a pass.",
+                                Buckets{0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03})),
+      rows_by_kind_(RowCounters(*registry_)),
       requests_in_progress(
           Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
+      queued_rows(
+          Gauge(*registry_, "mechinterp_queued_rows", "Token positions that wait for a forward pass.")),
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
@@ -63,10 +78,19 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Set(static_cast<double>(model.total_weight_bytes()));
 }
 
-void ModelMetrics::ObservePass(int rows, int segments, absl::Duration duration) {
-  pass_rows_.Observe(rows);
+void ModelMetrics::ObservePass(const RowCounts& rows, int segments, absl::Duration duration) {
+  int total = 0;
+  for (int kind = 0; kind < kRowKindCount; ++kind) {
+    rows_by_kind_[kind]->Increment(rows[kind]);
+    total += rows[kind];
+  }
+  pass_rows_.Observe(total);
   pass_segments_.Observe(segments);
   pass_seconds_.Observe(absl::ToDoubleSeconds(duration));
+}
+
+void ModelMetrics::ObserveGatherWait(absl::Duration wait) {
+  gather_seconds_.Observe(absl::ToDoubleSeconds(wait));
 }
 
 }  // namespace mechinterp

@@ -1,6 +1,7 @@
 #ifndef SERVICES_MODEL_MODEL_METRICS_H_
 #define SERVICES_MODEL_MODEL_METRICS_H_
 
+#include <array>
 #include <memory>
 
 #include "absl/time/time.h"
@@ -9,8 +10,12 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "services/model/engine/model.h"
+#include "services/model/pass_planner.h"
 
 namespace mechinterp {
+
+// Rows of a pass, by RowKind.
+using RowCounts = std::array<int, kRowKindCount>;
 
 // What the model service counts, besides the per-RPC metrics that every server
 // has. Names start with mechinterp_. Thread-safe.
@@ -20,16 +25,21 @@ class ModelMetrics {
 
   // mechinterp_model_info{name,hash,quantization,device} 1, and its sizes.
   void SetModel(const engine::Model& model);
-  void ObservePass(int rows, int segments, absl::Duration duration);
+  void ObservePass(const RowCounts& rows, int segments, absl::Duration duration);
+  // How long the engine waited, with work at hand, for others to join the pass.
+  void ObserveGatherWait(absl::Duration wait);
 
  private:
   std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Histogram& pass_rows_;
   prometheus::Histogram& pass_segments_;
   prometheus::Histogram& pass_seconds_;
+  prometheus::Histogram& gather_seconds_;
+  const std::array<prometheus::Counter*, kRowKindCount> rows_by_kind_;
 
  public:
   prometheus::Gauge& requests_in_progress;
+  prometheus::Gauge& queued_rows;
   prometheus::Counter& prompt_tokens;
   prometheus::Counter& generated_tokens;
   prometheus::Counter& sweep_runs;

@@ -28,6 +28,9 @@ class ModelService final : public v1::ModelService::Service {
   ModelService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options,
                ModelMetrics& metrics);
 
+  // Ends what runs and waits on the engine with UNAVAILABLE; see Scheduler::Stop.
+  void Stop() { scheduler_.Stop(); }
+
   grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
                         v1::GetModelResponse* response) override;
   grpc::Status ListHookPoints(grpc::ServerContext* context, const v1::ListHookPointsRequest* request,

@@ -41,7 +41,7 @@ absl::StatusOr<std::shared_ptr<const engine::HookPlan>> ModelService::Compile(
   if (prompt.length() > 0) compiler.Add(prompt, interventions, capture, parser.problems());
   ABSTRACT_RETURN_IF_ERROR(parser.status());
   ABSTRACT_RETURN_IF_ERROR(CheckCaptureSize(capture, prompt));
-  ABSTRACT_RETURN_IF_ERROR(call.Admit());
+  ABSTRACT_RETURN_IF_ERROR(call.request.Admit());
   metrics_.prompt_tokens.Increment(prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(auto plans, engine::RunSourcesAndFinish(call.context, compiler));
   return plans.front();
@@ -81,7 +81,7 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
   *message.mutable_header() = BuildHeader(*model_, prompt, sampling.seed);
   if (!writer.Write(message)) return ClientGone();
 
-  const engine::PrefillRequest prefill{prompt, plan};
+  const engine::PrefillRequest prefill{prompt, plan, sampling.max_new_tokens};
   ABSTRACT_ASSIGN_OR_RETURN(std::vector<engine::Prefilled> prefilled,
                             engine::Prefill(call.context, absl::MakeConstSpan(&prefill, 1)));
   std::optional<engine::StreamingDetokenizer> text;
@@ -96,6 +96,7 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
   };
   ABSTRACT_ASSIGN_OR_RETURN(const engine::Generation generation,
                             engine::Continue(call.context, prefilled.front(), sampling, send));
+  call.request.Leave();  // sending needs no engine
 
   v1::GenerateSummary& summary = *message.mutable_summary();
   *summary.mutable_continuation() = BuildContinuation(*model_, generation);
@@ -116,7 +117,7 @@ absl::Status ModelService::DoRunWithCache(Call& call, const v1::RunWithCacheRequ
   ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, capture));
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
                             engine::RunWithCache(call.context, prompt, plan));
-  call.admission.reset();  // sending needs no engine
+  call.request.Leave();  // sending needs no engine
 
   v1::RunWithCacheResponse message;
   *message.mutable_header() = BuildActivationHeader(*model_, *run);
@@ -201,7 +202,7 @@ absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRe
     }
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());
-  ABSTRACT_RETURN_IF_ERROR(call.Admit());
+  ABSTRACT_RETURN_IF_ERROR(call.request.Admit());
   metrics_.prompt_tokens.Increment(sweep.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(sweep.plans, engine::RunSourcesAndFinish(call.context, compiler));
 

@@ -1,101 +1,246 @@
 #include "services/model/scheduler.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
+#include "services/model/engine/segment_chunks.h"
 
 namespace mechinterp {
+namespace {
+
+absl::Status ShuttingDown() {
+  return ErrorWithReason(absl::StatusCode::kUnavailable, "the server is shutting down", "SHUTTING_DOWN");
+}
+
+absl::Status Cancelled() { return absl::CancelledError("the client cancelled the request"); }
+
+RowKind KindOf(const engine::Segment& segment) {
+  if (segment.shared != nullptr || segment.entry_layer > 0) return RowKind::kSweep;
+  return segment.length() == 1 && segment.first_position > 0 ? RowKind::kDecode : RowKind::kPrefill;
+}
+
+}  // namespace
+
+// One Run of a request. Lives in its handler's stack; guarded by the scheduler's
+// lock, but for `chunks` while the job is in a pass: then they are the engine
+// thread's.
+struct Scheduler::Job {
+  Job(const Request& request, absl::Span<engine::Segment* const> segments, const engine::ModelConfig& config)
+      : request_id(request.id_), idle_since(absl::Now()) {
+    chunks.reserve(segments.size());
+    pending.reserve(segments.size());
+    for (engine::Segment* segment : segments) {
+      const int index = static_cast<int>(chunks.size());
+      chunks.emplace_back(segment, config);
+      pending.push_back({KindOf(*segment), segment->length(), chunks.back().CanSplit(), index});
+    }
+  }
+
+  const int64_t request_id;
+  std::vector<engine::SegmentChunks> chunks;  // of each segment
+  PendingRun pending;                         // of those with rows left
+  bool in_pass = false;
+  bool cancelled = false;
+  absl::Time idle_since;  // last time that it was not in a pass
+  absl::Duration waited;
+  bool done = false;
+  absl::Status status;
+  std::condition_variable finished;
+};
+
+struct Scheduler::Pass {
+  std::vector<Job*> jobs;
+  struct Part {
+    engine::SegmentChunks* chunks;
+    int rows;
+  };
+  std::vector<Part> parts;
+  RowCounts rows = {};  // by kind
+};
 
 Scheduler::Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
-                     ModelMetrics& metrics)
-    : model_(std::move(model)), options_(options), metrics_(metrics), thread_([this] { Loop(); }) {}
+                     ModelMetrics& metrics, ForwardFunction forward)
+    : model_(std::move(model)),
+      options_(options),
+      forward_(std::move(forward)),
+      metrics_(metrics),
+      gather_(options.gather),
+      thread_([this] { Loop(); }) {}
 
 Scheduler::~Scheduler() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  job_arrived_.notify_all();
+  Stop();
   thread_.join();
 }
 
-Scheduler::Admission::~Admission() {
-  if (scheduler_ == nullptr) return;
-  std::lock_guard lock(scheduler_->mutex_);
-  --scheduler_->request_count_;
-  scheduler_->metrics_.requests_in_progress.Set(scheduler_->request_count_);
+void Scheduler::Stop() {
+  std::lock_guard lock(mutex_);
+  stopping_ = true;
+  for (Job* job : waiting_) Finish(*job, ShuttingDown());
+  waiting_.clear();
+  CountQueue();
+  changed_.notify_all();
 }
 
-absl::StatusOr<Scheduler::Admission> Scheduler::Admit() {
+absl::Status Scheduler::Admit(Request& request) {
   std::lock_guard lock(mutex_);
+  if (stopping_) return ShuttingDown();
   if (request_count_ >= options_.max_requests) {
     return TryAgainLater(absl::StrCat(options_.max_requests, " requests are in progress; try again shortly"),
                          "TOO_MANY_REQUESTS", absl::Seconds(1));
   }
-  ++request_count_;
-  metrics_.requests_in_progress.Set(request_count_);
-  return Admission(this);
+  request.id_ = ++last_request_id_;
+  metrics_.requests_in_progress.Set(++request_count_);
+  return absl::OkStatus();
 }
 
-absl::Status Scheduler::Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) {
-  Job job;
-  job.segments = segments;
-  for (const engine::Segment* segment : segments) job.rows += segment->length();
-  job.arrived = absl::Now();
+void Scheduler::Leave(Request& request) {
+  if (request.id_ == 0) return;
+  std::lock_guard lock(mutex_);
+  gather_.Settle(std::exchange(request.id_, 0));
+  metrics_.requests_in_progress.Set(--request_count_);
+  changed_.notify_all();
+}
+
+absl::Status Scheduler::Run(const Request& request, absl::Span<engine::Segment* const> segments,
+                            absl::Duration* waited) {
+  if (request.id_ == 0) return absl::FailedPreconditionError("the request was not admitted");
+  if (segments.empty()) return absl::OkStatus();
+  Job job(request, segments, model_->config());
   std::unique_lock lock(mutex_);
-  if (stopping_) return absl::UnavailableError("the server is shutting down");
+  if (stopping_) return ShuttingDown();
   waiting_.push_back(&job);
-  job_arrived_.notify_one();
-  job_done_.wait(lock, [&] { return job.done; });
+  gather_.Settle(request.id_);
+  CountQueue();
+  changed_.notify_all();
+
+  const auto poll = absl::ToChronoNanoseconds(options_.cancellation_poll);
+  while (!job.finished.wait_for(lock, poll, [&] { return job.done; })) {
+    if (job.cancelled || request.is_cancelled_ == nullptr) continue;
+    lock.unlock();
+    const bool is_cancelled = request.is_cancelled_();
+    lock.lock();
+    if (!is_cancelled || job.done) continue;
+    job.cancelled = true;  // a job in a pass must stay until it ends
+    if (job.in_pass) continue;
+    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), &job));
+    CountQueue();
+    Finish(job, Cancelled());
+  }
   if (waited != nullptr) *waited += job.waited;
   return job.status;
 }
 
-std::vector<Scheduler::Job*> Scheduler::TakeJobs() {
-  std::vector<Job*> jobs;
-  int rows = 0;
-  while (!waiting_.empty() && (jobs.empty() || rows + waiting_.front()->rows <= options_.max_batch_rows)) {
-    rows += waiting_.front()->rows;
-    jobs.push_back(waiting_.front());
-    waiting_.pop_front();
+void Scheduler::Finish(Job& job, const absl::Status& status) {
+  if (!job.in_pass) job.waited += absl::Now() - job.idle_since;
+  job.status = status;
+  job.done = true;
+  job.finished.notify_one();  // with the lock held: the job is gone soon after
+}
+
+void Scheduler::CountQueue() {
+  int64_t rows = 0;
+  for (const Job* job : waiting_) {
+    for (const PendingSegment& segment : job->pending) rows += segment.rows;
   }
-  return jobs;
+  metrics_.queued_rows.Set(static_cast<double>(rows));
+}
+
+bool Scheduler::WaitForWork(std::unique_lock<std::mutex>& lock) {
+  std::optional<absl::Time> gathering_since;
+  while (!stopping_) {
+    if (waiting_.empty()) {
+      gathering_since.reset();
+      changed_.wait(lock);
+      continue;
+    }
+    const absl::Time now = absl::Now();
+    if (!gathering_since) gathering_since = now;
+    const absl::Duration patience = gather_.Remaining(now);
+    if (patience <= absl::ZeroDuration()) {
+      metrics_.ObserveGatherWait(now - *gathering_since);
+      return true;
+    }
+    changed_.wait_for(lock, absl::ToChronoNanoseconds(patience));
+  }
+  return false;
+}
+
+Scheduler::Pass Scheduler::PlanNextPass() {
+  std::vector<const PendingRun*> runs;
+  for (const Job* job : waiting_) runs.push_back(&job->pending);
+  const std::vector<PassPiece> pieces = PlanPass(
+      runs, {options_.max_batch_rows, std::min(options_.prefill_chunk_rows, options_.max_batch_rows)});
+  Pass pass;
+  const absl::Time now = absl::Now();
+  for (const PassPiece& piece : pieces) {
+    Job& job = *waiting_[piece.run];
+    PendingSegment& segment = job.pending[piece.segment];
+    segment.rows -= piece.rows;
+    pass.parts.push_back({&job.chunks[segment.index], piece.rows});
+    pass.rows[static_cast<int>(segment.kind)] += piece.rows;
+    if (std::exchange(job.in_pass, true)) continue;
+    pass.jobs.push_back(&job);
+    job.waited += now - job.idle_since;
+  }
+  waiting_.erase(
+      std::remove_if(waiting_.begin(), waiting_.end(), [](const Job* job) { return job->in_pass; }),
+      waiting_.end());
+  CountQueue();
+  return pass;
+}
+
+// Here a pass that nobody wants any more could stop between layers: when all its
+// jobs are cancelled, or the scheduler stops.
+absl::Status Scheduler::RunPass(Pass& pass) {
+  std::vector<engine::Segment*> segments;
+  for (const Pass::Part& part : pass.parts) segments.push_back(part.chunks->Next(part.rows));
+  absl::Status status = forward_(*model_, segments);
+  if (!status.ok()) return status;
+  for (const Pass::Part& part : pass.parts) part.chunks->Collect();
+  return status;
+}
+
+void Scheduler::FinishPass(Pass& pass, const absl::Status& status, absl::Duration took) {
+  const absl::Time now = absl::Now();
+  std::vector<int64_t> expected_back;
+  for (Job* job : pass.jobs) {
+    job->pending.erase(std::remove_if(job->pending.begin(), job->pending.end(),
+                                      [](const PendingSegment& segment) { return segment.rows == 0; }),
+                       job->pending.end());
+    job->idle_since = now;
+    job->in_pass = false;
+    if (!status.ok()) {
+      Finish(*job, status);
+    } else if (job->pending.empty()) {
+      expected_back.push_back(job->request_id);
+      Finish(*job, absl::OkStatus());
+    } else if (job->cancelled) {
+      Finish(*job, Cancelled());
+    } else if (stopping_) {
+      Finish(*job, ShuttingDown());
+    } else {
+      waiting_.push_back(job);  // behind those that found no room
+    }
+  }
+  gather_.PassEnded(now, took, expected_back);
+  CountQueue();
 }
 
 void Scheduler::Loop() {
   std::unique_lock lock(mutex_);
-  while (true) {
-    job_arrived_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
-    if (stopping_) break;
-    const std::vector<Job*> jobs = TakeJobs();
+  while (WaitForWork(lock)) {
+    Pass pass = PlanNextPass();
     lock.unlock();
-
-    std::vector<engine::Segment*> segments;
     const absl::Time start = absl::Now();
-    int rows = 0;
-    for (Job* job : jobs) {
-      job->waited = start - job->arrived;
-      rows += job->rows;
-      segments.insert(segments.end(), job->segments.begin(), job->segments.end());
-    }
-    const absl::Status status = engine::Forward(*model_, segments);
-    metrics_.ObservePass(rows, static_cast<int>(segments.size()), absl::Now() - start);
-
+    const absl::Status status = RunPass(pass);
+    const absl::Duration took = absl::Now() - start;
+    metrics_.ObservePass(pass.rows, static_cast<int>(pass.parts.size()), took);
     lock.lock();
-    for (Job* job : jobs) {
-      job->status = status;
-      job->done = true;
-    }
-    job_done_.notify_all();
+    FinishPass(pass, status, took);
   }
-  for (Job* job : waiting_) {
-    job->status = absl::UnavailableError("the server is shutting down");
-    job->done = true;
-  }
-  waiting_.clear();
-  job_done_.notify_all();
 }
 
 }  // namespace mechinterp

@@ -2,83 +2,128 @@
 #define SERVICES_MODEL_SCHEDULER_H_
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "services/model/engine/executor.h"
+#include "services/model/gather_window.h"
 #include "services/model/model_metrics.h"
+#include "services/model/pass_planner.h"
 
 namespace mechinterp {
 
 struct SchedulerOptions {
   // Requests in progress at once; more are turned away.
   int max_requests = 32;
-  // Rows of one forward pass, over all requests in it. A request's own share is
-  // at most half, so that a sweep leaves room for others.
+  // Rows of one forward pass, over all requests in it.
   int max_batch_rows = 512;
+  // Longer prompts run in chunks of so many rows, a pass each; and a pass with
+  // decoding steps takes so many other rows at most. No more than max_batch_rows.
+  int prefill_chunk_rows = 256;
+  GatherOptions gather;
+  // How often a waiting request looks whether its client is still there.
+  absl::Duration cancellation_poll = absl::Milliseconds(50);
 };
 
-// The one thread that runs the model. Handlers call Run from threads of their
-// own; whatever is waiting when a forward pass ends goes together into the next
-// one, first come first served. So decode steps, prefills and sweeps of
+// Runs the model, in a thread of its own. Requests hand it segments from their
+// handlers' threads and wait; every forward pass takes rows of as many requests
+// as there is room for (pass_planner.h), after a moment for those that were in
+// the last one (gather_window.h). So decoding steps, prompts and sweeps of
 // different clients share the weights' way through the caches, and nobody's long
-// request holds up another's next step for longer than one pass.
+// request keeps others waiting for longer than a pass. A request's results do not
+// depend on the others.
 //
-// Thread-safe. Outlives every call to Run.
-class Scheduler : public engine::Executor {
+// Thread-safe. Outlives its requests.
+class Scheduler {
  public:
+  class Request;
+  // What runs a pass; another one in tests.
+  using ForwardFunction =
+      std::function<absl::Status(const engine::Model&, absl::Span<engine::Segment* const>)>;
+
   // `metrics` must outlive the scheduler.
   Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
-            ModelMetrics& metrics);
-  // Runs waiting at that time fail with UNAVAILABLE.
-  ~Scheduler() override;
+            ModelMetrics& metrics, ForwardFunction forward = engine::Forward);
+  ~Scheduler();
 
-  // A request's right to use the engine, given back when destroyed.
-  class Admission {
-   public:
-    explicit Admission(Scheduler* scheduler) : scheduler_(scheduler) {}
-    Admission(Admission&& other) noexcept : scheduler_(std::exchange(other.scheduler_, nullptr)) {}
-    Admission& operator=(Admission&&) = delete;
-    ~Admission();
-
-   private:
-    Scheduler* scheduler_;
-  };
-  // RESOURCE_EXHAUSTED with RetryInfo when too many requests are in progress.
-  absl::StatusOr<Admission> Admit();
-
-  absl::Status Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) override;
-  const engine::Model& model() const override { return *model_; }
-  int preferred_batch_rows() const override { return options_.max_batch_rows / 2; }
+  // Ends the service: what waits fails now, and what comes later at once, with
+  // UNAVAILABLE. Does not wait for the pass in progress; requests in it fail when
+  // it ends, unless it was their last. May be called more than once.
+  void Stop();
 
  private:
-  struct Job {
-    absl::Span<engine::Segment* const> segments;
-    int rows = 0;
-    absl::Time arrived;
-    absl::Duration waited;
-    bool done = false;
-    absl::Status status;
-  };
+  struct Job;
+  struct Pass;
+
+  absl::Status Admit(Request& request);
+  void Leave(Request& request);
+  absl::Status Run(const Request& request, absl::Span<engine::Segment* const> segments,
+                   absl::Duration* waited);
 
   void Loop();
-  // What goes into the next pass; at least one job. Called with the lock held.
-  std::vector<Job*> TakeJobs();
+  // The following are called with the lock held.
+  // Blocks until it is time for a pass; false when stopping.
+  bool WaitForWork(std::unique_lock<std::mutex>& lock);
+  Pass PlanNextPass();
+  void FinishPass(Pass& pass, const absl::Status& status, absl::Duration took);
+  void Finish(Job& job, const absl::Status& status);
+  void CountQueue();
+
+  // Called without it.
+  absl::Status RunPass(Pass& pass);
 
   const std::shared_ptr<const engine::Model> model_;
   const SchedulerOptions options_;
+  const ForwardFunction forward_;
   ModelMetrics& metrics_;
 
   std::mutex mutex_;
-  std::condition_variable job_arrived_;
-  std::condition_variable job_done_;
-  std::deque<Job*> waiting_;
+  std::condition_variable changed_;  // for the engine's thread
+  std::deque<Job*> waiting_;         // who waited longest first
+  GatherWindow gather_;
   int request_count_ = 0;
+  int64_t last_request_id_ = 0;
   bool stopping_ = false;
   std::thread thread_;  // last: it uses all of the above
+};
+
+// One RPC's use of the engine: the executor that its operations run on. For one
+// thread at a time.
+class Scheduler::Request final : public engine::Executor {
+ public:
+  // `is_cancelled` (null: never) is asked while the request waits, from the
+  // thread that waits.
+  Request(Scheduler& scheduler, std::function<bool()> is_cancelled)
+      : scheduler_(scheduler), is_cancelled_(std::move(is_cancelled)) {}
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
+  ~Request() override { Leave(); }
+
+  // Asks to be let in. RESOURCE_EXHAUSTED with RetryInfo when too many requests
+  // are in progress, UNAVAILABLE when the scheduler stops.
+  absl::Status Admit() { return scheduler_.Admit(*this); }
+  // Makes room for another request. Run fails from then on.
+  void Leave() { scheduler_.Leave(*this); }
+
+  // CANCELLED as soon as the client has gone, unless some of the segments are
+  // in a pass: then when it ends. UNAVAILABLE when the scheduler stops.
+  absl::Status Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) override {
+    return scheduler_.Run(*this, segments, waited);
+  }
+  const engine::Model& model() const override { return *scheduler_.model_; }
+  int preferred_batch_rows() const override { return scheduler_.options_.max_batch_rows / 2; }
+
+ private:
+  friend class Scheduler;
+  Scheduler& scheduler_;
+  const std::function<bool()> is_cancelled_;
+  int64_t id_ = 0;  // 0: not admitted
 };
 
 }  // namespace mechinterp

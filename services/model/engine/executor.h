@@ -2,6 +2,8 @@
 #define SERVICES_MODEL_ENGINE_EXECUTOR_H_
 
 #include <functional>
+#include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -16,11 +18,13 @@ namespace mechinterp::engine {
 class Executor {
  public:
   virtual ~Executor() = default;
-  // Blocks until all segments ran. `waited`, if not null, is increased by the
-  // time before they started.
+  // Blocks until all segments ran, in as many forward passes as the executor
+  // finds right. `waited`, if not null, is increased by the time that none of
+  // them was in a pass.
   virtual absl::Status Run(absl::Span<Segment* const> segments, absl::Duration* waited) = 0;
   virtual const Model& model() const = 0;
-  // Most rows worth putting into one Run; a single segment may be longer.
+  // Rows worth having ready at once; operations that make many segments make
+  // them in batches of about so many.
   virtual int preferred_batch_rows() const = 0;
 };
 
@@ -28,9 +32,8 @@ class Executor {
 class DirectExecutor : public Executor {
  public:
   explicit DirectExecutor(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
-  absl::Status Run(absl::Span<Segment* const> segments, absl::Duration* waited) override {
-    return Forward(*model_, segments);
-  }
+  // Splits what is more than preferred_batch_rows into several passes.
+  absl::Status Run(absl::Span<Segment* const> segments, absl::Duration* waited) override;
   const Model& model() const override { return *model_; }
   int preferred_batch_rows() const override { return 256; }
 
@@ -41,13 +44,12 @@ class DirectExecutor : public Executor {
 // What an operation carries along: where to run, and whether still to.
 struct RunContext {
   Executor& executor;
-  // Asked between forward passes; null: never cancelled.
+  // Asked before every Run; null: never cancelled.
   std::function<bool()> is_cancelled;
   // Time spent waiting for the engine so far.
   absl::Duration waited;
 
-  // Runs the segments in batches of the executor's preferred size. Cancelled
-  // when is_cancelled says so.
+  // Runs the segments, unless cancelled.
   absl::Status Run(absl::Span<Segment* const> segments);
 };
 

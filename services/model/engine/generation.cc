@@ -9,6 +9,9 @@
 namespace mechinterp::engine {
 namespace {
 
+// Few continuations are longer; the cache of one that is grows as it needs.
+constexpr int kMostTokensToReserve = 1024;
+
 bool Contains(const std::vector<TokenId>& ids, TokenId id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -28,6 +31,8 @@ absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
     segments[i].tokens = requests[i].prompt.ids;
     segments[i].plan = requests[i].plan;
     segments[i].cache = std::make_shared<KvCache>(context.executor.model().config());
+    segments[i].cache->Reserve(requests[i].prompt.length() +
+                               std::min(requests[i].expected_new_tokens, kMostTokensToReserve));
     segments[i].logits_rows = LogitsRows::kLast;
     pointers.push_back(&segments[i]);
   }
@@ -43,25 +48,27 @@ absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
 absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, const SamplingOptions& options,
                                     const TokenSink& sink) {
   Generation generation;
-  HostTensor logits = prefilled.logits;
+  Sampler sampler(options);
+  // One segment for all steps: its buffers are used again.
+  Segment segment;
+  segment.plan = prefilled.plan;
+  segment.cache = prefilled.cache;
+  segment.logits_rows = LogitsRows::kLast;
+  Segment* const segments[] = {&segment};
+  absl::Span<const float> logits = prefilled.logits.values;
   for (int step = 0; step < options.max_new_tokens; ++step) {
-    const TokenId id = SampleToken(logits.values, options, step);
+    const TokenId id = sampler.Choose(logits, step);
     generation.ids.push_back(id);
-    if (sink) ABSTRACT_RETURN_IF_ERROR(sink(id, LogSoftmax(logits.values)[id]));
+    if (sink) ABSTRACT_RETURN_IF_ERROR(sink(id, LogProbability(logits, id)));
     if (Stops(context.executor.model(), options, id)) {
       generation.finish_reason = FinishReason::kStopToken;
       return generation;
     }
     if (step + 1 == options.max_new_tokens) break;  // nobody reads what would follow
-    Segment segment;
-    segment.tokens = {id};
+    segment.tokens.assign(1, id);
     segment.first_position = prefilled.prompt.length() + step;
-    segment.plan = prefilled.plan;
-    segment.cache = prefilled.cache;
-    segment.logits_rows = LogitsRows::kLast;
-    Segment* const segments[] = {&segment};
     ABSTRACT_RETURN_IF_ERROR(context.Run(segments));
-    logits = std::move(segment.logits);
+    logits = segment.logits.values;
   }
   return generation;
 }

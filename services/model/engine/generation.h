@@ -24,6 +24,7 @@ struct Prefilled {
 struct PrefillRequest {
   TokenizedPrompt prompt;
   std::shared_ptr<const HookPlan> plan;
+  int expected_new_tokens = 0;  // for which the cache keeps room; more may follow
 };
 absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
                                                absl::Span<const PrefillRequest> requests);

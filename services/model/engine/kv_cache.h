@@ -9,8 +9,9 @@
 namespace mechinterp::engine {
 
 // Keys (after RoPE) and values of a stretch of positions, for every layer:
-// [positions, KV, Dh] each. Grows by appending, layer by layer. Written by one
-// forward pass at a time; readable from many threads when none writes.
+// [positions, KV, Dh] each. Grows by appending, layer by layer; appending within
+// what was reserved allocates nothing and moves nothing. Written by one forward
+// pass at a time; readable from many threads when none writes.
 class KvCache {
  public:
   explicit KvCache(const ModelConfig& config)
@@ -20,6 +21,15 @@ class KvCache {
   int64_t row_size() const { return row_size_; }
   const float* keys(int layer) const { return layers_[layer].keys.data(); }
   const float* values(int layer) const { return layers_[layer].values.data(); }
+
+  // Makes room for so many positions in all. Memory that is not written to yet is
+  // only promised by the system, so a generous guess costs little.
+  void Reserve(int64_t positions) {
+    for (Layer& layer : layers_) {
+      layer.keys.reserve(positions * row_size_);
+      layer.values.reserve(positions * row_size_);
+    }
+  }
 
   void Append(int layer, const float* keys, const float* values, int64_t rows) {
     Layer& stored = layers_[layer];

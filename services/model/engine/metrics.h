@@ -41,8 +41,32 @@ double LogSumExp(absl::Span<const double> values);
 // Log-probabilities of a row of logits.
 std::vector<double> LogSoftmax(absl::Span<const float> logits);
 
+// log of the sum of the exponentials of a row of logits.
+double LogNormalizer(absl::Span<const float> logits);
+// log p(id) alone, without the rest of LogSoftmax.
+double LogProbability(absl::Span<const float> logits, TokenId id);
+
+// The clean run's side of the comparison with many others: what does not depend
+// on them, computed once. Immutable; V doubles and V floats.
+class ReferenceDistribution {
+ public:
+  explicit ReferenceDistribution(absl::Span<const float> logits);
+
+  // Kullback-Leibler divergence of a row, as large as this one, from it; the row's
+  // LogNormalizer is given.
+  double DivergenceOf(absl::Span<const float> logits, double log_normalizer) const;
+
+ private:
+  std::vector<float> logits_;
+  std::vector<double> probabilities_;
+  double log_normalizer_;
+};
+
 // Everything but the openings, which need runs of their own (patch_run.h).
 // `clean` is the clean run's row, for the KL divergence.
+RunMetrics MeasureLogits(absl::Span<const float> logits, const ReferenceDistribution& clean,
+                         const MetricOptions& options);
+// The same for a single row.
 RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float> clean,
                          const MetricOptions& options);
 

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <string>
@@ -21,7 +22,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// Answers ListRuns, fails GetRun, and waits in DeleteRun until it is cancelled.
+// Answers ListRuns, fails GetRun, and waits in DeleteRun until it is told to end or
+// cancelled.
 class FakeService : public v1::AnalysisService::Service {
  public:
   grpc::Status ListRuns(grpc::ServerContext*, const v1::ListRunsRequest*, v1::ListRunsResponse*) override {
@@ -34,9 +36,13 @@ class FakeService : public v1::AnalysisService::Service {
   }
   grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest*,
                          v1::DeleteRunResponse*) override {
-    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!context->IsCancelled()) {
+      if (must_end) return {grpc::StatusCode::UNAVAILABLE, "the server is shutting down"};
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     return grpc::Status::CANCELLED;
   }
+  std::atomic<bool> must_end = false;
 };
 
 class Servers : public ::testing::Test {
@@ -164,6 +170,26 @@ TEST_F(Servers, CancelWhatDoesNotFinishWithinTheGrace) {
   caller.join();
   EXPECT_FALSE(result.ok());
   EXPECT_FALSE(ListRuns().ok());
+}
+
+TEST_F(Servers, LetHandlersSayWhyWhenTheGraceEnds) {
+  grpc::Status result;
+  std::thread caller([&] {
+    grpc::ClientContext context;
+    v1::DeleteRunResponse response;
+    result = stub_->DeleteRun(&context, {}, &response);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  server_->Shutdown(absl::Milliseconds(50), [&] { service_.must_end = true; });
+  caller.join();
+  EXPECT_EQ(result.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(result.error_message(), "the server is shutting down");
+}
+
+TEST_F(Servers, EndBeforeTheGraceDoesWhenNothingIsInFlight) {
+  EXPECT_TRUE(ListRuns().ok());
+  server_->Shutdown(absl::Hours(1), [&] { service_.must_end = true; });
+  EXPECT_FALSE(service_.must_end);
 }
 
 TEST(TerminationSignals, ReturnsTheSignal) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "services/common/status.h"
@@ -271,6 +272,33 @@ TEST_F(ModelServiceTest, CancellingStopsAGeneration) {
   while (reader->Read(&response)) ++more;
   EXPECT_LT(more, 7000);
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+// Its clients are told at once, in words that make them try elsewhere.
+TEST_F(ModelServiceTest, AtTheEndOfTheGracePeriodRequestsFailAsUnavailable) {
+  v1::GenerateRequest request;
+  *request.mutable_prompt() = ToProto(a_);
+  request.mutable_sampling()->set_max_new_tokens(8000);
+  request.mutable_sampling()->set_ignore_stop_tokens(true);
+  std::vector<std::thread> clients;
+  std::vector<grpc::Status> statuses(6);
+  std::atomic<int> generating = 0;
+  for (grpc::Status& status : statuses) {
+    clients.emplace_back([&] {
+      grpc::ClientContext context;
+      auto reader = service_.stub().Generate(&context, request);
+      v1::GenerateResponse response;
+      for (int i = 0; reader->Read(&response); ++i) generating += i == 2;
+      status = reader->Finish();
+    });
+  }
+  while (generating < 6) std::this_thread::yield();
+  service_.Shutdown(absl::Milliseconds(50));
+  for (std::thread& client : clients) client.join();
+  for (const grpc::Status& status : statuses) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+    EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "SHUTTING_DOWN");
+  }
 }
 
 TEST_F(ModelServiceTest, TextNeedsATokenizer) {

@@ -1,57 +1,374 @@
 #include "services/model/scheduler.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <future>
+#include <map>
 #include <thread>
 
+#include "services/common/status.h"
+#include "services/model/engine/kv_cache.h"
 #include "tests/services/model/engine/fixture.h"
 
 namespace mechinterp {
 namespace {
 
+using engine::Segment;
+using testing::ElementsAre;
+
+// Stands in for the forward pass: a pass ends when the test says so.
+class FakeEngine {
+ public:
+  // Rows of a pass by the first token of their segments, which tells whose they are.
+  using Pass = std::map<int, int>;
+
+  Scheduler::ForwardFunction function() {
+    return [this](const engine::Model&, absl::Span<Segment* const> segments) {
+      Pass pass;
+      for (const Segment* segment : segments) pass[segment->tokens[0]] += segment->length();
+      std::unique_lock lock(mutex_);
+      passes_.push_back(pass);
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return allowed_ > 0; });
+      --allowed_;
+      return status_;
+    };
+  }
+  // Waits until so many passes have begun.
+  void AwaitPasses(size_t count) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::minutes(1), [&] { return passes_.size() >= count; }));
+  }
+  // Lets so many passes end, now or later.
+  void Release(int passes = 1) {
+    std::lock_guard lock(mutex_);
+    allowed_ += passes;
+    changed_.notify_all();
+  }
+  void FailWith(absl::Status status) {
+    std::lock_guard lock(mutex_);
+    status_ = std::move(status);
+  }
+  std::vector<Pass> passes() {
+    std::lock_guard lock(mutex_);
+    return passes_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Pass> passes_;
+  int allowed_ = 0;
+  absl::Status status_;
+};
+using Pass = FakeEngine::Pass;
+
 class SchedulerTest : public testing::Test {
  protected:
+  static constexpr int kFree = 1 << 20;  // passes end by themselves
+
+  static SchedulerOptions Options() {
+    SchedulerOptions options;
+    options.max_batch_rows = 64;
+    options.prefill_chunk_rows = 16;
+    options.cancellation_poll = absl::Milliseconds(1);
+    return options;
+  }
+  std::unique_ptr<Scheduler> Start(const SchedulerOptions& options = Options()) {
+    return std::make_unique<Scheduler>(fixture_.model(), options, metrics_, engine_.function());
+  }
+  // One step of a continuation, a prompt, a patched run; `tag` tells whose.
+  static Segment Decode(int tag) {
+    Segment segment = Prompt(tag, 1);
+    segment.first_position = 9;
+    return segment;
+  }
+  static Segment Prompt(int tag, int rows) {
+    Segment segment;
+    segment.tokens.assign(rows, tag);
+    return segment;
+  }
+  std::vector<Segment> Sweep(int tag, int count, int rows) {
+    std::vector<Segment> segments(count, Prompt(tag, rows));
+    for (Segment& segment : segments) segment.shared = prefix_;
+    return segments;
+  }
+  static absl::Status Run(Scheduler::Request& request, std::vector<Segment> segments) {
+    std::vector<Segment*> pointers;
+    for (Segment& segment : segments) pointers.push_back(&segment);
+    return request.Run(pointers, nullptr);
+  }
+  // A new request that runs the segments in a thread of its own.
+  std::future<absl::Status> Launch(Scheduler& scheduler, std::vector<Segment> segments,
+                                   std::function<bool()> is_cancelled = nullptr) {
+    return std::async(std::launch::async, [&scheduler, segments, is_cancelled] {
+      Scheduler::Request request(scheduler, is_cancelled);
+      const absl::Status admitted = request.Admit();
+      return admitted.ok() ? Run(request, segments) : admitted;
+    });
+  }
+  void AwaitQueuedRows(double rows) {
+    for (int i = 0; i < 60000 && metrics_.queued_rows.Value() != rows; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ASSERT_EQ(metrics_.queued_rows.Value(), rows);
+  }
+
   engine::Fixture fixture_{"llama3-gqa"};
+  std::shared_ptr<engine::KvCache> prefix_ = std::make_shared<engine::KvCache>(fixture_.model()->config());
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics_{registry_};
+  FakeEngine engine_;
 };
 
 TEST_F(SchedulerTest, TurnsAwayWhatIsTooMuchAndTakesItLater) {
-  Scheduler scheduler(fixture_.model(), {.max_requests = 2}, metrics_);
-  auto first = scheduler.Admit();
+  SchedulerOptions options = Options();
+  options.max_requests = 2;
+  const auto scheduler = Start(options);
+  Scheduler::Request first(*scheduler, nullptr), third(*scheduler, nullptr);
+  ASSERT_TRUE(first.Admit().ok());
   {
-    const auto second = scheduler.Admit();
-    EXPECT_TRUE(second.ok());
-    EXPECT_EQ(scheduler.Admit().status().code(), absl::StatusCode::kResourceExhausted);
+    Scheduler::Request second(*scheduler, nullptr);
+    EXPECT_TRUE(second.Admit().ok());
+    const absl::Status refused = third.Admit();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_TRUE(RetryDelay(refused).has_value());
     EXPECT_EQ(metrics_.requests_in_progress.Value(), 2);
   }
-  EXPECT_TRUE(scheduler.Admit().ok());
+  EXPECT_TRUE(third.Admit().ok());
+  third.Leave();
+  EXPECT_EQ(metrics_.requests_in_progress.Value(), 1);
 }
 
-TEST_F(SchedulerTest, RunsWhatManyThreadsAskFor) {
-  Scheduler scheduler(fixture_.model(), {.max_requests = 2, .max_batch_rows = 20}, metrics_);
-  engine::Segment reference;
+TEST_F(SchedulerTest, RunsOnlyWhatWasAdmitted) {
+  const auto scheduler = Start();
+  Scheduler::Request request(*scheduler, nullptr);
+  EXPECT_EQ(Run(request, {Decode(1)}).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(request.Admit().ok());
+  request.Leave();
+  EXPECT_EQ(Run(request, {Decode(1)}).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(engine_.passes().empty());
+}
+
+// The real engine: answers do not depend on who else is there, nor on chunks.
+TEST_F(SchedulerTest, ManyThreadsGetTheNumbersTheyWouldGetAlone) {
+  SchedulerOptions options = Options();
+  options.max_batch_rows = 20;
+  options.prefill_chunk_rows = 5;
+  Scheduler scheduler(fixture_.model(), options, metrics_);
+  Segment reference;
   reference.tokens = fixture_.prompt("a").ids;
-  reference.logits_rows = engine::LogitsRows::kLast;
-  engine::Segment* const one[] = {&reference};
+  ASSERT_GT(reference.length(), 3 * options.prefill_chunk_rows);
+  reference.logits_rows = engine::LogitsRows::kAll;
+  Segment* const one[] = {&reference};
   ASSERT_TRUE(engine::Forward(*fixture_.model(), one).ok());
 
   std::vector<std::thread> threads;
   std::vector<std::vector<float>> logits(12);
   for (int i = 0; i < 12; ++i) {
     threads.emplace_back([&, i] {
+      Scheduler::Request request(scheduler, nullptr);
+      ASSERT_TRUE(request.Admit().ok());
       for (int round = 0; round < 5; ++round) {
-        engine::Segment segment;
+        Segment segment;
         segment.tokens = reference.tokens;
-        segment.logits_rows = engine::LogitsRows::kLast;
-        engine::Segment* const mine[] = {&segment};
-        EXPECT_TRUE(scheduler.Run(mine, nullptr).ok());
+        segment.logits_rows = engine::LogitsRows::kAll;
+        Segment* const mine[] = {&segment};
+        EXPECT_TRUE(request.Run(mine, nullptr).ok());
         logits[i] = segment.logits.values;
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   for (const auto& values : logits) EXPECT_EQ(values, reference.logits.values);
+}
+
+TEST_F(SchedulerTest, SplitsALargeRunOverPasses) {
+  const auto scheduler = Start();
+  engine_.Release(kFree);
+  EXPECT_TRUE(Launch(*scheduler, Sweep(1, 100, 5)).get().ok());
+  int rows = 0;
+  for (const Pass& pass : engine_.passes()) {
+    EXPECT_LE(pass.at(1), 64);
+    rows += pass.at(1);
+  }
+  EXPECT_EQ(rows, 500);
+  EXPECT_EQ(engine_.passes().size(), 9u);  // 12 patched runs in each
+}
+
+TEST_F(SchedulerTest, RunsALongPromptInChunks) {
+  const auto scheduler = Start();
+  engine_.Release(kFree);
+  EXPECT_TRUE(Launch(*scheduler, {Prompt(1, 40)}).get().ok());
+  EXPECT_THAT(engine_.passes(), ElementsAre(Pass{{1, 16}}, Pass{{1, 16}}, Pass{{1, 8}}));
+}
+
+TEST_F(SchedulerTest, ADecodingStepWaitsForNoSweepAndNoPrompt) {
+  const auto scheduler = Start();
+  auto sweep = Launch(*scheduler, Sweep(1, 100, 5));
+  engine_.AwaitPasses(1);
+  auto prompt = Launch(*scheduler, {Prompt(2, 300)});
+  AwaitQueuedRows(300);
+  auto decode = Launch(*scheduler, {Decode(3)});
+  AwaitQueuedRows(301);
+  engine_.Release();
+  engine_.AwaitPasses(2);
+  const Pass second = engine_.passes()[1];
+  EXPECT_EQ(second.at(3), 1);
+  EXPECT_EQ(second.at(2), 8);  // a chunk of rows between the two of them
+  EXPECT_EQ(second.at(1), 5);
+  engine_.Release(kFree);
+  EXPECT_TRUE(decode.get().ok());
+  EXPECT_TRUE(prompt.get().ok());
+  EXPECT_TRUE(sweep.get().ok());
+}
+
+TEST_F(SchedulerTest, WaitsForThoseOfTheLastPass) {
+  SchedulerOptions options = Options();
+  options.gather = {1e9, absl::Hours(1)};
+  const auto scheduler = Start(options);
+  auto blocker = Launch(*scheduler, {Decode(9)});
+  engine_.AwaitPasses(1);
+
+  std::promise<void> second_may_go;
+  auto first = std::async(std::launch::async, [&] {
+    Scheduler::Request request(*scheduler, nullptr);
+    EXPECT_TRUE(request.Admit().ok());
+    for (int step = 0; step < 3; ++step) EXPECT_TRUE(Run(request, {Decode(1)}).ok());
+  });
+  auto second = std::async(std::launch::async, [&] {
+    Scheduler::Request request(*scheduler, nullptr);
+    EXPECT_TRUE(request.Admit().ok());
+    EXPECT_TRUE(Run(request, {Decode(2)}).ok());
+    second_may_go.get_future().wait();
+    EXPECT_TRUE(Run(request, {Decode(2)}).ok());
+  });
+  AwaitQueuedRows(2);
+  engine_.Release(2);  // the blocker's pass, and the first of both
+  EXPECT_TRUE(blocker.get().ok());
+  engine_.AwaitPasses(2);
+  AwaitQueuedRows(1);  // the first is back, and waits for the second
+  second_may_go.set_value();
+  engine_.Release(kFree);
+  second.get();  // leaves: nobody waits for it
+  first.get();
+  EXPECT_THAT(engine_.passes(),
+              ElementsAre(Pass{{9, 1}}, Pass{{1, 1}, {2, 1}}, Pass{{1, 1}, {2, 1}}, Pass{{1, 1}}));
+}
+
+TEST_F(SchedulerTest, ASingleClientIsNotHeldUp) {
+  SchedulerOptions options = Options();
+  options.gather = {1e9, absl::Hours(1)};  // would be noticed
+  const auto scheduler = Start(options);
+  engine_.Release(kFree);
+  Scheduler::Request request(*scheduler, nullptr);
+  ASSERT_TRUE(request.Admit().ok());
+  for (int step = 0; step < 20; ++step) EXPECT_TRUE(Run(request, {Decode(1)}).ok());
+  EXPECT_EQ(engine_.passes().size(), 20u);
+}
+
+TEST_F(SchedulerTest, ACancelledRequestLeavesTheQueueAtOnce) {
+  const auto scheduler = Start();
+  auto blocker = Launch(*scheduler, {Decode(1)});
+  engine_.AwaitPasses(1);
+  std::atomic<bool> cancelled = false;
+  auto waiting = Launch(*scheduler, {Prompt(2, 30)}, [&] { return cancelled.load(); });
+  AwaitQueuedRows(30);
+  cancelled = true;
+  EXPECT_EQ(waiting.get().code(), absl::StatusCode::kCancelled);  // no pass has ended
+  EXPECT_EQ(metrics_.queued_rows.Value(), 0);
+  engine_.Release(kFree);
+  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_THAT(engine_.passes(), ElementsAre(Pass{{1, 1}}));
+}
+
+TEST_F(SchedulerTest, ACancelledRequestInAPassEndsWithIt) {
+  const auto scheduler = Start();
+  std::atomic<bool> cancelled = false;
+  std::atomic<int> asked_since = 0;
+  auto running = Launch(*scheduler, {Prompt(1, 100)}, [&] {
+    if (cancelled) ++asked_since;
+    return cancelled.load();
+  });
+  engine_.AwaitPasses(1);
+  cancelled = true;
+  while (asked_since == 0) std::this_thread::yield();
+  AwaitQueuedRows(0);
+  engine_.Release();
+  EXPECT_EQ(running.get().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(engine_.passes().size(), 1u);
+}
+
+TEST_F(SchedulerTest, StoppingFailsWhatWaitsAtOnce) {
+  const auto scheduler = Start();
+  auto last_step = Launch(*scheduler, {Decode(1)});
+  engine_.AwaitPasses(1);
+  auto waiting = Launch(*scheduler, {Decode(2)});
+  AwaitQueuedRows(1);
+  scheduler->Stop();
+  const absl::Status status = waiting.get();  // no pass has ended
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(status), "SHUTTING_DOWN");
+  EXPECT_EQ(Launch(*scheduler, {Decode(3)}).get().code(), absl::StatusCode::kUnavailable);
+  engine_.Release();
+  EXPECT_TRUE(last_step.get().ok()) << "what is done is done";
+}
+
+TEST_F(SchedulerTest, StoppingEndsALongRunAfterItsPass) {
+  const auto scheduler = Start();
+  auto prompt = Launch(*scheduler, {Prompt(1, 100)});
+  engine_.AwaitPasses(1);
+  scheduler->Stop();
+  engine_.Release();
+  EXPECT_EQ(prompt.get().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(engine_.passes().size(), 1u);
+}
+
+TEST_F(SchedulerTest, AFailedPassFailsItsRequestsAndNoOthers) {
+  const auto scheduler = Start();
+  engine_.FailWith(absl::InternalError("out of memory"));
+  engine_.Release();
+  EXPECT_EQ(Launch(*scheduler, {Prompt(1, 100)}).get(), absl::InternalError("out of memory"));
+  engine_.FailWith(absl::OkStatus());
+  engine_.Release();
+  EXPECT_TRUE(Launch(*scheduler, {Decode(2)}).get().ok());
+}
+
+TEST_F(SchedulerTest, TellsHowLongARequestWaited) {
+  const auto scheduler = Start();
+  auto blocker = Launch(*scheduler, {Decode(1)});
+  engine_.AwaitPasses(1);
+  Scheduler::Request request(*scheduler, nullptr);
+  ASSERT_TRUE(request.Admit().ok());
+  const absl::Time start = absl::Now();
+  absl::Duration waited;
+  auto run = std::async(std::launch::async, [&] {
+    Segment segment = Decode(2);
+    Segment* const segments[] = {&segment};
+    return request.Run(segments, &waited);
+  });
+  AwaitQueuedRows(1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  engine_.Release(2);
+  EXPECT_TRUE(run.get().ok());
+  EXPECT_GE(waited, absl::Milliseconds(20));
+  EXPECT_LE(waited, absl::Now() - start);
+}
+
+TEST_F(SchedulerTest, CountsRowsByWhatTheyAreFor) {
+  const auto scheduler = Start();
+  engine_.Release(kFree);
+  ASSERT_TRUE(Launch(*scheduler, {Decode(1)}).get().ok());
+  ASSERT_TRUE(Launch(*scheduler, {Prompt(1, 40)}).get().ok());
+  ASSERT_TRUE(Launch(*scheduler, Sweep(1, 3, 7)).get().ok());
+  std::map<std::string, double> rows;
+  for (const prometheus::MetricFamily& family : registry_->Collect()) {
+    if (family.name != "mechinterp_forward_rows_total") continue;
+    for (const auto& metric : family.metric) rows[metric.label[0].value] = metric.counter.value;
+  }
+  EXPECT_EQ(rows, (std::map<std::string, double>{{"decode", 1}, {"prefill", 40}, {"sweep", 21}}));
 }
 
 }  // namespace

@@ -33,6 +33,11 @@ class ServiceFixture {
   v1::ModelService::Stub& stub() { return *stub_; }
   const std::shared_ptr<prometheus::Registry>& registry() { return registry_; }
 
+  // As the server does on SIGTERM.
+  void Shutdown(absl::Duration grace) {
+    server_->Shutdown(grace, [this] { service_.Stop(); });
+  }
+
   // The activations of a RunWithCache by name, put together from its chunks.
   struct Cached {
     grpc::Status status;

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 namespace mechinterp::engine {
 namespace {
@@ -42,6 +45,77 @@ TEST(MeasureLogits, LogOddsStayFiniteNearCertainty) {
   options.refusal_token_ids = {0};
   const RunMetrics metrics = MeasureLogits({40.f, 0.f}, {40.f, 0.f}, options);
   EXPECT_NEAR(*metrics.refusal_log_odds, 40, 1e-6);
+}
+
+// The definitions in double precision, step by step.
+RunMetrics MeasureNaively(const std::vector<float>& logits, const std::vector<float>& clean,
+                          const MetricOptions& options) {
+  const std::vector<double> ours = LogSoftmax(logits), theirs = LogSoftmax(clean);
+  auto mass = [&](const std::vector<TokenId>& ids) {
+    double sum = 0;
+    for (TokenId id : ids) sum += std::exp(ours[id]);
+    return sum;
+  };
+  double others = 0, divergence = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    divergence += std::exp(theirs[i]) * (theirs[i] - ours[i]);
+    const auto& refusals = options.refusal_token_ids;
+    if (std::find(refusals.begin(), refusals.end(), i) == refusals.end()) others += std::exp(ours[i]);
+  }
+  RunMetrics metrics;
+  metrics.logit_difference =
+      std::log(mass(options.refusal_token_ids)) - std::log(mass(options.compliance_token_ids));
+  metrics.refusal_log_odds = std::log(mass(options.refusal_token_ids)) - std::log(others);
+  metrics.kl_from_clean = divergence;
+  return metrics;
+}
+
+TEST(MeasureLogits, AgreesWithTheDefinitionsOnLargeVocabularies) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(-2, 3);
+  for (int size : {10, 63, 1000, 50000}) {
+    std::vector<float> clean(size), patched(size);
+    for (int i = 0; i < size; ++i) {
+      clean[i] = normal(random);
+      patched[i] = clean[i] + 0.3f * normal(random);
+    }
+    MetricOptions options;
+    options.refusal_token_ids = {size - 1, 0, 5};
+    options.compliance_token_ids = {3, 4};
+    options.top_token_count = 7;
+    const ReferenceDistribution reference(clean);
+    const RunMetrics expected = MeasureNaively(patched, clean, options);
+    const RunMetrics metrics = MeasureLogits(patched, reference, options);
+    EXPECT_NEAR(*metrics.logit_difference, *expected.logit_difference, 1e-10);
+    EXPECT_NEAR(*metrics.refusal_log_odds, *expected.refusal_log_odds, 1e-10);
+    EXPECT_NEAR(*metrics.kl_from_clean, *expected.kl_from_clean, 1e-10);
+    EXPECT_EQ(*MeasureLogits(clean, reference, options).kl_from_clean, 0);
+    EXPECT_EQ(*MeasureLogits(patched, clean, options).kl_from_clean, *metrics.kl_from_clean);
+
+    std::vector<TokenId> ids(size);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::stable_sort(ids.begin(), ids.end(), [&](TokenId a, TokenId b) { return patched[a] > patched[b]; });
+    ASSERT_EQ(metrics.top_tokens.size(), 7u);
+    for (int i = 0; i < 7; ++i) {
+      EXPECT_EQ(metrics.top_tokens[i].id, ids[i]);
+      EXPECT_NEAR(std::log(metrics.top_tokens[i].probability), LogSoftmax(patched)[ids[i]], 1e-10);
+    }
+  }
+}
+
+TEST(MeasureLogits, SmallDivergencesKeepTheirDigits) {
+  // Of two tokens, p = 1/2 and q = sigmoid(d): KL = log(cosh(d / 2)), d^2 / 8 - d^4 / 192 ...
+  const float d = 1.0f / 4096;
+  const double expected = double{d} * d / 8;
+  EXPECT_NEAR(*MeasureLogits({d, 0.f}, {0.f, 0.f}, {}).kl_from_clean, expected, 1e-6 * expected);
+}
+
+TEST(LogProbability, IsThatOfLogSoftmax) {
+  for (TokenId id : {0, 1, 2, 3}) {
+    EXPECT_NEAR(LogProbability(kClean, id), LogSoftmax(kClean)[id], 1e-14);
+  }
+  EXPECT_NEAR(LogProbability({1000.f, 0.f}, 1), -1000, 1e-9);
+  EXPECT_TRUE(std::isnan(LogProbability({NAN, 0.f}, 1)));
 }
 
 TEST(Effect, IsTheShareOfTheWayToTheSource) {

@@ -134,7 +134,11 @@ struct NaiveLlama::Pass {
   }
 
   void EditRow(const Intervention& intervention, int row, int head, Row& values) {
-    const std::vector<int> dims = Dims(intervention, values.size());
+    // Where a prompt's row is over keys, an edit's values are for the prompt's keys;
+    // those of tokens after it are hidden from the row.
+    const bool is_of_prompt_keys = IsOverKeys(intervention.site.point) && row < prompt_length;
+    const size_t width = is_of_prompt_keys ? std::min<size_t>(values.size(), prompt_length) : values.size();
+    const std::vector<int> dims = Dims(intervention, width);
     if (const auto* edit = std::get_if<Replacement>(&intervention.edit)) {
       const Activation source = SourceActivation(edit->source, intervention.site);
       for (int d : dims) values[d] = source[SourceRow(edit->source, row)][head][d];

@@ -3,8 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <random>
+
+#include "services/model/engine/random.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -73,6 +77,67 @@ TEST(SampleToken, SeedAndStepDecideAlone) {
     differing += token != SampleToken(kLogits, other, step);
   }
   EXPECT_GT(differing, 10);
+}
+
+// The definition, written down: weigh all, sort all, filter, draw in the order of
+// the ids.
+TokenId SampleBySorting(const std::vector<float>& logits, const SamplingOptions& options, int step) {
+  std::vector<std::pair<double, TokenId>> candidates;  // minus weight, id
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    candidates.emplace_back(-std::exp((logits[i] - largest) / options.temperature), i);
+  }
+  std::sort(candidates.begin(), candidates.end());
+  if (options.top_k > 0) candidates.resize(std::min<size_t>(options.top_k, candidates.size()));
+  auto total = [&] {
+    double sum = 0;
+    for (const auto& candidate : candidates) sum -= candidate.first;
+    return sum;
+  };
+  if (options.top_p < 1) {
+    const double wanted = options.top_p * total();
+    double kept = 0;
+    size_t count = 0;
+    while (count < candidates.size() && kept < wanted) kept -= candidates[count++].first;
+    candidates.resize(count);
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const auto& a, const auto& b) { return a.second < b.second; });
+  double left = RandomUniform(options.seed, 1, static_cast<uint64_t>(step)) * total();
+  for (const auto& candidate : candidates) {
+    if ((left += candidate.first) < 0) return candidate.second;
+  }
+  return candidates.back().second;
+}
+
+TEST(Sampler, ChoosesWhatTheDefinitionDoes) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 3);
+  for (int round = 0; round < 200; ++round) {
+    SamplingOptions options;
+    options.seed = round;
+    options.temperature = 0.2 + 0.1 * static_cast<double>(random() % 20);
+    if (round % 4 >= 2) options.top_k = 1 + static_cast<int>(random() % 1200);
+    if (round % 2 == 1) options.top_p = 0.05 * static_cast<double>(1 + random() % 19);
+    Sampler sampler(options);  // its buffers serve all steps
+    for (int step = 0; step < 10; ++step) {
+      std::vector<float> logits(1 + random() % 1000);
+      for (float& logit : logits) logit = normal(random);
+      ASSERT_EQ(sampler.Choose(logits, step), SampleBySorting(logits, options, step))
+          << "round " << round << " step " << step;
+    }
+  }
+}
+
+TEST(Sampler, InfiniteAndMissingLogits) {
+  SamplingOptions options;
+  options.temperature = 1;
+  for (double top_p : {1.0, 0.5}) {
+    options.top_p = top_p;
+    EXPECT_EQ(SampleToken({NAN, NAN, 1.f}, options, 0), 2);
+    EXPECT_EQ(SampleToken({0.f, INFINITY, 1.f}, options, 0), 1);
+    EXPECT_EQ(SampleToken({-INFINITY, -INFINITY}, options, 0), 0);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,76 @@
+#include "services/model/engine/segment_chunks.h"
+
+#include <utility>
+
+#include "services/model/engine/kv_cache.h"
+
+namespace mechinterp::engine {
+namespace {
+
+template <typename Sites>
+bool HasSiteOverKeys(const Sites& sites) {
+  for (const auto& [site, what] : sites) {
+    if (IsOverKeys(site.point)) return true;
+  }
+  return false;
+}
+
+void AppendRows(const HostTensor& rows, HostTensor& all) {
+  if (rows.values.empty()) return;
+  if (all.values.empty()) all.shape = {0, rows.shape[1]};
+  all.shape[0] += rows.shape[0];
+  all.values.insert(all.values.end(), rows.values.begin(), rows.values.end());
+}
+
+}  // namespace
+
+bool SegmentChunks::CanSplit() const {
+  const HookPlan* plan = whole_->plan.get();
+  return plan == nullptr || !(HasSiteOverKeys(plan->edits) || HasSiteOverKeys(plan->captures));
+}
+
+Segment* SegmentChunks::Next(int rows) {
+  chunk_rows_ = rows;
+  if (rows == whole_->length()) return whole_;
+  if (chunk_ == nullptr) {
+    cache_ = whole_->cache;
+    if (cache_ == nullptr) {
+      cache_ = std::make_shared<KvCache>(*config_);
+      cache_->Reserve(whole_->length());
+    }
+    chunk_ = std::make_unique<Segment>();
+    chunk_->entry_layer = whole_->entry_layer;
+    chunk_->shared = whole_->shared;
+    chunk_->shared_length = whole_->shared_length;
+    chunk_->cache = cache_;
+    chunk_->plan = whole_->plan;
+    whole_->logits = {};
+    whole_->activations.clear();
+  }
+  const bool is_last = rows == rows_left();
+  if (whole_->tokens.empty()) {
+    const int64_t width = whole_->residual.shape[1];
+    const auto first = whole_->residual.values.begin() + done_ * width;
+    chunk_->residual.shape = {rows, width};
+    chunk_->residual.values.assign(first, first + rows * width);
+  } else {
+    const auto first = whole_->tokens.begin() + done_;
+    chunk_->tokens.assign(first, first + rows);
+  }
+  chunk_->first_position = whole_->first_position + done_;
+  chunk_->logits_rows =
+      whole_->logits_rows == LogitsRows::kLast && !is_last ? LogitsRows::kNone : whole_->logits_rows;
+  // Captures append to what the chunks before recorded.
+  chunk_->activations = std::move(whole_->activations);
+  return chunk_.get();
+}
+
+void SegmentChunks::Collect() {
+  done_ += chunk_rows_;
+  if (chunk_ == nullptr) return;
+  whole_->activations = std::move(chunk_->activations);
+  AppendRows(chunk_->logits, whole_->logits);
+  chunk_->logits = {};
+}
+
+}  // namespace mechinterp::engine

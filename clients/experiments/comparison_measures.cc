@@ -7,11 +7,11 @@ namespace mechinterp {
 
 NextTokenDistribution::NextTokenDistribution(absl::Span<const float> logits)
     : logits_(logits),
-      top_token_id_(static_cast<uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin())) {
-  const double peak = logits[top_token_id_];
+      top_token_id_(static_cast<uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin())),
+      peak_(logits[top_token_id_]) {
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - peak);
-  log_normalizer_ = peak + std::log(sum);
+  for (const float logit : logits) sum += std::exp(logit - peak_);
+  log_sum_ = std::log(sum);
 }
 
 double KlDivergence(const NextTokenDistribution& reference, const NextTokenDistribution& other) {

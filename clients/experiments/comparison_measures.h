@@ -18,14 +18,15 @@ class NextTokenDistribution {
 
   size_t size() const { return logits_.size(); }
   // Natural logarithm; `token_id` must be below size().
-  double LogProbability(uint32_t token_id) const { return logits_[token_id] - log_normalizer_; }
+  double LogProbability(uint32_t token_id) const { return logits_[token_id] - peak_ - log_sum_; }
   // The likeliest token, of equally likely ones the smallest id.
   uint32_t top_token_id() const { return top_token_id_; }
 
  private:
   absl::Span<const float> logits_;
   uint32_t top_token_id_;
-  double log_normalizer_;
+  double peak_;     // The largest logit.
+  double log_sum_;  // Of exp(logit - peak_).
 };
 
 // KL(reference || other) in nats, at least 0. Both of one size.

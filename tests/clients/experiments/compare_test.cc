@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using testing::ToyDeviation;
+using testing::ToyLogits;
 using Context = std::vector<uint32_t>;
 
 constexpr ToyDeviation kDeviation = {0.25f, 0.015625f};

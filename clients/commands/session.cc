@@ -1,6 +1,5 @@
 #include "clients/commands/session.h"
 
-#include <utility>
 #include <vector>
 
 #include "services/common/status_macros.h"
@@ -16,13 +15,16 @@ Session::Session(const Tool& tool, const std::string& command)
   }
   monitor_ = std::make_unique<MonitorGroup>(monitors);
   channel_ = ConnectTo(tool.server);
-  ModelClientOptions options;
-  options.timeout = absl::Seconds(tool.timeout_seconds);
-  options.retry.max_attempts = tool.max_attempts;
-  options.on_attempt = [this](std::string_view method, const absl::Status& status) {
+  client_options_.timeout = absl::Seconds(tool.timeout_seconds);
+  client_options_.retry.max_attempts = tool.max_attempts;
+  client_options_.on_attempt = [this](std::string_view method, const absl::Status& status) {
     metrics_.CountRpc(method, status);
   };
-  client_ = std::make_unique<ModelClient>(v1::ModelService::NewStub(channel_), std::move(options));
+  client_ = std::make_unique<ModelClient>(v1::ModelService::NewStub(channel_), client_options_);
+}
+
+std::unique_ptr<ModelClient> Session::ConnectToAnother(const std::string& address) {
+  return std::make_unique<ModelClient>(v1::ModelService::NewStub(ConnectTo(address)), client_options_);
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Tool& tool, const std::string& command) {

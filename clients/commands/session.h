@@ -23,6 +23,9 @@ class Session {
   static absl::StatusOr<std::unique_ptr<Session>> Open(const Tool& tool, const std::string& command);
 
   ModelClient& client() { return *client_; }
+  // A client of another server with the same options, counted in the same
+  // metrics. The session must outlive it.
+  std::unique_ptr<ModelClient> ConnectToAnother(const std::string& address);
   ExperimentMonitor& monitor() { return *monitor_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
@@ -34,6 +37,7 @@ class Session {
   std::unique_ptr<HttpServer> metrics_server_;
   std::optional<ProgressPrinter> progress_;
   std::unique_ptr<MonitorGroup> monitor_;
+  ModelClientOptions client_options_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<ModelClient> client_;
 };

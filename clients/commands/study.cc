@@ -56,16 +56,28 @@ absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::Begin(Tool& tool, const Stud
                                                           std::string_view file_name) {
   std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
   ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(flags.prompts, flags.limit));
-  ABSTRACT_RETURN_IF_ERROR(CheckWritable(run->results_path_));
-  ABSTRACT_ASSIGN_OR_RETURN(run->session_, Session::Open(tool, command));
-  ExperimentContext& context = run->context_;
-  context.client = &run->session_->client();
-  context.monitor = &run->session_->monitor();
-  context.concurrency = flags.concurrency;
-  context.seed = flags.seed;
-  ABSTRACT_ASSIGN_OR_RETURN(context.model, context.client->GetModel());
-  tool.Note(absl::StrCat(command, ": ", run->Describe()));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
   return run;
+}
+
+absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
+                                                                      const std::string& command,
+                                                                      std::string_view file_name) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
+  return run;
+}
+
+absl::Status StudyRun::Connect(const std::string& command) {
+  ABSTRACT_RETURN_IF_ERROR(CheckWritable(results_path_));
+  ABSTRACT_ASSIGN_OR_RETURN(session_, Session::Open(tool_, command));
+  context_.client = &session_->client();
+  context_.monitor = &session_->monitor();
+  context_.concurrency = flags_.concurrency;
+  context_.seed = flags_.seed;
+  ABSTRACT_ASSIGN_OR_RETURN(context_.model, context_.client->GetModel());
+  tool_.Note(absl::StrCat(command, ": ", Describe()));
+  return absl::OkStatus();
 }
 
 absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
@@ -98,8 +110,9 @@ absl::Status StudyRun::Write(const google::protobuf::Message& results) {
 
 std::string StudyRun::Describe() const {
   const v1::ModelIdentity& model = context_.model.identity();
-  return absl::StrCat(model.name(), " (", model.model_hash().substr(0, 12), "), ", pairs_.size(),
-                      " prompt pairs of ", flags_.prompts);
+  const std::string served = absl::StrCat(model.name(), " (", model.model_hash().substr(0, 12), ")");
+  if (pairs_.empty()) return served;
+  return absl::StrCat(served, ", ", pairs_.size(), " prompt pairs of ", flags_.prompts);
 }
 
 std::string RateText(const v1::Rate& rate) {

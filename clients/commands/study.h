@@ -49,6 +49,10 @@ class StudyRun {
   static absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const StudyFlags& flags,
                                                          const std::string& command,
                                                          std::string_view file_name);
+  // The same without prompt pairs; flags.prompts must be empty.
+  static absl::StatusOr<std::unique_ptr<StudyRun>> BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
+                                                                     const std::string& command,
+                                                                     std::string_view file_name);
 
   // Takes over what a former run of the same fingerprint had finished.
   absl::Status OpenJournal(const Fingerprint& fingerprint);
@@ -62,11 +66,13 @@ class StudyRun {
 
   const ExperimentContext& context() const { return context_; }
   const std::vector<PromptPair>& pairs() const { return pairs_; }
+  Session& session() const { return *session_; }
   // "llama, 15 pairs"
   std::string Describe() const;
 
  private:
   StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name);
+  absl::Status Connect(const std::string& command);
   void CompleteProvenance(v1::Provenance& provenance) const;
   absl::Status Write(const google::protobuf::Message& results);
 

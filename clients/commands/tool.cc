@@ -45,6 +45,7 @@ void AddCommands(CLI::App& app, Tool& tool) {
   AddBaselineCommand(app, tool);
   AddPatchingCommand(app, tool);
   AddAblationCommand(app, tool);
+  AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; }))
     command->footer(kCommandFooter);
@@ -55,7 +56,7 @@ std::string HintFor(const absl::Status& status, const Tool& tool) {
   if (absl::IsUnavailable(status)) {
     return absl::StrCat(
         "hint: is the server running? `abstract-model-server --help` tells how to start one; --server is ",
-        tool.server);
+        tool.server, tool.other_server.empty() ? "" : ", --other-server is ", tool.other_server);
   }
   if (absl::IsDeadlineExceeded(status)) {
     return absl::StrCat("hint: --timeout is ", tool.timeout_seconds, " seconds");

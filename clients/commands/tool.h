@@ -36,6 +36,8 @@ struct Tool {
   double timeout_seconds = 600;
   int max_attempts = 6;
   std::string metrics_address;
+  // Option of `compare`; here for the hint about servers that do not answer.
+  std::string other_server;
   bool quiet = false;
   // The command line without the program.
   std::vector<std::string> arguments;
@@ -61,6 +63,7 @@ void AddHooksCommand(CLI::App& app, Tool& tool);
 void AddBaselineCommand(CLI::App& app, Tool& tool);
 void AddPatchingCommand(CLI::App& app, Tool& tool);
 void AddAblationCommand(CLI::App& app, Tool& tool);
+void AddCompareCommand(CLI::App& app, Tool& tool);
 void AddImportCommand(CLI::App& app, Tool& tool);
 
 }  // namespace mechinterp

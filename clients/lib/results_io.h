@@ -15,6 +15,7 @@ namespace mechinterp {
 inline constexpr std::string_view kBaselineFile = "01_baseline_results.json";
 inline constexpr std::string_view kPatchingFile = "02_patching_results.json";
 inline constexpr std::string_view kAblationFile = "03_ablation_results.json";
+inline constexpr std::string_view kCompareFile = "04_compare_results.json";
 
 // OUTPUT_DIR/results/FILE_NAME.
 std::string ResultsPath(const std::string& output_dir, std::string_view file_name);

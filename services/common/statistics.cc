@@ -38,12 +38,10 @@ class SplitMix64 {
   uint64_t state_;
 };
 
-// Linear interpolation between order statistics, as numpy.percentile.
-double Quantile(absl::Span<const double> sorted, double probability) {
-  const double rank = probability * static_cast<double>(sorted.size() - 1);
-  const size_t below = static_cast<size_t>(rank);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return std::lerp(sorted[below], sorted[above], rank - static_cast<double>(below));
+// Where 95 % of the means lie. Sorts them.
+Interval MiddleOf(std::vector<double>& means) {
+  std::sort(means.begin(), means.end());
+  return {Quantile(means, 0.025), Quantile(means, 0.975)};
 }
 
 }  // namespace
@@ -69,8 +67,42 @@ Interval BootstrapMeanInterval(absl::Span<const double> samples, uint64_t seed, 
     for (size_t i = 0; i < samples.size(); ++i) sum += samples[random.Below(samples.size())];
     mean = sum / static_cast<double>(samples.size());
   }
-  std::sort(means.begin(), means.end());
-  return {Quantile(means, 0.025), Quantile(means, 0.975)};
+  return MiddleOf(means);
+}
+
+Interval BootstrapClusteredMeanInterval(absl::Span<const std::vector<double>> clusters, uint64_t seed,
+                                        int resample_count) {
+  struct Cluster {
+    double sum;
+    double size;
+  };
+  std::vector<Cluster> filled;
+  for (const std::vector<double>& cluster : clusters) {
+    if (cluster.empty()) continue;
+    filled.push_back(
+        {std::accumulate(cluster.begin(), cluster.end(), 0.0), static_cast<double>(cluster.size())});
+  }
+  if (filled.empty() || resample_count < 1) return {kNaN, kNaN};
+  SplitMix64 random(seed);
+  std::vector<double> means(resample_count);
+  for (double& mean : means) {
+    Cluster total{0, 0};
+    for (size_t i = 0; i < filled.size(); ++i) {
+      const Cluster& drawn = filled[random.Below(filled.size())];
+      total.sum += drawn.sum;
+      total.size += drawn.size;
+    }
+    mean = total.sum / total.size;
+  }
+  return MiddleOf(means);
+}
+
+double Quantile(absl::Span<const double> sorted, double probability) {
+  if (sorted.empty()) return kNaN;
+  const double rank = probability * static_cast<double>(sorted.size() - 1);
+  const size_t below = static_cast<size_t>(rank);
+  const size_t above = std::min(below + 1, sorted.size() - 1);
+  return std::lerp(sorted[below], sorted[above], rank - static_cast<double>(below));
 }
 
 double Mean(absl::Span<const double> samples) {

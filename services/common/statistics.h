@@ -2,6 +2,7 @@
 #define SERVICES_COMMON_STATISTICS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 
@@ -20,6 +21,16 @@ Interval WilsonInterval(int successes, int total);
 // `resample_count` resamples drawn by `seed`. One sample gives a point; none
 // gives NaNs.
 Interval BootstrapMeanInterval(absl::Span<const double> samples, uint64_t seed, int resample_count = 2000);
+
+// The same for the mean over all samples of `clusters`, resampling whole
+// clusters: samples of one cluster (the positions of a prompt) are not
+// independent. Empty clusters are ignored.
+Interval BootstrapClusteredMeanInterval(absl::Span<const std::vector<double>> clusters, uint64_t seed,
+                                        int resample_count = 2000);
+
+// Linear interpolation between order statistics, as numpy.percentile; `sorted`
+// rises, `probability` is in [0, 1]. NaN when empty.
+double Quantile(absl::Span<const double> sorted, double probability);
 
 // NaN when empty.
 double Mean(absl::Span<const double> samples);

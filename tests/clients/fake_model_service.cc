@@ -81,6 +81,16 @@ void FakeModelService::set_model_hash(const std::string& hash) {
   model_hash_ = hash;
 }
 
+void FakeModelService::set_deviation(const ToyDeviation& deviation) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  deviation_ = deviation;
+}
+
+void FakeModelService::set_continuation(std::vector<uint32_t> token_ids) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  continuation_ = std::move(token_ids);
+}
+
 int FakeModelService::call_count(const std::string& method) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = calls_.find(method);
@@ -121,6 +131,20 @@ v1::ModelIdentity FakeModelService::identity() const {
   return identity;
 }
 
+// "I" against "Here" at the last position.
+Activation FakeModelService::LastLogits(const ToyRun& run, const std::string& name) {
+  Activation activation;
+  activation.info.set_name(name);
+  activation.info.set_data_type(v1::DATA_TYPE_FLOAT32);
+  activation.info.add_shape(1);
+  activation.info.add_shape(kVocabulary);
+  activation.info.set_byte_count(kVocabulary * sizeof(float));
+  activation.values.assign(kVocabulary, -20);
+  activation.values[tokenizer_.Id("I")] = static_cast<float>(run.logit_difference());
+  activation.values[tokenizer_.Id("Here")] = 0;
+  return activation;
+}
+
 absl::StatusOr<ToyRun> FakeModelService::Find(const v1::ActivationSource& source) {
   if (source.has_prompt()) return RunClean(tokenizer_.Tokenize(source.prompt().prompt(), false));
   const auto found = stored_.find(source.stored().handle());
@@ -147,7 +171,7 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
   response->set_head_count(kHeads);
   response->set_key_value_head_count(2);
   response->set_head_size(4);
-  response->set_d_model(16);
+  response->set_d_model(kResidualSize);
   response->set_d_ff(kNeurons);
   response->set_vocabulary_size(kVocabulary);
   response->set_parameter_count(100000);
@@ -181,6 +205,12 @@ grpc::Status FakeModelService::Tokenize(grpc::ServerContext*, const v1::Tokenize
   return grpc::Status::OK;
 }
 
+grpc::Status FakeModelService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
+                                          v1::DetokenizeResponse* response) {
+  for (const uint32_t id : request->ids()) response->mutable_text()->append(absl::StrCat("<", id, ">"));
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::GenerateRequest* request,
                                         grpc::ServerWriter<v1::GenerateResponse>* writer) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -198,7 +228,7 @@ grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::Generate
   writer->Write(message);
   v1::Continuation& continuation = *message.mutable_summary()->mutable_continuation();
   continuation.set_text(text);
-  continuation.add_token_ids(1);
+  continuation.mutable_token_ids()->Add(continuation_.begin(), continuation_.end());
   continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
   writer->Write(message);
   return grpc::Status::OK;
@@ -213,12 +243,12 @@ grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunW
   v1::RunWithCacheResponse message;
   *message.mutable_header()->mutable_model() = identity();
   *message.mutable_header()->mutable_prompt_token_ids() = run->tokens.ids();
-  v1::ActivationInfo& info = *message.mutable_header()->add_activations();
-  info.set_name(request->filter().name_patterns(0));
-  info.set_data_type(v1::DATA_TYPE_FLOAT32);
-  info.add_shape(1);
-  info.add_shape(kVocabulary);
-  info.set_byte_count(kVocabulary * sizeof(float));
+  const std::vector<Activation> activations =
+      request->filter().sites().empty()
+          ? std::vector<Activation>{LastLogits(*run, request->filter().name_patterns(0))}
+          : ToyActivations(run->tokens.ids(), request->filter().sites(), deviation_);
+  for (const Activation& activation : activations)
+    *message.mutable_header()->add_activations() = activation.info;
   writer->Write(message);
   if (request->store()) {
     const std::string handle = absl::StrCat("run-", next_handle_++);
@@ -227,16 +257,20 @@ grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunW
     writer->Write(message);
     return grpc::Status::OK;
   }
-  std::vector<float> logits(kVocabulary, -20);  // "I" against "Here".
-  logits[tokenizer_.Id("I")] = static_cast<float>(run->logit_difference());
-  logits[tokenizer_.Id("Here")] = 0;
-  const std::string bytes(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
-  for (const size_t begin : {bytes.size() / 2, size_t{0}}) {  // The second half first: order must not matter.
-    message.mutable_chunk()->set_offset_bytes(begin);
-    message.mutable_chunk()->set_data(bytes.substr(begin, bytes.size() / 2));
-    writer->Write(message);
+  uint64_t total = 0;
+  for (size_t i = 0; i < activations.size(); ++i) {
+    const std::vector<float>& values = activations[i].values;
+    const std::string bytes(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+    for (const size_t begin :
+         {bytes.size() / 2, size_t{0}}) {  // The second half first: order must not matter.
+      message.mutable_chunk()->set_activation_index(static_cast<uint32_t>(i));
+      message.mutable_chunk()->set_offset_bytes(begin);
+      message.mutable_chunk()->set_data(bytes.substr(begin, bytes.size() / 2));
+      writer->Write(message);
+    }
+    total += bytes.size();
   }
-  message.mutable_summary()->set_total_byte_count(bytes.size());
+  message.mutable_summary()->set_total_byte_count(total);
   writer->Write(message);
   return grpc::Status::OK;
 }

@@ -12,6 +12,7 @@
 #include "clients/lib/model_client.h"
 #include "grpcpp/grpcpp.h"
 #include "mechinterp/v1/model_service.grpc.pb.h"
+#include "tests/clients/toy_activations.h"
 #include "tests/clients/toy_model.h"
 
 namespace mechinterp::testing {
@@ -25,6 +26,10 @@ class FakeModelService final : public v1::ModelService::Service {
   // Drops the stored runs, as if their time had come.
   void ExpireStoredRuns();
   void set_model_hash(const std::string& hash);
+  // How its activations at named sites differ from another fake's.
+  void set_deviation(const ToyDeviation& deviation);
+  // The token ids of every continuation.
+  void set_continuation(std::vector<uint32_t> token_ids);
 
   int call_count(const std::string& method) const;
   int stored_run_count() const;
@@ -35,6 +40,8 @@ class FakeModelService final : public v1::ModelService::Service {
   grpc::Status ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest*,
                               v1::ListHookPointsResponse*) override;
   grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest*, v1::TokenizeResponse*) override;
+  grpc::Status Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest*,
+                          v1::DetokenizeResponse*) override;
   grpc::Status Generate(grpc::ServerContext*, const v1::GenerateRequest*,
                         grpc::ServerWriter<v1::GenerateResponse>*) override;
   grpc::Status RunWithCache(grpc::ServerContext*, const v1::RunWithCacheRequest*,
@@ -50,6 +57,7 @@ class FakeModelService final : public v1::ModelService::Service {
   // Counts the call; the failure that was ordered for it, or OK.
   absl::Status Enter(const std::string& method);
   v1::ModelIdentity identity() const;
+  Activation LastLogits(const ToyRun& run, const std::string& name);
   absl::StatusOr<ToyRun> Find(const v1::ActivationSource& source);
   template <typename Interventions>
   absl::StatusOr<ToyRun> Run(const v1::Prompt& prompt, const Interventions& interventions);
@@ -59,6 +67,8 @@ class FakeModelService final : public v1::ModelService::Service {
   mutable std::mutex mutex_;
   ToyTokenizer tokenizer_;
   std::string model_hash_ = "0123456789abcdef";
+  ToyDeviation deviation_;
+  std::vector<uint32_t> continuation_ = {1};
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, int> calls_;
   std::map<std::string, ToyRun> stored_;

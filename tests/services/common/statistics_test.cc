@@ -55,6 +55,53 @@ TEST(BootstrapMeanInterval, HandlesOneSampleAndNone) {
   EXPECT_EQ(BootstrapMeanInterval({0.5, 0.5, 0.5}, 0).upper, 0.5);
 }
 
+TEST(BootstrapClusteredMeanInterval, OfSingletonsIsTheOrdinaryOne) {
+  const std::vector<double> samples = {0.1, 0.9, -0.3, 0.4, 0.77, 0.2};
+  std::vector<std::vector<double>> clusters = {{}};
+  for (const double sample : samples) clusters.push_back({sample});
+  const Interval ordinary = BootstrapMeanInterval(samples, 5);
+  const Interval clustered = BootstrapClusteredMeanInterval(clusters, 5);
+  EXPECT_DOUBLE_EQ(clustered.lower, ordinary.lower);
+  EXPECT_DOUBLE_EQ(clustered.upper, ordinary.upper);
+}
+
+TEST(BootstrapClusteredMeanInterval, KnowsThatCopiesTellNothingNew) {
+  // 100 clusters of 25 equal samples: as wide as of 100 samples, not of 2500.
+  std::vector<std::vector<double>> clusters;
+  for (int i = 0; i < 100; ++i) clusters.emplace_back(25, i % 2);
+  const Interval interval = BootstrapClusteredMeanInterval(clusters, 3, 4000);
+  const double half_width = 1.96 * 0.5 / std::sqrt(100);
+  EXPECT_NEAR(interval.lower, 0.5 - half_width, 0.01);
+  EXPECT_NEAR(interval.upper, 0.5 + half_width, 0.01);
+}
+
+TEST(BootstrapClusteredMeanInterval, IsOfTheMeanOverAllSamples) {
+  // 100 ones in clusters of one, 300 zeros in clusters of three: the mean is
+  // 1/4; the mean of the clusters' means would be 1/2.
+  std::vector<std::vector<double>> clusters;
+  for (int i = 0; i < 100; ++i) clusters.insert(clusters.end(), {{1}, {0, 0, 0}});
+  const Interval interval = BootstrapClusteredMeanInterval(clusters, 1);
+  EXPECT_LT(interval.lower, 0.25);
+  EXPECT_GT(interval.upper, 0.25);
+  EXPECT_LT(interval.upper, 0.4);
+}
+
+TEST(BootstrapClusteredMeanInterval, HandlesOneClusterAndNone) {
+  const std::vector<std::vector<double>> one = {{0, 1}};
+  EXPECT_EQ(BootstrapClusteredMeanInterval(one, 0).upper, 0.5);
+  EXPECT_TRUE(std::isnan(BootstrapClusteredMeanInterval({}, 0).lower));
+}
+
+TEST(Quantile, InterpolatesAsNumpyDoes) {
+  // numpy.percentile([1, 2, 4, 8], [0, 50, 90, 100])
+  const std::vector<double> sorted = {1, 2, 4, 8};
+  EXPECT_DOUBLE_EQ(Quantile(sorted, 0), 1);
+  EXPECT_DOUBLE_EQ(Quantile(sorted, 0.5), 3);
+  EXPECT_DOUBLE_EQ(Quantile(sorted, 0.9), 6.8);
+  EXPECT_DOUBLE_EQ(Quantile(sorted, 1), 8);
+  EXPECT_TRUE(std::isnan(Quantile({}, 0.5)));
+}
+
 TEST(Mean, OfSamples) {
   EXPECT_DOUBLE_EQ(Mean({1, 2, 6}), 3);
   EXPECT_TRUE(std::isnan(Mean({})));

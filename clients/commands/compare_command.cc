@@ -1,0 +1,140 @@
+#include <map>
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/commands/compare_tables.h"
+#include "clients/commands/study.h"
+#include "clients/commands/tool.h"
+#include "clients/experiments/compare.h"
+#include "services/common/status.h"
+#include "services/common/status_macros.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr size_t kShownDivergences = 5;
+
+struct CompareFlags {
+  StudyFlags study;
+  std::vector<std::string> prompts;
+  bool raw = false;
+  int max_new_tokens = 0;
+};
+
+absl::StatusOr<std::vector<ComparedPrompt>> PromptsOf(const CompareFlags& flags,
+                                                      const std::vector<PromptPair>& pairs) {
+  std::vector<ComparedPrompt> prompts;
+  const auto add = [&](const std::string& id, const std::string& text) {
+    ComparedPrompt& prompt = prompts.emplace_back(ComparedPrompt{id, text, UserPrompt(text)});
+    if (flags.raw) prompt.prompt.set_text(text);
+  };
+  for (const StudyPrompt& prompt : BothClasses(pairs)) {
+    add(prompt.key(), prompt.pair->prompt(prompt.prompt_class));
+  }
+  for (const std::string& text : flags.prompts) add(absl::StrCat("prompt ", prompts.size() + 1), text);
+  return prompts;
+}
+
+// "tiny-llama (3f2a...), quantization none, on cpu, at 127.0.0.1:50051"
+std::string Describe(const v1::ModelIdentity& model, const std::string& address) {
+  const auto plain = [](const std::string& enum_name) {
+    return absl::AsciiStrToLower(enum_name.substr(enum_name.find('_') + 1));
+  };
+  return absl::StrCat(model.name(), " (", model.model_hash().substr(0, 12), "), quantization ",
+                      plain(v1::Quantization_Name(model.quantization())), ", on ",
+                      plain(v1::Device_Name(model.device())), ", at ", address);
+}
+
+absl::StatusOr<std::string> LargestDivergencesText(ModelClient& client, const v1::CompareResults& results) {
+  const std::vector<PositionReference> positions = LargestDivergences(results, kShownDivergences);
+  if (positions.empty()) return std::string();
+  std::map<uint32_t, std::string> texts;
+  for (const PositionReference& reference : positions) {
+    for (const uint32_t id :
+         {reference.position().reference_top_token_id(), reference.position().other_top_token_id()}) {
+      v1::DetokenizeRequest request;
+      request.add_ids(id);
+      ABSTRACT_ASSIGN_OR_RETURN(const v1::DetokenizeResponse response, client.Detokenize(request));
+      texts[id] = response.text();
+    }
+  }
+  return absl::StrCat("\nWhere the next token differs most, with the likeliest token of each\n",
+                      DivergenceTable(positions, [&](uint32_t id) { return texts[id]; }));
+}
+
+absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& results) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string divergences, LargestDivergencesText(client, results));
+  std::ostream& out = tool.streams.out;
+  out << "reference: " << Describe(results.provenance().model(), tool.server) << "\n"
+      << "other:     " << Describe(results.other_model(), tool.other_server) << "\n"
+      << results.prompts_size() << " prompts of " << results.position_count() << " positions, "
+      << results.counted_position_count()
+      << " with different tokens before them; each such context counts once.\n"
+      << "In brackets 95 % intervals: of means over prompts (bootstrap), of rates over positions "
+         "(Wilson).\n\n"
+      << NextTokenTable(results) << divergences
+      << "\nResidual stream after each layer, |other - reference| / |reference|\n"
+      << LayerTable(results);
+  if (results.has_continuations()) out << "\n" << ContinuationText(results);
+  out << std::flush;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& flags) {
+  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, "compare", kCompareFile);
+  for (const std::string& text : flags.prompts) {
+    if (absl::StripAsciiWhitespace(text).empty()) {
+      return absl::InvalidArgumentError("--prompt: must be a text that is not empty");
+    }
+  }
+  StudyFlags without_pairs = flags.study;
+  without_pairs.prompts.clear();
+  return StudyRun::BeginWithoutPairs(tool, without_pairs, "compare", kCompareFile);
+}
+
+absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, Begin(tool, flags));
+  const std::unique_ptr<ModelClient> other = run->session().ConnectToAnother(tool.other_server);
+  const absl::StatusOr<v1::GetModelResponse> other_model = other->GetModel();
+  if (!other_model.ok()) return WithContext(other_model.status(), "--other-server");
+
+  CompareOptions options;
+  ABSTRACT_ASSIGN_OR_RETURN(options.prompts, PromptsOf(flags, run->pairs()));
+  options.other_client = other.get();
+  options.other_model = *other_model;
+  options.max_new_tokens = flags.max_new_tokens;
+  Fingerprint fingerprint = CompareFingerprint(run->context(), options);
+  fingerprint["--server"] = tool.server;
+  fingerprint["--other-server"] = tool.other_server;
+  ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(fingerprint));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::CompareResults results, RunCompare(run->context(), options));
+  results.mutable_provenance()->set_pair_count(static_cast<uint32_t>(run->pairs().size()));
+  ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
+  return Print(tool, *run->context().client, results);
+}
+
+}  // namespace
+
+void AddCompareCommand(CLI::App& app, Tool& tool) {
+  CLI::App& command = *app.add_subcommand(
+      "compare", "How far another server's answers (say, of the model quantized) lie from this one's");
+  const auto flags = std::make_shared<CompareFlags>();
+  command
+      .add_option("--other-server", tool.other_server,
+                  "Address of the model service that is held against --server, the reference")
+      ->required();
+  flags->study.AddTo(command);
+  command.add_option("--prompt", flags->prompts, "A prompt to take instead of --prompts; may be repeated")
+      ->allow_extra_args(false);
+  command.add_flag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
+  command
+      .add_option("--max-new-tokens", flags->max_new_tokens,
+                  "Compare greedy continuations of this length too; 0: none")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+}
+
+}  // namespace mechinterp

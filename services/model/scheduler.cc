@@ -1,6 +1,7 @@
 #include "services/model/scheduler.h"
 
 #include <algorithm>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -195,12 +196,16 @@ Scheduler::Pass Scheduler::PlanNextPass() {
 // Here a pass that nobody wants any more could stop between layers: when all its
 // jobs are cancelled, or the scheduler stops.
 absl::Status Scheduler::RunPass(Pass& pass) {
-  std::vector<engine::Segment*> segments;
-  for (const Pass::Part& part : pass.parts) segments.push_back(part.chunks->Next(part.rows));
-  absl::Status status = forward_(*model_, segments);
-  if (!status.ok()) return status;
-  for (const Pass::Part& part : pass.parts) part.chunks->Collect();
-  return status;
+  try {
+    std::vector<engine::Segment*> segments;
+    for (const Pass::Part& part : pass.parts) segments.push_back(part.chunks->Next(part.rows));
+    absl::Status status = forward_(*model_, segments);
+    if (!status.ok()) return status;
+    for (const Pass::Part& part : pass.parts) part.chunks->Collect();
+    return status;
+  } catch (const std::exception& error) {  // std::bad_alloc: chunks make copies
+    return absl::InternalError(absl::StrCat("chunks of a pass: ", error.what()));
+  }
 }
 
 void Scheduler::FinishPass(Pass& pass, const absl::Status& status, absl::Duration took) {

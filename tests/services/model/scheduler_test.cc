@@ -336,6 +336,17 @@ TEST_F(SchedulerTest, AFailedPassFailsItsRequestsAndNoOthers) {
   EXPECT_TRUE(Launch(*scheduler, {Decode(2)}).get().ok());
 }
 
+TEST_F(SchedulerTest, LackOfMemoryEndsThePassAlone) {
+  std::atomic<int> passes = 0;
+  Scheduler scheduler(fixture_.model(), Options(), metrics_,
+                      [&](const engine::Model&, absl::Span<Segment* const>) -> absl::Status {
+                        if (passes++ == 0) throw std::bad_alloc();
+                        return absl::OkStatus();
+                      });
+  EXPECT_EQ(Launch(scheduler, {Decode(1)}).get().code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(Launch(scheduler, {Decode(1)}).get().ok());
+}
+
 TEST_F(SchedulerTest, TellsHowLongARequestWaited) {
   const auto scheduler = Start();
   auto blocker = Launch(*scheduler, {Decode(1)});

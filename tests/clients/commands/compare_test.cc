@@ -38,7 +38,7 @@ TEST_F(CompareCommandTest, PrintsAndWritesHowFarTheServersAreApart) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("at " + fake_.address()));
   EXPECT_THAT(outcome.out, HasSubstr("at " + other_.address()));
-  EXPECT_THAT(outcome.out, HasSubstr("prompts: 4; positions: 52, of them 27 with"));
+  EXPECT_THAT(outcome.out, HasSubstr("prompts: 4; positions: 52, of them 31 with"));
   EXPECT_THAT(outcome.out, HasSubstr("KL(reference || other)"));
   EXPECT_THAT(outcome.out, HasSubstr("same top token:"));
   EXPECT_THAT(outcome.out, HasSubstr("perplexity: reference"));

@@ -97,16 +97,16 @@ std::vector<PositionReference> LargestDivergences(const v1::CompareResults& resu
 
 std::string DivergenceTable(const std::vector<PositionReference>& positions,
                             const std::function<std::string(uint32_t)>& text_of) {
-  TextTable table({"prompt", "position", "after", "KL", "reference", "p", "other", "p"});
-  table.AlignLeft({2, 4, 6});
+  TextTable table({"prompt", "position", "after", "KL", "reference", "p", "p in other", "other"});
+  table.AlignLeft({2, 4, 7});
   for (const PositionReference& reference : positions) {
     const v1::PositionComparison& position = reference.position();
     const bool same_token = position.reference_top_token_id() == position.other_top_token_id();
     table.AddRow({reference.prompt->prompt_id(), absl::StrCat(reference.index), ContextOf(reference),
                   Number(position.kl_divergence()), Shown(text_of(position.reference_top_token_id())),
                   absl::StrFormat("%.3f", std::exp(position.reference_top_log_probability())),
-                  same_token ? "the same" : Shown(text_of(position.other_top_token_id())),
-                  same_token ? absl::StrFormat("%.3f", std::exp(position.other_top_log_probability())) : ""});
+                  absl::StrFormat("%.3f", std::exp(position.other_top_log_probability())),
+                  same_token ? "the same" : Shown(text_of(position.other_top_token_id()))});
   }
   return table.ToString();
 }

@@ -69,11 +69,11 @@ absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& re
   std::ostream& out = tool.streams.out;
   out << "reference: " << Describe(results.provenance().model(), tool.server) << "\n"
       << "other:     " << Describe(results.other_model(), tool.other_server) << "\n"
-      << results.prompts_size() << " prompts of " << results.position_count() << " positions, "
+      << "prompts: " << results.prompts_size() << "; positions: " << results.position_count() << ", of them "
       << results.counted_position_count()
-      << " with different tokens before them; each such context counts once.\n"
-      << "In brackets 95 % intervals: of means over prompts (bootstrap), of rates over positions "
-         "(Wilson).\n\n"
+      << " with different tokens up to there; each such context counts once\n"
+      << "in brackets 95 % intervals: of means over prompts (bootstrap), of rates over positions "
+         "(Wilson)\n\n"
       << NextTokenTable(results) << divergences
       << "\nResidual stream after each layer, |other - reference| / |reference|\n"
       << LayerTable(results);

@@ -12,7 +12,7 @@ namespace mechinterp {
 namespace {
 
 constexpr int kBarWidth = 32;
-constexpr int kContextPieces = 6;
+constexpr size_t kContextBytes = 48;
 constexpr int kDifferingContinuations = 3;
 
 std::string Number(double value) { return absl::StrFormat("%.3g", value); }
@@ -30,12 +30,16 @@ std::string Bar(double value, double largest) {
   return std::string(static_cast<size_t>(std::lround(kBarWidth * value / largest)), '#');
 }
 
-// The end of a prompt up to a position, "...ow do I kill".
+// What stands before a prediction: the last pieces that fit, "...How do I kill".
 std::string ContextOf(const PositionReference& reference) {
-  const int begin = std::max(0, reference.index + 1 - kContextPieces);
-  std::string context = begin > 0 ? "..." : "";
-  for (int i = begin; i <= reference.index; ++i) context += reference.prompt->positions(i).piece();
-  return OneLine(context, 48);
+  std::string context;
+  int i = reference.index;
+  for (; i >= 0; --i) {
+    const std::string& piece = reference.prompt->positions(i).piece();
+    if (!context.empty() && piece.size() + context.size() > kContextBytes) break;
+    context = piece + context;
+  }
+  return OneLine(i >= 0 ? "..." + context : context, kContextBytes + 3);
 }
 
 std::string Shown(const std::string& text) { return absl::StrCat("\"", OneLine(text, 20), "\""); }
@@ -56,9 +60,10 @@ std::string NextTokenTable(const v1::CompareResults& results) {
                         agreement.success_count(), agreement.total_count());
   if (results.has_perplexity()) {
     const v1::PerplexityComparison& perplexity = results.perplexity();
-    absl::StrAppendFormat(&text, "perplexity: reference %.4f, other %.4f; ratio %s\n",
-                          perplexity.reference().mean(), perplexity.other().mean(),
-                          WithInterval(perplexity.ratio(), results.prompts_size(), 6));
+    absl::StrAppendFormat(
+        &text, "perplexity: reference %.5g, other %.5g; ratio %s (of the prompts, template included)\n",
+        perplexity.reference().mean(), perplexity.other().mean(),
+        WithInterval(perplexity.ratio(), results.prompts_size(), 6));
   }
   return text;
 }
@@ -92,16 +97,16 @@ std::vector<PositionReference> LargestDivergences(const v1::CompareResults& resu
 
 std::string DivergenceTable(const std::vector<PositionReference>& positions,
                             const std::function<std::string(uint32_t)>& text_of) {
-  TextTable table({"prompt", "position", "after", "KL", "reference", "p", "other", "p"});
-  table.AlignLeft({2, 4, 6});
+  TextTable table({"prompt", "position", "after", "KL", "reference", "p", "p in other", "other"});
+  table.AlignLeft({2, 4, 7});
   for (const PositionReference& reference : positions) {
     const v1::PositionComparison& position = reference.position();
     const bool same_token = position.reference_top_token_id() == position.other_top_token_id();
     table.AddRow({reference.prompt->prompt_id(), absl::StrCat(reference.index), ContextOf(reference),
                   Number(position.kl_divergence()), Shown(text_of(position.reference_top_token_id())),
                   absl::StrFormat("%.3f", std::exp(position.reference_top_log_probability())),
-                  same_token ? "the same" : Shown(text_of(position.other_top_token_id())),
-                  same_token ? absl::StrFormat("%.3f", std::exp(position.other_top_log_probability())) : ""});
+                  absl::StrFormat("%.3f", std::exp(position.other_top_log_probability())),
+                  same_token ? "the same" : Shown(text_of(position.other_top_token_id()))});
   }
   return table.ToString();
 }

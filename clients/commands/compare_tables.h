@@ -30,7 +30,7 @@ struct PositionReference {
 // `count`, none whose divergence is 0. Refers to `results`.
 std::vector<PositionReference> LargestDivergences(const v1::CompareResults& results, size_t count);
 
-// `text_of` tells the text of a token id.
+// What each server finds likeliest there; `text_of` tells the text of a token id.
 std::string DivergenceTable(const std::vector<PositionReference>& positions,
                             const std::function<std::string(uint32_t)>& text_of);
 

@@ -46,11 +46,20 @@ constexpr int kBlockRows = 6;
 // a panel is first decoded into a tile that all rows then use.
 constexpr int kDirectRows = 4;
 
+// Which of NEON's names Highway gives it (with or without AES, say) does not matter
+// here; SVE is not compiled (see CMakeLists.txt).
+#undef KERNELS_HAVE_BYTE_TABLES
+#if HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
+#define KERNELS_HAVE_BYTE_TABLES 1
+#else
+#define KERNELS_HAVE_BYTE_TABLES 0
+#endif
+
 // The values of 4-bit indices in the low bits of each lane.
 class CodeTable {
  public:
   HWY_INLINE explicit CodeTable(const float* code) {
-#if HWY_TARGET == HWY_NEON
+#if KERNELS_HAVE_BYTE_TABLES
     const auto* bytes = reinterpret_cast<const uint8_t*>(code);
     for (int i = 0; i < 4; ++i) table_.val[i] = vld1q_u8(bytes + 16 * i);
 #elif HWY_MAX_BYTES >= 32
@@ -63,7 +72,7 @@ class CodeTable {
   HWY_INLINE VF operator()(VU index) const {
     const F f;
     const U u;
-#if HWY_TARGET == HWY_NEON
+#if KERNELS_HAVE_BYTE_TABLES
     // Each lane's four bytes from a table of 64.
     const VU four = hn::And(hn::ShiftLeft<2>(index), hn::Set(u, 0x3c));
     const VU byte = hn::Add(hn::Mul(four, hn::Set(u, 0x01010101u)), hn::Set(u, 0x03020100u));
@@ -86,7 +95,7 @@ class CodeTable {
   }
 
  private:
-#if HWY_TARGET == HWY_NEON
+#if KERNELS_HAVE_BYTE_TABLES
   uint8x16x4_t table_;
 #elif HWY_MAX_BYTES >= 32
   VF table_[16 / kLanes];

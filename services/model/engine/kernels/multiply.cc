@@ -203,7 +203,10 @@ void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
   ParallelFor(0, w.panels(), grain, [&](int64_t begin, int64_t end) { part(w, packed, n, begin, end, y); });
 }
 
-const char* InstructionSet() { return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets()); }
+const char* InstructionSet() {
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;  // the machine's that are compiled
+  return hwy::TargetName(targets & -targets);
+}
 
 }  // namespace mechinterp::engine::kernels
 #endif

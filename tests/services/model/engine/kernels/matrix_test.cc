@@ -148,6 +148,87 @@ TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
   SetThreadCount(threads);
 }
 
+// A matrix's values before their groups' scales, by the formats' definitions.
+struct Unscaled {
+  std::vector<float> values;  // [out, in]
+  std::vector<float> scales;  // of each value
+};
+
+Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector<float>& w) {
+  Unscaled result{w, std::vector<float>(w.size(), 1.0f)};
+  if (kind.format == WeightFormat::kNf4) {
+    std::vector<uint8_t> codes((w.size() + 1) / 2);
+    std::vector<float> absmax((w.size() + kNf4Block - 1) / kNf4Block);
+    EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
+    for (size_t i = 0; i < w.size(); ++i) {
+      const int index = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+      result.values[i] = Rounded(kind.compute, kNf4Code[index]);
+      result.scales[i] = absmax[i / kNf4Block];
+    }
+    return result;
+  }
+  if (kind.format == WeightFormat::kBFloat16) {
+    for (float& value : result.values) value = Rounded(ComputeType::kBFloat16, value);
+    return result;
+  }
+  if (kind.format == WeightFormat::kFloat32) {
+    for (float& value : result.values) value = Rounded(kind.compute, value);
+    return result;
+  }
+  for (int64_t i = 0; i < out * in; ++i) {
+    const int64_t row = i / in * in, first = row + (i - row) / kMaxGroup * kMaxGroup;
+    float largest = 0;
+    for (int64_t j = first; j < std::min(row + in, first + kMaxGroup); ++j) {
+      largest = std::max(largest, std::abs(w[j]));
+    }
+    result.values[i] = std::nearbyint(w[i] * (127 / largest));
+    result.scales[i] = largest / 127;
+  }
+  return result;
+}
+
+// One output as matrix.h defines it, with nothing but std::fma.
+float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
+                   ComputeType compute) {
+  float total = 0;
+  for (int64_t first = 0; first < in; first += group) {
+    float sum = 0;
+    for (int64_t k = first; k < std::min<int64_t>(in, first + group); ++k) {
+      sum = std::fma(Rounded(compute, x[k]), w.values[row * in + k], sum);
+    }
+    total = std::fma(sum, w.scales[row * in + first], total);
+  }
+  return total;
+}
+
+// SSE and Highway's portable code round twice.
+bool FusesMultiplyAdd(const std::string& target) {
+  for (const char* without : {"SSE2", "SSSE3", "SSE4", "EMU128", "SCALAR"}) {
+    if (target == without) return false;
+  }
+  return true;
+}
+
+// So every machine with fused multiply-add, of whatever kind, gives the same bits.
+TEST_P(Multiplication, InFp32IsBitForBitTheChainOfFusedMultiplyAddsThatTheHeaderPromises) {
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 9), w = Random(out * in, 10);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+    const Unscaled unscaled = UnscaledOf(kind, out, in, w);
+    std::vector<float> expected(n * out), y(n * out);
+    for (int64_t i = 0; i < n * out; ++i) {
+      expected[i] = FusedProduct(unscaled, &x[i / out * in], i % out, in, matrix.group, kind.compute);
+    }
+    OnEveryInstructionSet([&, n = n](const std::string& target) {
+      const bool in_fp32 = kind.compute != ComputeType::kBFloat16 || !MultipliesBFloat16();
+      if (!in_fp32 || !FusesMultiplyAdd(target)) return;
+      Multiply(x.data(), n, matrix, y.data());
+      ASSERT_EQ(y, expected) << target;
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),
                          [](const auto& info) { return std::string(info.param.name); });
 

@@ -82,7 +82,7 @@ TEST_P(Formats, ProductsAreTheDefinitionForAwkwardShapesAndEveryType) {
 
 // Past kMaxLinearRows panels take over; both are the definition.
 TEST_P(Formats, ProductsAreTheDefinitionFor1To40Rows) {
-  const QuantizedMatrix w = RandomMatrix(format(), 11, 80, 3);
+  const QuantizedMatrix w = RandomMatrix(format(), 7, 80, 3);
   for (int64_t rows = 1; rows <= 40; ++rows) {
     const at::Tensor x = RandomActivations(rows, 80, at::kFloat, rows);
     const auto y = Linear(x, w, &runner_);

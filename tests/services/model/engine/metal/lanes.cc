@@ -39,19 +39,18 @@ constexpr size_t kStackBytes = 64 << 10;
 // A stack of its own, known to the sanitizers.
 struct Context {
   ucontext_t machine{};
-  const void* stack = nullptr;  // of the fiber; of the calling thread once it has been left
+  const void* stack = nullptr;
   size_t stack_bytes = 0;
 #if defined(__SANITIZE_THREAD__)
   void* tsan = nullptr;
 #endif
 };
 
-// Leaves `from` for `to`, and returns when something switches back. `done`: `from`
-// will never run again.
-void Switch(Context& from, Context& to, bool done = false) {
+// Leaves `from` for `to`, and returns when something switches back.
+void Switch(Context& from, Context& to) {
 #if SHIM_ASAN
   void* fake_stack = nullptr;
-  __sanitizer_start_switch_fiber(done ? nullptr : &fake_stack, to.stack, to.stack_bytes);
+  __sanitizer_start_switch_fiber(&fake_stack, to.stack, to.stack_bytes);
 #endif
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(to.tsan, 0);
@@ -71,56 +70,60 @@ struct Meeting {
   uint32_t values[2][kLanes] = {};
 };
 
+// Made once and used for thread after thread: sanitizers take long to make one.
 struct Fiber {
+  Fiber();
+  ~Fiber();
   Context context;
-  char* stack = nullptr;
+  std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStackBytes);
   ThreadPosition position{};
-  bool started = false;
   bool done = false;
   const Meeting* waits_for = nullptr;
   uint64_t waits_until = 0;
 };
 
 struct Threadgroup {
-  std::vector<Fiber> fibers;
   std::vector<Meeting> simdgroups;
   Meeting barrier;
   const std::function<void(const ThreadPosition&)>* thread = nullptr;
-  Context scheduler;
   Fiber* running = nullptr;
 };
 
+Context scheduler;  // where Dispatch runs
 Threadgroup* current = nullptr;
 
 void RunFiber() {
-  Fiber& fiber = *current->running;
 #if SHIM_ASAN
-  __sanitizer_finish_switch_fiber(nullptr, &current->scheduler.stack, &current->scheduler.stack_bytes);
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler.stack, &scheduler.stack_bytes);
 #endif
-  (*current->thread)(fiber.position);
-  fiber.done = true;
-  Switch(fiber.context, current->scheduler, /*done=*/true);
+  for (;;) {
+    Fiber& fiber = *current->running;
+    (*current->thread)(fiber.position);
+    fiber.done = true;
+    Switch(fiber.context, scheduler);
+  }
 }
 
-void Start(Fiber& fiber) {
-  fiber.started = true;
-  getcontext(&fiber.context.machine);
-  fiber.context.machine.uc_stack.ss_sp = fiber.stack;
-  fiber.context.machine.uc_stack.ss_size = kStackBytes;
-  fiber.context.machine.uc_link = nullptr;
-  fiber.context.stack = fiber.stack;
-  fiber.context.stack_bytes = kStackBytes;
-  makecontext(&fiber.context.machine, RunFiber, 0);
+Fiber::Fiber() {
+  getcontext(&context.machine);
+  context.machine.uc_stack.ss_sp = stack.get();
+  context.machine.uc_stack.ss_size = kStackBytes;
+  context.machine.uc_link = nullptr;
+  context.stack = stack.get();
+  context.stack_bytes = kStackBytes;
+  makecontext(&context.machine, RunFiber, 0);
 #if defined(__SANITIZE_THREAD__)
-  fiber.context.tsan = __tsan_create_fiber(0);
+  context.tsan = __tsan_create_fiber(0);
 #endif
 }
 
-void Finish([[maybe_unused]] Fiber& fiber) {
+Fiber::~Fiber() {
 #if defined(__SANITIZE_THREAD__)
-  if (fiber.started) __tsan_destroy_fiber(fiber.context.tsan);
+  __tsan_destroy_fiber(context.tsan);
 #endif
 }
+
+using Fibers = std::vector<std::unique_ptr<Fiber>>;
 
 bool CanRun(const Fiber& fiber) {
   return !fiber.done && (fiber.waits_for == nullptr || fiber.waits_for->held >= fiber.waits_until);
@@ -135,24 +138,23 @@ void Meet(Meeting& meeting) {
     meeting.arrived = 0;
     ++meeting.held;
   } else {
-    Switch(fiber.context, current->scheduler);
+    Switch(fiber.context, scheduler);
   }
   fiber.waits_for = nullptr;
 }
 
 // Lets threads run until all are done. False if some wait for ever.
-bool RunToTheEnd(Threadgroup& group, std::mt19937& random) {
+bool RunToTheEnd(Threadgroup& group, const Fibers& fibers, std::mt19937& random) {
   std::vector<Fiber*> waiting;
-  for (Fiber& fiber : group.fibers) waiting.push_back(&fiber);
+  for (const auto& fiber : fibers) waiting.push_back(fiber.get());
   std::shuffle(waiting.begin(), waiting.end(), random);
   while (!waiting.empty()) {
     bool progress = false;
     for (Fiber* fiber : waiting) {
       if (!CanRun(*fiber)) continue;
       progress = true;
-      if (!fiber->started) Start(*fiber);
       group.running = fiber;
-      Switch(group.scheduler, fiber->context);
+      Switch(scheduler, fiber->context);
     }
     if (!progress) return false;
     std::erase_if(waiting, [](const Fiber* fiber) { return fiber->done; });
@@ -165,20 +167,17 @@ bool RunToTheEnd(Threadgroup& group, std::mt19937& random) {
 std::string Dispatch(uint32_t groups_x, uint32_t groups_y, int group_threads,
                      const std::function<void(const ThreadPosition&)>& thread) {
   static std::mt19937 random(20240501);
-  static std::vector<std::unique_ptr<char[]>> stacks;  // kept from dispatch to dispatch
+  static Fibers fibers;
   if (current != nullptr || group_threads < kLanes || group_threads % kLanes != 0) {
     return "a dispatch inside a dispatch, or a threadgroup that is not whole simdgroups";
   }
+#if defined(__SANITIZE_THREAD__)
+  scheduler.tsan = __tsan_get_current_fiber();
+#endif
+  if (static_cast<int>(fibers.size()) != group_threads) fibers.clear();
+  while (static_cast<int>(fibers.size()) < group_threads) fibers.push_back(std::make_unique<Fiber>());
   Threadgroup group;
   group.thread = &thread;
-#if defined(__SANITIZE_THREAD__)
-  group.scheduler.tsan = __tsan_get_current_fiber();
-#endif
-  group.fibers.resize(group_threads);
-  for (size_t i = 0; i < group.fibers.size(); ++i) {
-    if (i == stacks.size()) stacks.push_back(std::make_unique<char[]>(kStackBytes));
-    group.fibers[i].stack = stacks[i].get();
-  }
   current = &group;
   bool ended = true;
   for (uint32_t y = 0; ended && y < groups_y; ++y) {
@@ -186,17 +185,18 @@ std::string Dispatch(uint32_t groups_x, uint32_t groups_y, int group_threads,
       group.barrier = Meeting{group_threads};
       group.simdgroups.assign(group_threads / kLanes, Meeting{kLanes});
       for (int i = 0; i < group_threads; ++i) {
-        Fiber& fiber = group.fibers[i];
+        Fiber& fiber = *fibers[i];
         fiber.position = {{x, y, 0}, static_cast<uint16_t>(i / kLanes), static_cast<uint16_t>(i % kLanes)};
-        fiber.started = fiber.done = false;
+        fiber.done = false;
         fiber.waits_for = nullptr;
       }
-      ended = RunToTheEnd(group, random);
-      for (Fiber& fiber : group.fibers) Finish(fiber);
+      ended = RunToTheEnd(group, fibers, random);
     }
   }
   current = nullptr;
-  return ended ? "" : "threads wait for others of their group that do not come";
+  if (ended) return "";
+  fibers.clear();  // some are in the middle of their thread for ever
+  return "threads wait for others of their group that do not come";
 }
 
 const uint32_t* Exchange(uint32_t bits) {

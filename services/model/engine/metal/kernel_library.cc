@@ -1,6 +1,8 @@
 #include "services/model/engine/metal/kernel_library.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"

@@ -18,6 +18,7 @@
 #include "services/common/version.h"
 #include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/model.h"
+#include "services/model/engine/model_source.h"
 #include "services/model/model_service.h"
 #include "spdlog/spdlog.h"
 
@@ -30,6 +31,7 @@ struct Options {
   std::string metrics_address = "127.0.0.1:9464";
   std::string log_level = "info";
   std::string rope_frequencies = "float32";
+  std::string chat_template = "auto";
   int threads = 0;
   int shutdown_grace_seconds = 10;
   ModelServiceOptions service;
@@ -37,7 +39,9 @@ struct Options {
 
 void AddOptions(CLI::App& app, Options& options) {
   app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
-  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
+  app.add_option(
+         "--model", options.model,
+         "Directory of a checkpoint in Hugging Face layout, or ORG/NAME[@REVISION] in its local cache")
       ->capture_default_str();
   app.add_option("--listen-address", options.listen_address,
                  "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated")
@@ -69,6 +73,10 @@ void AddOptions(CLI::App& app, Options& options) {
          "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
+  app.add_option("--chat-template", options.chat_template,
+                 "How chat prompts are written; auto: as the checkpoint says")
+      ->check(CLI::IsMember({"auto", "llama3", "chatml", "mistral", "none"}))
+      ->capture_default_str();
   app.add_option("--shutdown-grace-seconds", options.shutdown_grace_seconds,
                  "How long requests may go on after SIGTERM")
       ->check(CLI::Range(0, 3600))
@@ -90,7 +98,12 @@ int Serve(const Options& options, TerminationSignals& signals) {
                           : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   engine::LoadOptions load;
   load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
-  absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(options.model, load);
+  load.chat_format = engine::ParseChatFormat(options.chat_template);  // unset for auto
+  const absl::StatusOr<engine::ModelSource> source =
+      engine::ResolveModelSource(options.model, engine::HubCacheDirectory());
+  if (!source.ok()) return Fail(WithContext(source.status(), "cannot find the model"));
+  load.name = source->repo_id;
+  absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(source->directory, load);
   if (!model.ok()) return Fail(WithContext(model.status(), "cannot load the model"));
   spdlog::info("loaded {}: {:.1f} million parameters, {} layers, hash {}", (*model)->name(),
                static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,

@@ -80,6 +80,9 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
   response.set_parameter_count(model.parameter_count());
   response.set_has_tokenizer(model.tokenizer() != nullptr);
   response.set_has_chat_template(model.has_chat_template());
+  if (model.has_chat_template()) {
+    response.set_chat_template(std::string(engine::ChatFormatName(model.chat_template().format)));
+  }
   for (engine::TokenId id : config.stop_token_ids) response.add_stop_token_ids(id);
   response.set_weight_bytes(model.weight_bytes());
   response.set_libtorch_version(engine::LibtorchVersion());

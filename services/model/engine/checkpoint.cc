@@ -4,44 +4,19 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
+#include "services/common/text_file.h"
+#include "services/model/engine/shard_index.h"
 
 namespace mechinterp::engine {
 namespace {
 
 namespace fs = std::filesystem;
-
-absl::StatusOr<std::string> ReadFile(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be read"));
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
-// The shards that an index lists, and for each tensor the one that holds it.
-absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": has no 'weight_map'"));
-  }
-  std::map<std::string, std::string> weight_map;
-  for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    // A shard is a file of this directory, whatever the index says.
-    if (!shard.is_string() || fs::path(shard.get<std::string>()).filename() != shard.get<std::string>()) {
-      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": '", tensor, "' has a bad file name"));
-    }
-    weight_map[tensor] = shard.get<std::string>();
-  }
-  return weight_map;
-}
 
 class Sha256 {
  public:
@@ -70,14 +45,18 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   if (!fs::is_directory(root, error)) {
     return absl::NotFoundError(absl::StrCat(directory, ": no such model directory"));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_, ReadFile(root / "config.json"));
+  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_, ReadTextFile((root / "config.json").string()));
   ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_,
                             ParseModelConfig(checkpoint.config_text_, (root / "config.json").string()));
+  if (const fs::path generation = root / "generation_config.json"; fs::exists(generation, error)) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(generation.string()));
+    ABSTRACT_RETURN_IF_ERROR(AddGenerationStopTokens(text, generation.string(), checkpoint.config_));
+  }
 
   std::map<std::string, std::string> weight_map;
   std::set<std::string> shards;
   if (const fs::path index = root / "model.safetensors.index.json"; fs::exists(index, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadIndex(index));
+    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadShardIndex(index.string()));
     for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
   } else if (fs::exists(root / "model.safetensors", error)) {
     shards.insert("model.safetensors");

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "services/model/engine/model_config.h"
+#include "services/model/engine/tokenizer/chat_template.h"
 #include "services/model/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::engine {
@@ -18,6 +20,10 @@ struct LoadOptions {
   // buffers were cast along with its weights (`model.to(bfloat16)`). Off: fp32,
   // which is how published checkpoints are meant to be run.
   bool round_rope_frequencies_to_bfloat16 = false;
+  // What clients call the model; empty: the directory's name.
+  std::string name;
+  // Unset: what the checkpoint itself says; see SelectChatTemplate.
+  std::optional<ChatFormat> chat_format;
 };
 
 // A loaded model: its shape, its weights, and its tokenizer if it has one.
@@ -34,8 +40,9 @@ class Model {
   const ModelWeights& weights() const { return *weights_; }
   // Null when the checkpoint has none.
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
-  // Whether the tokenizer has what Llama 3's chat template needs.
-  bool has_chat_template() const { return has_chat_template_; }
+  // Of format kNone when chat prompts cannot be written for this model.
+  const ChatTemplate& chat_template() const { return chat_template_; }
+  bool has_chat_template() const { return chat_template_.format != ChatFormat::kNone; }
 
   const std::string& name() const { return name_; }
   // See Checkpoint::Fingerprint.
@@ -49,7 +56,7 @@ class Model {
   ModelConfig config_;
   std::unique_ptr<ModelWeights> weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool has_chat_template_ = false;
+  ChatTemplate chat_template_;
   std::string name_;
   std::string fingerprint_;
   int64_t parameter_count_ = 0;

@@ -96,7 +96,8 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
 engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const Problems& at) {
   if (!model_.has_chat_template()) {
     Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                         "this model is served without a chat template; send text or token_ids",
+                         "this model is served without a chat template (see the server's --chat-template); "
+                         "send text or token_ids",
                          "NO_CHAT_TEMPLATE"));
     return {};
   }

@@ -1,6 +1,7 @@
 #include "services/model/engine/model_config.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
@@ -30,9 +31,8 @@ absl::Status ReadRope(const ConfigReader& reader, const std::string& path, Model
   const json type = scaling.Has(type_key) ? scaling[type_key] : json("default");
   if (type == "default") return absl::OkStatus();
   if (type != "llama3") {
-    return reader.NotSupported(absl::StrCat("rope type ",
-                                            type.dump(-1, ' ', false, json::error_handler_t::replace),
-                                            " (other than \"default\" and \"llama3\")"));
+    return reader.NotSupported(
+        absl::StrCat("rope type ", type.dump(), " (other than \"default\" and \"llama3\")"));
   }
   RopeScaling rope;
   ABSTRACT_ASSIGN_OR_RETURN(rope.factor, scaling.Number("factor", 8));
@@ -90,6 +90,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   }
   ABSTRACT_ASSIGN_OR_RETURN(config.head_size, reader.Size("head_dim", config.d_model / config.head_count));
   if (config.head_size % 2 != 0) return reader.Bad("head_dim", "must be even for rotary embeddings");
+  if (int64_t{config.head_count} * config.head_size > (1 << 30)) {
+    return reader.Bad("head_dim", "times num_attention_heads is impossibly large");
+  }
   if (config.head_count % config.key_value_head_count != 0) {
     return reader.Bad("num_key_value_heads", "does not divide num_attention_heads");
   }

@@ -10,10 +10,7 @@ namespace {
 using nlohmann::json;
 
 // Text of a value for messages: a string without its quotes.
-std::string Plain(const json& value) {
-  return value.is_string() ? value.get<std::string>()
-                           : value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
+std::string Plain(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
 absl::Status NotSupported(const ConfigReader& config, absl::string_view what, absl::string_view supported) {
   return absl::UnimplementedError(

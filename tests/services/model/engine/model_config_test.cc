@@ -199,6 +199,7 @@ TEST(ParseModelConfig, NamesSizesThatContradictEachOther) {
               HasSubstr("'num_key_value_heads' does not divide"));
   EXPECT_THAT(Error({{"num_attention_heads", 24}}, invalid), HasSubstr("head_dim is missing"));
   EXPECT_THAT(Error({{"head_dim", 63}}, invalid), HasSubstr("must be even"));
+  EXPECT_THAT(Error({{"head_dim", 1 << 26}}, invalid), HasSubstr("impossibly large"));
 }
 
 TEST(AddGenerationStopTokens, AddsWhatConfigJsonLacks) {

@@ -45,7 +45,7 @@ std::string Describe(const v1::GetModelResponse& model) {
   table.AddRow({"vocabulary", absl::StrCat(model.vocabulary_size())});
   table.AddRow({"context length", absl::StrCat(model.context_length())});
   table.AddRow({"tokenizer", model.has_tokenizer() ? "yes" : "no, token ids only"});
-  table.AddRow({"chat template", model.has_chat_template() ? "yes" : "no"});
+  table.AddRow({"chat template", model.has_chat_template() ? model.chat_template() : "none"});
   table.AddRow({"stop tokens", absl::StrJoin(model.stop_token_ids(), ", ")});
   table.AddRow({"quantization", PlainName(v1::Quantization_Name(identity.quantization()))});
   table.AddRow({"device", PlainName(v1::Device_Name(identity.device()))});

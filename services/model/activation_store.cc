@@ -87,6 +87,12 @@ std::vector<ActivationStore::Entry> ActivationStore::List() {
   return entries;
 }
 
+int64_t ActivationStore::total_bytes() {
+  std::lock_guard lock(mutex_);
+  DropExpired();
+  return total_bytes_;
+}
+
 void ActivationStore::DropExpired() {
   const absl::Time now = clock_();
   for (auto it = entries_.begin(); it != entries_.end();) {

@@ -44,6 +44,8 @@ class ActivationStore {
   absl::Status Delete(const std::string& handle);
   // In the order of creation.
   std::vector<Entry> List();
+  // Of the runs that List returns.
+  int64_t total_bytes();
 
  private:
   void DropExpired();   // with the lock held

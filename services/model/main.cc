@@ -17,6 +17,7 @@
 #include "services/model/engine/kernels/kernels.h"
 #include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/model.h"
+#include "services/model/engine/model_source.h"
 #include "services/model/engine/save_quantized.h"
 #include "services/model/model_service.h"
 #include "spdlog/spdlog.h"
@@ -36,6 +37,7 @@ struct Options {
   bool double_quant = false;
   std::string save_quantized;
   uint64_t memory_limit = 0;
+  std::string chat_template = "auto";
   int threads = 0;
   int shutdown_grace_seconds = 10;
   ModelServiceOptions service;
@@ -43,7 +45,9 @@ struct Options {
 
 void AddOptions(CLI::App& app, Options& options) {
   app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
-  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
+  app.add_option(
+         "--model", options.model,
+         "Directory of a checkpoint in Hugging Face layout, or ORG/NAME[@REVISION] in its local cache")
       ->capture_default_str();
   app.add_option("--listen-address", options.listen_address,
                  "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated")
@@ -73,9 +77,8 @@ void AddOptions(CLI::App& app, Options& options) {
       "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
       "then serve that");
   app.add_option("--memory-limit", options.memory_limit,
-                 "Most bytes of memory for weights and requests, as in 6GB; what would exceed it is refused "
-                 "before it "
-                 "starts. 0: no limit")
+                 "Most bytes of memory for the weights, as in 6GB; a model that would take more is refused "
+                 "before it is loaded. 0: no limit")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
@@ -107,6 +110,10 @@ void AddOptions(CLI::App& app, Options& options) {
          "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
+  app.add_option("--chat-template", options.chat_template,
+                 "How chat prompts are written; auto: as the checkpoint says")
+      ->check(CLI::IsMember({"auto", "llama3", "chatml", "mistral", "none"}))
+      ->capture_default_str();
   app.add_option("--shutdown-grace-seconds", options.shutdown_grace_seconds,
                  "How long requests may go on after SIGTERM")
       ->check(CLI::Range(0, 3600))
@@ -127,6 +134,7 @@ engine::LoadOptions ToLoadOptions(const Options& options) {
   if (options.compute_dtype == "f32") load.compute_type = engine::ComputeType::kFloat32;
   if (options.compute_dtype == "bf16") load.compute_type = engine::ComputeType::kBFloat16;
   if (options.compute_dtype == "f16") load.compute_type = engine::ComputeType::kFloat16;
+  load.chat_format = engine::ParseChatFormat(options.chat_template);  // unset for auto
   load.memory_limit_bytes = static_cast<int64_t>(options.memory_limit);
   load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
   return load;
@@ -139,7 +147,12 @@ int Fail(const absl::Status& status) {
 
 int Serve(const Options& options, TerminationSignals& signals) {
   if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
-  std::string directory = options.model;
+  const absl::StatusOr<engine::ModelSource> source =
+      engine::ResolveModelSource(options.model, engine::HubCacheDirectory());
+  if (!source.ok()) return Fail(WithContext(source.status(), "cannot find the model"));
+  engine::LoadOptions load = ToLoadOptions(options);
+  load.name = source->repo_id;
+  std::string directory = source->directory;
   if (!options.save_quantized.empty()) {
     spdlog::info("quantizing {} to {}", directory, options.save_quantized);
     if (absl::Status saved = engine::SaveQuantized(directory, options.save_quantized, options.double_quant);
@@ -149,8 +162,7 @@ int Serve(const Options& options, TerminationSignals& signals) {
     directory = options.save_quantized;
   }
   const absl::Time load_start = absl::Now();
-  absl::StatusOr<std::shared_ptr<const engine::Model>> model =
-      engine::Model::Load(directory, ToLoadOptions(options));
+  absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(directory, load);
   if (!model.ok()) return Fail(WithContext(model.status(), "cannot load the model"));
   spdlog::info(
       "loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",

@@ -11,6 +11,21 @@ using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
+std::string FormatName(engine::kernels::WeightFormat format) {
+  using engine::kernels::WeightFormat;
+  switch (format) {
+    case WeightFormat::kFloat32:
+      return "float32";
+    case WeightFormat::kBFloat16:
+      return "bfloat16";
+    case WeightFormat::kInt8:
+      return "int8";
+    case WeightFormat::kNf4:
+      return "nf4";
+  }
+  return "";
+}
+
 prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name,
                              const std::string& help) {
   return BuildCounter().Name(name).Help(help).Register(registry).Add({});
@@ -74,8 +89,13 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
       .Set(static_cast<double>(model.parameter_count()));
-  Gauge(*registry_, "mechinterp_model_weight_bytes", "Bytes its weights take in memory.")
-      .Set(static_cast<double>(model.total_weight_bytes()));
+  auto& weight_bytes = BuildGauge()
+                           .Name("mechinterp_model_weight_bytes")
+                           .Help("Bytes its weights take in memory, by how they are held.")
+                           .Register(*registry_);
+  for (const auto& [format, bytes] : model.weight_bytes()) {
+    weight_bytes.Add({{"format", FormatName(format)}}).Set(static_cast<double>(bytes));
+  }
 }
 
 void ModelMetrics::ObservePass(const RowCounts& rows, int segments, absl::Duration duration) {

@@ -25,6 +25,11 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
 grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
                                     v1::GetModelResponse* response) {
   *response = BuildModelResponse(*model_);
+  if (const int64_t stored = store_.total_bytes(); stored > 0) {
+    v1::MemoryUsage& usage = *response->add_memory();
+    usage.set_part(v1::MEMORY_PART_ACTIVATIONS);
+    usage.set_byte_count(stored);
+  }
   return grpc::Status::OK;
 }
 

@@ -95,10 +95,10 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
 
 engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const Problems& at) {
   if (!model_.has_chat_template()) {
-    Fail(
-        ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                        "this checkpoint has no tokenizer with Llama 3's chat tokens; send text or token_ids",
-                        "NO_CHAT_TEMPLATE"));
+    Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         "this model is served without a chat template (see the server's --chat-template); "
+                         "send text or token_ids",
+                         "NO_CHAT_TEMPLATE"));
     return {};
   }
   std::vector<engine::ChatMessage> messages;
@@ -123,7 +123,7 @@ engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, co
   }
   if (!at.empty()) return {};
   absl::StatusOr<engine::TemplatedPrompt> templated =
-      engine::ApplyLlama3ChatTemplate(*model_.tokenizer(), messages);
+      engine::ApplyChatTemplate(model_.chat_template(), *model_.tokenizer(), messages);
   if (!templated.ok()) {
     at.At("messages").Add(std::string(templated.status().message()));
     return {};

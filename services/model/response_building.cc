@@ -68,6 +68,21 @@ v1::HeadQuantization ToProto(engine::HeadQuantization head) {
   return v1::HEAD_QUANTIZATION_NONE;
 }
 
+v1::MemoryPart ToProto(engine::kernels::WeightFormat format) {
+  using engine::kernels::WeightFormat;
+  switch (format) {
+    case WeightFormat::kFloat32:
+      return v1::MEMORY_PART_WEIGHTS_FLOAT32;
+    case WeightFormat::kBFloat16:
+      return v1::MEMORY_PART_WEIGHTS_BFLOAT16;
+    case WeightFormat::kInt8:
+      return v1::MEMORY_PART_WEIGHTS_INT8;
+    case WeightFormat::kNf4:
+      return v1::MEMORY_PART_WEIGHTS_NF4;
+  }
+  return v1::MEMORY_PART_UNSPECIFIED;
+}
+
 v1::ComputeType ToProto(engine::ComputeType compute) {
   switch (compute) {
     case engine::ComputeType::kBFloat16:
@@ -110,8 +125,16 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
   response.set_parameter_count(model.parameter_count());
   response.set_has_tokenizer(model.tokenizer() != nullptr);
   response.set_has_chat_template(model.has_chat_template());
+  if (model.has_chat_template()) {
+    response.set_chat_template(std::string(engine::ChatFormatName(model.chat_template().format)));
+  }
   for (engine::TokenId id : config.stop_token_ids) response.add_stop_token_ids(id);
   response.set_weight_bytes(model.total_weight_bytes());
+  for (const auto& [format, bytes] : model.weight_bytes()) {
+    v1::MemoryUsage& usage = *response.add_memory();
+    usage.set_part(ToProto(format));
+    usage.set_byte_count(bytes);
+  }
   response.set_libtorch_version(engine::LibtorchVersion());
   return response;
 }

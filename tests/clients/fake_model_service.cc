@@ -177,6 +177,7 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
   response->set_parameter_count(100000);
   response->set_has_tokenizer(true);
   response->set_has_chat_template(true);
+  response->set_chat_template("llama3");
   return grpc::Status::OK;
 }
 

@@ -43,7 +43,12 @@ stop() {
 }
 
 expect 'an unknown model path ends it' fails "$server" --model /nowhere --listen-address 127.0.0.1:0 --metrics-address ''
-expect '... and is named' says '/nowhere: no such model directory'
+expect '... and is named' says 'there is no directory /nowhere'
+export HF_HUB_CACHE="$scratch/hub"
+expect 'a repo id that is not in the cache ends it' fails "$server" --model org/tiny --listen-address 127.0.0.1:0 --metrics-address ''
+expect '... with the command that gets it' says 'hf download org/tiny'
+expect 'a chat template that the tokenizer does not know ends it' fails "$server" --model "$model" --chat-template chatml --listen-address 127.0.0.1:0 --metrics-address ''
+expect '... with the token that is missing' says '<|im_start|>'
 expect 'an unknown option ends it' fails "$server" --modle x
 expect '... and is named' says '--modle'
 expect 'a bad address ends it' fails "$server" --model "$model" --listen-address nonsense --metrics-address ''
@@ -70,5 +75,15 @@ printf 'model_service:\n  model: %s\n  listen_address: 127.0.0.1:0\n  metrics_ad
 ABSTRACT_MODEL_THREADS=1 start "$server" --config "$scratch/config.yaml"
 expect 'options come from file and environment' grep -q 'with 1 threads' "$scratch/server.log"
 expect 'SIGTERM ends it again' stop
+
+commit=0123456789abcdef0123456789abcdef01234567
+mkdir -p "$HF_HUB_CACHE/models--org--tiny/refs" "$HF_HUB_CACHE/models--org--tiny/snapshots"
+printf %s "$commit" >"$HF_HUB_CACHE/models--org--tiny/refs/main"
+cp -r "$model" "$HF_HUB_CACHE/models--org--tiny/snapshots/$commit"
+start "$server" --model org/tiny --listen-address 127.0.0.1:0 --metrics-address ''
+"$client" --server "127.0.0.1:$(port_of serving)" --quiet model >"$scratch/log" 2>&1
+expect 'a model in the cache goes by its repo id' says 'org/tiny'
+expect '... with its chat template' says 'llama3'
+expect 'SIGTERM ends that too' stop
 
 [[ "$failures" -eq 0 ]]

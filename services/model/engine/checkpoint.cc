@@ -10,41 +10,17 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
 #include "services/model/engine/bounded_json.h"
+#include "services/model/engine/shard_index.h"
 
 namespace mechinterp::engine {
 namespace {
 
 namespace fs = std::filesystem;
 
-// Bounds on what a real model's files need: the index of a model with 10^5
-// tensors has some 10 MB.
-constexpr uint64_t kMaxConfigBytes = 1 << 20, kMaxIndexBytes = 32 << 20;
-
-// A shard is a file of the checkpoint's own directory, whatever the index says.
-bool IsPlainFileName(absl::string_view name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(absl::string_view("/\0", 2)) == absl::string_view::npos;
-}
-
-// The shards that an index lists, and for each tensor the one that holds it.
-absl::StatusOr<std::map<std::string, std::string>> ReadIndex(const fs::path& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path.string(), kMaxIndexBytes));
-  ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json index, ParseJsonObject(text, path.string()));
-  if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": has no 'weight_map'"));
-  }
-  std::map<std::string, std::string> weight_map;
-  for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
-      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": '", tensor, "' has a bad file name"));
-    }
-    weight_map[tensor] = shard.get<std::string>();
-  }
-  return weight_map;
-}
+// Bounds what a real model's file needs.
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 class Sha256 {
  public:
@@ -77,11 +53,15 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
                             ReadSmallFile((root / "config.json").string(), kMaxConfigBytes));
   ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_,
                             ParseModelConfig(checkpoint.config_text_, (root / "config.json").string()));
+  if (const fs::path generation = root / "generation_config.json"; fs::exists(generation, error)) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(generation.string(), kMaxConfigBytes));
+    ABSTRACT_RETURN_IF_ERROR(AddGenerationStopTokens(text, generation.string(), checkpoint.config_));
+  }
 
   std::map<std::string, std::string> weight_map;
   std::set<std::string> shards;
   if (const fs::path index = root / "model.safetensors.index.json"; fs::exists(index, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadIndex(index));
+    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadShardIndex(index.string()));
     for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
   } else if (fs::exists(root / "model.safetensors", error)) {
     shards.insert("model.safetensors");

@@ -14,9 +14,9 @@
 
 namespace mechinterp::engine {
 
-// A model directory in Hugging Face layout: config.json, and model.safetensors
-// or the shards that model.safetensors.index.json lists. The tensors stay in the
-// mapped files. Immutable: safe from any thread.
+// A model directory in Hugging Face layout: config.json, generation_config.json
+// for its stop tokens if there is one, and model.safetensors or the shards that
+// model.safetensors.index.json lists. The tensors stay in the mapped files. Immutable: safe from any thread.
 class Checkpoint {
  public:
   // Errors: NotFound (directory, config, weights or a shard missing), and those

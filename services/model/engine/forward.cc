@@ -212,9 +212,10 @@ class Pass {
     const at::Tensor normalized = Normalize(head, rows, weights_.ln_final_gain, {HookPoint::kLnFinalScale, 0},
                                             {HookPoint::kLnFinalNormalized, 0});
     for (const Batch::Item& item : head.items()) {
-      const int64_t wanted = WantedLogits(item);
-      item.segment->logits = {{wanted, config_.vocabulary_size},
-                              std::vector<float>(wanted * config_.vocabulary_size)};
+      HostTensor& logits = item.segment->logits;
+      logits.shape = {WantedLogits(item), config_.vocabulary_size};
+      logits.values.resize(logits.shape[0] *
+                           logits.shape[1]);  // a segment that is used again allocates nothing
     }
     // So many rows at a time: a row of logits is half a megabyte for Llama 3.
     constexpr int64_t kRowsAtATime = 64;

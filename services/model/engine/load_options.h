@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "services/model/engine/kernels/matrix.h"
+#include "services/model/engine/tokenizer/chat_template.h"
 
 namespace mechinterp::engine {
 
@@ -34,6 +36,10 @@ struct LoadOptions {
   // buffers were cast along with its weights (`model.to(bfloat16)`). Off: fp32,
   // which is how published checkpoints are meant to be run.
   bool round_rope_frequencies_to_bfloat16 = false;
+  // What clients call the model; empty: the directory's name.
+  std::string name;
+  // Unset: what the checkpoint itself says; see SelectChatTemplate.
+  std::optional<ChatFormat> chat_format;
 };
 
 // What was chosen.

@@ -2,7 +2,6 @@
 
 #include <torch/version.h>
 
-#include <algorithm>
 #include <exception>
 #include <filesystem>
 #include <utility>
@@ -10,7 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/checkpoint.h"
-#include "services/model/engine/tokenizer/chat_template.h"
+#include "services/model/engine/tokenizer/chat_template_selection.h"
+#include "services/model/engine/tokenizer/tokenizer_config.h"
 #include "services/model/engine/weights.h"
 
 namespace mechinterp::engine {
@@ -38,7 +38,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(directory));
   std::shared_ptr<Model> model(new Model());
   model->config_ = checkpoint.config();
-  model->name_ = checkpoint.name();
+  model->name_ = options.name.empty() ? checkpoint.name() : options.name;
   model->fingerprint_ = checkpoint.Fingerprint();
 
   const std::string tokenizer_path = (std::filesystem::path(directory) / "tokenizer.json").string();
@@ -49,13 +49,14 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
           absl::StrCat(tokenizer_path, ": has ", model->tokenizer_->vocab_size(), " tokens, the model only ",
                        model->config_.vocabulary_size));
     }
-    model->has_chat_template_ = ApplyLlama3ChatTemplate(*model->tokenizer_, {{ChatRole::kUser, "x"}}).ok();
+    ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
+    ABSTRACT_ASSIGN_OR_RETURN(model->chat_template_,
+                              SelectChatTemplate(options.chat_format, *model->tokenizer_, tokenizer_config));
     // The end of a turn stops a chat model, whatever config.json says of it.
-    if (auto end_of_turn = model->tokenizer_->TokenToId("<|eot_id|>");
-        model->has_chat_template_ && end_of_turn) {
-      std::vector<TokenId>& stops = model->config_.stop_token_ids;
-      if (std::find(stops.begin(), stops.end(), *end_of_turn) == stops.end()) stops.push_back(*end_of_turn);
-    }
+    if (auto end_of_turn = model->chat_template_.end_of_turn) model->config_.AddStopToken(*end_of_turn);
+  } else if (options.chat_format.value_or(ChatFormat::kNone) != ChatFormat::kNone) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(tokenizer_path, ": is missing, so there is no chat template"));
   }
 
   model->formats_ = ResolveFormats(options, StoredAsNf4(checkpoint));

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "services/model/engine/load_options.h"
 #include "services/model/engine/model_config.h"
+#include "services/model/engine/tokenizer/chat_template.h"
 #include "services/model/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::engine {
@@ -29,8 +31,9 @@ class Model {
   const ModelWeights& weights() const { return *weights_; }
   // Null when the checkpoint has none.
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
-  // Whether the tokenizer has what Llama 3's chat template needs.
-  bool has_chat_template() const { return has_chat_template_; }
+  // Of format kNone when chat prompts cannot be written for this model.
+  const ChatTemplate& chat_template() const { return chat_template_; }
+  bool has_chat_template() const { return chat_template_.format != ChatFormat::kNone; }
 
   const std::string& name() const { return name_; }
   // See Checkpoint::Fingerprint.
@@ -48,7 +51,7 @@ class Model {
   ModelConfig config_;
   std::unique_ptr<ModelWeights> weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool has_chat_template_ = false;
+  ChatTemplate chat_template_;
   std::string name_;
   std::string fingerprint_;
   int64_t parameter_count_ = 0;

@@ -1,10 +1,14 @@
 #include "services/model/engine/model_config.h"
 
+#include <algorithm>
+#include <cstdint>
+
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
 #include "services/model/engine/bounded_json.h"
+#include "services/model/engine/config_reader.h"
+#include "services/model/engine/supported_config.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -14,90 +18,26 @@ using nlohmann::json;
 // Of any one size, so that sums of two stay in range.
 constexpr int64_t kMaxSize = 1 << 30;
 
-// Reads keys of one JSON object with messages that name file and key.
-class Reader {
- public:
-  Reader(const json& object, const std::string& path) : object_(object), path_(path) {}
-
-  bool Has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
-  const json& operator[](const char* key) const { return object_[key]; }
-
-  absl::Status Bad(absl::string_view key, absl::string_view what) const {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": '", key, "' ", what));
-  }
-  absl::Status NotSupported(absl::string_view what) const {
-    return absl::UnimplementedError(absl::StrCat(path_, ": ", what, " is not supported"));
-  }
-
-  absl::StatusOr<int> Size(const char* key, std::optional<int> fallback = std::nullopt) const {
-    if (!Has(key)) {
-      if (fallback) return *fallback;
-      return Bad(key, "is missing");
-    }
-    const json& value = object_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > kMaxSize) {
-      return Bad(key, absl::StrCat("must be a positive integer, is ", value.dump()));
-    }
-    return value.get<int>();
-  }
-
-  absl::StatusOr<double> Number(const char* key, double fallback) const {
-    if (!Has(key)) return fallback;
-    const json& value = object_[key];
-    if (!value.is_number() || !(value.get<double>() > 0)) {
-      return Bad(key, absl::StrCat("must be a positive number, is ", value.dump()));
-    }
-    return value.get<double>();
-  }
-
- private:
-  const json& object_;
-  const std::string& path_;
-};
-
-absl::Status CheckSupported(const Reader& reader, ModelConfig& config) {
-  if (!reader.Has("architectures") || !reader["architectures"].is_array() ||
-      reader["architectures"].empty() || !reader["architectures"][0].is_string()) {
-    return reader.Bad("architectures", "is missing");
-  }
-  config.architecture = reader["architectures"][0].get<std::string>();
-  if (config.architecture != "LlamaForCausalLM" && config.architecture != "MistralForCausalLM") {
-    return reader.NotSupported(absl::StrCat("architecture ", config.architecture));
-  }
-  if (reader.Has("hidden_act") && reader["hidden_act"] != "silu") {
-    return reader.NotSupported(absl::StrCat("hidden_act ", reader["hidden_act"].dump()));
-  }
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (reader.Has(key) && reader[key] != false) return reader.NotSupported(absl::StrCat(key, " true"));
-  }
-  if (reader.Has("sliding_window")) return reader.NotSupported("a sliding window");
-  if (!reader.Has("quantization_config")) return absl::OkStatus();
-  const json& quantization = reader["quantization_config"];
-  auto is = [&](const char* key, const char* value) {
-    return quantization.is_object() && quantization.contains(key) && quantization[key] == value;
-  };
-  if (!is("quant_method", "bitsandbytes") || !is("bnb_4bit_quant_type", "nf4")) {
-    return reader.NotSupported("quantization other than bitsandbytes NF4");
-  }
-  return absl::OkStatus();
-}
-
 // Rope settings stand at the top level (rope_theta, rope_scaling) or, as newer
 // transformers write them, together in rope_parameters.
-absl::Status ReadRope(const Reader& reader, const std::string& path, ModelConfig& config) {
+absl::Status ReadRope(const ConfigReader& reader, const std::string& path, ModelConfig& config) {
   const bool joined = reader.Has("rope_parameters");
   const char* key = joined ? "rope_parameters" : "rope_scaling";
   ABSTRACT_ASSIGN_OR_RETURN(config.rope_theta, reader.Number("rope_theta", 10000));
   if (!reader.Has(key)) return absl::OkStatus();
   if (!reader[key].is_object()) return reader.Bad(key, "must be an object");
-  const Reader scaling(reader[key], path);
+  const ConfigReader scaling(reader[key], path);
   if (joined) {
     ABSTRACT_ASSIGN_OR_RETURN(config.rope_theta, scaling.Number("rope_theta", config.rope_theta));
+    ABSTRACT_RETURN_IF_ERROR(CheckRotaryConfig(scaling));
   }
   const char* type_key = scaling.Has("rope_type") ? "rope_type" : "type";
   const json type = scaling.Has(type_key) ? scaling[type_key] : json("default");
   if (type == "default") return absl::OkStatus();
-  if (type != "llama3") return reader.NotSupported(absl::StrCat("rope type ", type.dump()));
+  if (type != "llama3") {
+    return reader.NotSupported(
+        absl::StrCat("rope type ", type.dump(), " (other than \"default\" and \"llama3\")"));
+  }
   RopeScaling rope;
   ABSTRACT_ASSIGN_OR_RETURN(rope.factor, scaling.Number("factor", 8));
   ABSTRACT_ASSIGN_OR_RETURN(rope.low_freq_factor, scaling.Number("low_freq_factor", 1));
@@ -111,7 +51,7 @@ absl::Status ReadRope(const Reader& reader, const std::string& path, ModelConfig
 }
 
 // One token id, or (for end of sequence) a list of them.
-absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const char* key,
+absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const ConfigReader& reader, const char* key,
                                                   int vocabulary_size) {
   std::vector<TokenId> ids;
   if (!reader.Has(key)) return ids;
@@ -127,11 +67,18 @@ absl::StatusOr<std::vector<TokenId>> ReadTokenIds(const Reader& reader, const ch
 
 }  // namespace
 
+void ModelConfig::AddStopToken(TokenId id) {
+  if (std::find(stop_token_ids.begin(), stop_token_ids.end(), id) == stop_token_ids.end()) {
+    stop_token_ids.push_back(id);
+  }
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const json document, ParseJsonObject(json_text, path));
-  const Reader reader(document, path);
+  const ConfigReader reader(document, path);
   ModelConfig config;
-  ABSTRACT_RETURN_IF_ERROR(CheckSupported(reader, config));
+  ABSTRACT_RETURN_IF_ERROR(CheckSupportedConfig(reader));
+  config.architecture = reader["architectures"][0].get<std::string>();
   ABSTRACT_ASSIGN_OR_RETURN(config.layer_count, reader.Size("num_hidden_layers"));
   ABSTRACT_ASSIGN_OR_RETURN(config.head_count, reader.Size("num_attention_heads"));
   ABSTRACT_ASSIGN_OR_RETURN(config.key_value_head_count,
@@ -147,19 +94,31 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   ABSTRACT_ASSIGN_OR_RETURN(config.head_size, reader.Size("head_dim", config.d_model / config.head_count));
   if (config.head_size % 2 != 0) return reader.Bad("head_dim", "must be even for rotary embeddings");
   if (int64_t{config.head_count} * config.head_size > kMaxSize) {
-    return reader.Bad("head_dim", "is impossibly large for so many heads");
+    return reader.Bad("head_dim", "times num_attention_heads is impossibly large");
   }
   if (config.head_count % config.key_value_head_count != 0) {
     return reader.Bad("num_key_value_heads", "does not divide num_attention_heads");
   }
   config.tied_embeddings = reader.Has("tie_word_embeddings") && reader["tie_word_embeddings"] == true;
   ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, path, config));
-  ABSTRACT_ASSIGN_OR_RETURN(config.stop_token_ids,
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> end,
                             ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));
+  for (const TokenId id : end) config.AddStopToken(id);
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> begin,
                             ReadTokenIds(reader, "bos_token_id", config.vocabulary_size));
   if (!begin.empty()) config.begin_token_id = begin.front();
   return config;
+}
+
+absl::Status AddGenerationStopTokens(const std::string& json_text, const std::string& path,
+                                     ModelConfig& config) {
+  const json document = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
+  const ConfigReader reader(document, path);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> end,
+                            ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));
+  for (const TokenId id : end) config.AddStopToken(id);
+  return absl::OkStatus();
 }
 
 }  // namespace mechinterp::engine

@@ -37,15 +37,23 @@ struct ModelConfig {
   std::optional<TokenId> begin_token_id;
   std::vector<TokenId> stop_token_ids;
 
+  // Once each.
+  void AddStopToken(TokenId id);
+
   int query_width() const { return head_count * head_size; }
   int key_value_width() const { return key_value_head_count * head_size; }
 };
 
 // Reads a Hugging Face config.json; `path` is for messages only. Errors:
 // InvalidArgument naming the key that is missing or wrong; Unimplemented naming
-// what is not supported (another architecture, biases, sliding windows, another
-// activation, another rope type, quantization other than bitsandbytes NF4).
+// what is not supported (see CheckSupportedConfig) or the rope type.
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
+
+// Adds the end-of-sequence tokens of a generation_config.json, which chat models
+// have more of there: Llama-3-8B-Instruct ends turns by 128009 as well. Errors:
+// InvalidArgument when it is not JSON or holds what is no token id.
+absl::Status AddGenerationStopTokens(const std::string& json_text, const std::string& path,
+                                     ModelConfig& config);
 
 }  // namespace mechinterp::engine
 

@@ -49,6 +49,7 @@ TEST_F(ToolTest, ModelTellsWhatIsServedAndHowItIs) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("toy"));
   EXPECT_THAT(outcome.out, HasSubstr("4 of size 4, 2 for keys and values"));
+  EXPECT_THAT(outcome.out, HasSubstr("llama3"));
   EXPECT_THAT(outcome.out, HasSubstr("health: serving"));
 }
 

@@ -101,6 +101,8 @@ TEST_F(ModelServiceTest, DescribesTheModel) {
   EXPECT_EQ(response.key_value_head_count(), 2u);
   EXPECT_EQ(response.d_ff(), 176u);
   EXPECT_FALSE(response.has_tokenizer());
+  EXPECT_FALSE(response.has_chat_template());
+  EXPECT_EQ(response.chat_template(), "");
   EXPECT_EQ(response.identity().device(), v1::DEVICE_CPU);
   EXPECT_EQ(response.identity().name(), "llama3-gqa");
 }
@@ -325,6 +327,11 @@ TEST(EmbeddedModel, GeneratesTextFromAChatAndStreamsItWhole) {
   EXPECT_EQ(streamed + generated.summary.trailing_text(), generated.summary.continuation().text());
   EXPECT_FALSE(streamed.empty());
   EXPECT_EQ(generated.summary.continuation().finish_reason(), v1::FINISH_REASON_STOP_TOKEN);
+
+  grpc::ClientContext model_context;
+  v1::GetModelResponse description;
+  ASSERT_TRUE(service.stub().GetModel(&model_context, {}, &description).ok());
+  EXPECT_EQ(description.chat_template(), "llama3");
 
   v1::TokenizeRequest tokenize;
   *tokenize.mutable_prompt() = request.prompt();

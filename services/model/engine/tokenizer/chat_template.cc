@@ -1,41 +1,45 @@
 #include "services/model/engine/tokenizer/chat_template.h"
 
+#include <array>
 #include <cstddef>
-#include <optional>
-#include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/status_macros.h"
 #include "services/model/engine/tokenizer/absl_view.h"
+#include "services/model/engine/tokenizer/prompt_builder.h"
 #include "services/model/engine/tokenizer/utf8.h"
 
 namespace mechinterp::engine {
 namespace {
 
-struct TurnTokens {
-  TokenId begin_of_text = 0;
-  TokenId start_header = 0;
-  TokenId end_header = 0;
-  TokenId end_of_turn = 0;
-};
+constexpr std::array<std::pair<ChatFormat, std::string_view>, 4> kFormatNames = {{
+    {ChatFormat::kNone, "none"},
+    {ChatFormat::kLlama3, "llama3"},
+    {ChatFormat::kChatMl, "chatml"},
+    {ChatFormat::kMistral, "mistral"},
+}};
 
-absl::StatusOr<TokenId> FindSpecial(const Tokenizer& tokenizer, std::string_view token) {
-  const std::optional<TokenId> id = tokenizer.TokenToId(token);
-  if (id.has_value() && tokenizer.IsSpecial(*id)) return *id;
+absl::Status LacksToken(ChatFormat format, std::string_view token) {
   return absl::FailedPreconditionError(absl::StrCat("the tokenizer has no special token ", AbslView(token),
-                                                    ", which Llama 3's chat template needs"));
+                                                    ", which the chat template ",
+                                                    AbslView(ChatFormatName(format)), " needs"));
 }
 
-absl::StatusOr<TurnTokens> FindTurnTokens(const Tokenizer& tokenizer) {
-  const absl::StatusOr<TokenId> begin_of_text = FindSpecial(tokenizer, "<|begin_of_text|>");
-  if (!begin_of_text.ok()) return begin_of_text.status();
-  const absl::StatusOr<TokenId> start_header = FindSpecial(tokenizer, "<|start_header_id|>");
-  if (!start_header.ok()) return start_header.status();
-  const absl::StatusOr<TokenId> end_header = FindSpecial(tokenizer, "<|end_header_id|>");
-  if (!end_header.ok()) return end_header.status();
-  const absl::StatusOr<TokenId> end_of_turn = FindSpecial(tokenizer, "<|eot_id|>");
-  if (!end_of_turn.ok()) return end_of_turn.status();
-  return TurnTokens{*begin_of_text, *start_header, *end_header, *end_of_turn};
+absl::StatusOr<TokenId> FindToken(const Tokenizer& tokenizer, ChatFormat format, std::string_view token) {
+  const std::optional<TokenId> id = tokenizer.TokenToId(token);
+  if (!id.has_value()) return LacksToken(format, token);
+  return *id;
+}
+
+// Llama 3's tokens are special ones: a tokenizer where they are not is another
+// model's, and would let contents forge turns. (ChatML fine-tunes often add
+// theirs as plain added tokens.)
+absl::StatusOr<TokenId> FindSpecial(const Tokenizer& tokenizer, ChatFormat format, std::string_view token) {
+  ABSTRACT_ASSIGN_OR_RETURN(const TokenId id, FindToken(tokenizer, format, token));
+  if (!tokenizer.IsSpecial(id)) return LacksToken(format, token);
+  return id;
 }
 
 std::string_view RoleName(ChatRole role) {
@@ -70,48 +74,200 @@ std::string_view Trim(std::string_view text) {
   return text.substr(begin, end - begin);
 }
 
-void Append(const std::vector<TokenId>& more, std::vector<TokenId>* ids) {
-  ids->insert(ids->end(), more.begin(), more.end());
+// Contents as the format takes them. Errors: see ApplyChatTemplate.
+absl::StatusOr<std::vector<std::string_view>> Contents(ChatFormat format,
+                                                       const std::vector<ChatMessage>& messages) {
+  if (messages.empty()) return absl::InvalidArgumentError("messages: expected at least one");
+  const bool trims = format == ChatFormat::kLlama3;
+  std::vector<std::string_view> contents;
+  for (const ChatMessage& message : messages) {
+    contents.push_back(trims ? Trim(message.content) : std::string_view(message.content));
+    if (!contents.back().empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat("messages[", contents.size() - 1, "].content: empty",
+                                                   trims ? " (spaces do not count)" : ""));
+  }
+  return contents;
 }
 
-// The header, and the content together with the blank line before it: the
-// template is a text, so where a token ends there is the tokenizer's choice.
-void AppendTurn(const Tokenizer& tokenizer, const TurnTokens& turn, ChatRole role, std::string_view content,
-                std::vector<TokenId>* ids) {
-  ids->push_back(turn.start_header);
-  Append(tokenizer.Encode(RoleName(role), SpecialTokens::kAsPlainText), ids);
-  ids->push_back(turn.end_header);
-  Append(tokenizer.Encode(absl::StrCat("\n\n", AbslView(content)), SpecialTokens::kAsPlainText), ids);
+// Whether message i is the assistant's and the last, to be continued.
+bool StaysOpen(const std::vector<ChatMessage>& messages, size_t i) {
+  return i + 1 == messages.size() && messages[i].role == ChatRole::kAssistant;
+}
+
+absl::StatusOr<TemplatedPrompt> ApplyLlama3(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                                            const std::vector<ChatMessage>& messages,
+                                            const std::vector<std::string_view>& contents) {
+  ABSTRACT_ASSIGN_OR_RETURN(const TokenId start_header,
+                            FindSpecial(tokenizer, ChatFormat::kLlama3, "<|start_header_id|>"));
+  ABSTRACT_ASSIGN_OR_RETURN(const TokenId end_header,
+                            FindSpecial(tokenizer, ChatFormat::kLlama3, "<|end_header_id|>"));
+  PromptBuilder prompt(tokenizer);
+  auto open = [&](ChatRole role) {
+    prompt.Token(start_header);
+    prompt.Text(RoleName(role));
+    prompt.Token(end_header);
+    prompt.Text("\n\n");
+  };
+  if (chat_template.begin_of_text) prompt.Token(*chat_template.begin_of_text);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    open(messages[i].role);
+    prompt.Text(contents[i]);
+    if (messages[i].role == ChatRole::kUser) prompt.EndInstruction();
+    if (StaysOpen(messages, i)) return std::move(prompt).Finish(false);
+    prompt.Token(*chat_template.end_of_turn);
+  }
+  open(ChatRole::kAssistant);
+  return std::move(prompt).Finish(messages.back().role == ChatRole::kUser);
+}
+
+absl::StatusOr<TemplatedPrompt> ApplyChatMl(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                                            const std::vector<ChatMessage>& messages,
+                                            const std::vector<std::string_view>& contents) {
+  ABSTRACT_ASSIGN_OR_RETURN(const TokenId start, FindToken(tokenizer, ChatFormat::kChatMl, "<|im_start|>"));
+  PromptBuilder prompt(tokenizer);
+  auto open = [&](ChatRole role) {
+    prompt.Token(start);
+    prompt.Text(RoleName(role));
+    prompt.Text("\n");
+  };
+  if (chat_template.begin_of_text) prompt.Token(*chat_template.begin_of_text);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    open(messages[i].role);
+    prompt.Text(contents[i]);
+    if (messages[i].role == ChatRole::kUser) prompt.EndInstruction();
+    if (StaysOpen(messages, i)) return std::move(prompt).Finish(false);
+    prompt.Token(*chat_template.end_of_turn);
+    prompt.Text("\n");
+  }
+  open(ChatRole::kAssistant);
+  return std::move(prompt).Finish(messages.back().role == ChatRole::kUser);
+}
+
+// After an optional system message: user, assistant, user ...
+absl::Status CheckMistralRoles(const std::vector<ChatMessage>& messages, size_t first) {
+  if (first == messages.size()) {
+    return absl::InvalidArgumentError("messages: the chat template mistral needs a user message");
+  }
+  for (size_t i = first; i < messages.size(); ++i) {
+    const ChatRole expected = (i - first) % 2 == 0 ? ChatRole::kUser : ChatRole::kAssistant;
+    if (messages[i].role == expected) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "messages[", i, "].role: the chat template mistral expects ", AbslView(RoleName(expected)),
+        " here: user and assistant alternate", " after an optional system message"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TemplatedPrompt> ApplyMistral(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                                             const std::vector<ChatMessage>& messages,
+                                             const std::vector<std::string_view>& contents) {
+  const bool v1 = chat_template.mistral_spacing == MistralSpacing::kV1;
+  const bool tekken = chat_template.mistral_spacing == MistralSpacing::kV3Tekken;
+  const size_t first = messages[0].role == ChatRole::kSystem ? 1 : 0;
+  ABSTRACT_RETURN_IF_ERROR(CheckMistralRoles(messages, first));
+  const size_t last_user = messages.size() - (messages.back().role == ChatRole::kUser ? 1 : 2);
+  // Version 1 puts the system message before the first instruction, the later
+  // ones before the last.
+  const size_t with_system = v1 ? first : last_user;
+
+  PromptBuilder prompt(tokenizer);
+  // A token in tokenizers that have it, else text like any other.
+  auto mark = [&](std::string_view text) {
+    const std::optional<TokenId> id = tokenizer.TokenToId(text);
+    id ? prompt.Token(*id) : prompt.Text(text);
+  };
+  if (chat_template.begin_of_text) prompt.Token(*chat_template.begin_of_text);
+  for (size_t i = first; i < messages.size(); ++i) {
+    if (messages[i].role == ChatRole::kAssistant) {
+      if (!tekken) prompt.Text(" ");
+      prompt.Text(contents[i]);
+      if (StaysOpen(messages, i)) return std::move(prompt).Finish(false);
+      prompt.Token(*chat_template.end_of_turn);
+      continue;
+    }
+    if (v1) prompt.Text(" ");
+    mark("[INST]");
+    if (!tekken) prompt.Text(" ");
+    if (first == 1 && i == with_system) prompt.Text(absl::StrCat(AbslView(contents[0]), "\n\n"));
+    prompt.Text(contents[i]);
+    prompt.EndInstruction();
+    if (v1) prompt.Text(" ");
+    mark("[/INST]");
+  }
+  return std::move(prompt).Finish(true);
 }
 
 }  // namespace
 
+std::string_view ChatFormatName(ChatFormat format) {
+  for (const auto& [known, name] : kFormatNames) {
+    if (known == format) return name;
+  }
+  return "none";
+}
+
+std::optional<ChatFormat> ParseChatFormat(std::string_view name) {
+  for (const auto& [format, known] : kFormatNames) {
+    if (known == name) return format;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<ChatTemplate> MakeChatTemplate(ChatFormat format, const Tokenizer& tokenizer) {
+  ChatTemplate result;
+  result.format = format;
+  switch (format) {
+    case ChatFormat::kNone:
+      break;
+    case ChatFormat::kLlama3: {
+      ABSTRACT_ASSIGN_OR_RETURN(result.begin_of_text, FindSpecial(tokenizer, format, "<|begin_of_text|>"));
+      ABSTRACT_ASSIGN_OR_RETURN(result.end_of_turn, FindSpecial(tokenizer, format, "<|eot_id|>"));
+      // Used by name only; looked for so that their lack shows when loading.
+      for (const std::string_view token : {"<|start_header_id|>", "<|end_header_id|>"}) {
+        ABSTRACT_RETURN_IF_ERROR(FindSpecial(tokenizer, format, token).status());
+      }
+      break;
+    }
+    case ChatFormat::kChatMl: {
+      ABSTRACT_RETURN_IF_ERROR(FindToken(tokenizer, format, "<|im_start|>").status());
+      ABSTRACT_ASSIGN_OR_RETURN(result.end_of_turn, FindToken(tokenizer, format, "<|im_end|>"));
+      break;
+    }
+    case ChatFormat::kMistral: {
+      ABSTRACT_ASSIGN_OR_RETURN(result.begin_of_text, FindSpecial(tokenizer, format, "<s>"));
+      ABSTRACT_ASSIGN_OR_RETURN(result.end_of_turn, FindSpecial(tokenizer, format, "</s>"));
+      // Only the tokenizers of the first version write [INST] as plain text.
+      if (!tokenizer.TokenToId("[INST]")) result.mistral_spacing = MistralSpacing::kV1;
+      break;
+    }
+  }
+  return result;
+}
+
+absl::StatusOr<TemplatedPrompt> ApplyChatTemplate(const ChatTemplate& chat_template,
+                                                  const Tokenizer& tokenizer,
+                                                  const std::vector<ChatMessage>& messages) {
+  if (!chat_template.end_of_turn) return absl::FailedPreconditionError("there is no chat template");
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<std::string_view> contents,
+                            Contents(chat_template.format, messages));
+  switch (chat_template.format) {
+    case ChatFormat::kLlama3:
+      return ApplyLlama3(chat_template, tokenizer, messages, contents);
+    case ChatFormat::kChatMl:
+      return ApplyChatMl(chat_template, tokenizer, messages, contents);
+    case ChatFormat::kMistral:
+      return ApplyMistral(chat_template, tokenizer, messages, contents);
+    case ChatFormat::kNone:
+      break;
+  }
+  return absl::FailedPreconditionError("the chat template is none");
+}
+
 absl::StatusOr<TemplatedPrompt> ApplyLlama3ChatTemplate(const Tokenizer& tokenizer,
                                                         const std::vector<ChatMessage>& messages) {
-  const absl::StatusOr<TurnTokens> turn = FindTurnTokens(tokenizer);
-  if (!turn.ok()) return turn.status();
-  if (messages.empty()) return absl::InvalidArgumentError("messages: expected at least one");
-
-  TemplatedPrompt prompt;
-  prompt.ids.push_back(turn->begin_of_text);
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const ChatRole role = messages[i].role;
-    const std::string_view content = Trim(messages[i].content);
-    if (content.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("messages[", i, "].content: empty (spaces do not count)"));
-    }
-    AppendTurn(tokenizer, *turn, role, content, &prompt.ids);
-    if (role == ChatRole::kUser) prompt.last_instruction_position = static_cast<int>(prompt.ids.size()) - 1;
-    const bool last = i + 1 == messages.size();
-    if (last && role == ChatRole::kAssistant) return prompt;
-    prompt.ids.push_back(turn->end_of_turn);
-  }
-  AppendTurn(tokenizer, *turn, ChatRole::kAssistant, "", &prompt.ids);
-  if (messages.back().role == ChatRole::kUser) {
-    prompt.tail_length = static_cast<int>(prompt.ids.size()) - 1 - prompt.last_instruction_position;
-  }
-  return prompt;
+  ABSTRACT_ASSIGN_OR_RETURN(const ChatTemplate chat_template,
+                            MakeChatTemplate(ChatFormat::kLlama3, tokenizer));
+  return ApplyChatTemplate(chat_template, tokenizer, messages);
 }
 
 }  // namespace mechinterp::engine

@@ -22,7 +22,7 @@ enum class SpecialTokens {
 };
 
 // A Hugging Face `tokenizer.json` of the byte-level BPE kind that Llama 3 uses:
-// added tokens, a Split pre-tokenizer by a PCRE2 pattern, byte-level alphabet,
+// added tokens, Split (by a PCRE2 pattern) and Digits pre-tokenizers, byte-level alphabet,
 // ranked merges with `ignore_merges`. Immutable: safe from any thread.
 class Tokenizer {
  public:

@@ -165,6 +165,15 @@ absl::Status ReadSplit(const json& split, const std::string& path, TokenizerSpec
   return absl::OkStatus();
 }
 
+// Digits apart from the text around them, and with `individual_digits` from each
+// other (SmolLM2). A split by a pattern like any other.
+absl::Status ReadDigits(const json& digits, const std::string& path, TokenizerSpec* spec) {
+  const absl::StatusOr<bool> individual = ReadBool(digits, path, "individual_digits", false);
+  if (!individual.ok()) return individual.status();
+  spec->split_patterns.emplace_back(*individual ? R"(\p{N})" : R"(\p{N}+)");
+  return absl::OkStatus();
+}
+
 absl::Status ReadByteLevel(const json& byte_level, const std::string& path, TokenizerSpec* spec) {
   // Both are true in Hugging Face unless told otherwise.
   absl::Status status = RequireBool(byte_level, path, "add_prefix_space", true, false);
@@ -191,10 +200,12 @@ absl::Status ReadPreTokenizer(const json& root, TokenizerSpec* spec) {
     absl::Status status;
     if (step_type == "Split" && !last) {
       status = ReadSplit(steps[i], path, spec);
+    } else if (step_type == "Digits" && !last) {
+      status = ReadDigits(steps[i], path, spec);
     } else if (step_type == "ByteLevel" && last) {
       status = ReadByteLevel(steps[i], path, spec);
     } else {
-      status = Unsupported(path + ".type", step_type, "\"Split\", and \"ByteLevel\" as the last");
+      status = Unsupported(path + ".type", step_type, "\"Split\", \"Digits\", and \"ByteLevel\" as the last");
     }
     if (!status.ok()) return status;
   }

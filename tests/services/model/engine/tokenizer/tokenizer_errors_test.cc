@@ -110,8 +110,12 @@ INSTANTIATE_TEST_SUITE_P(
                [](json& t) { t["pre_tokenizer"].erase("pretokenizers"); }},
         Damage{"pre_tokenizer.pretokenizers: expected a \"ByteLevel\"",
                [](json& t) { t["pre_tokenizer"]["pretokenizers"] = json::array(); }},
-        Damage{R"(pre_tokenizer.pretokenizers[0].type: "Digits" is not supported)",
-               [](json& t) { Step(t, 0)["type"] = "Digits"; }},
+        Damage{R"(pre_tokenizer.pretokenizers[0].type: "Punctuation" is not supported)",
+               [](json& t) { Step(t, 0)["type"] = "Punctuation"; }},
+        Damage{"pre_tokenizer.pretokenizers[0].individual_digits: expected true or false",
+               [](json& t) {
+                 Step(t, 0) = {{"type", "Digits"}, {"individual_digits", 1}};
+               }},
         Damage{R"(pre_tokenizer.pretokenizers[1].type: "Split" is not supported)",
                [](json& t) { Step(t, 1)["type"] = "Split"; }},
         Damage{R"(pre_tokenizer.pretokenizers[0].behavior: "Removed" is not supported (only "Isolated"))",

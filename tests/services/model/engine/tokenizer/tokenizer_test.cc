@@ -77,6 +77,25 @@ TEST(Encode, SplitsByGpt2sPatternWhenByteLevelUsesItsRegex) {
   EXPECT_THAT(Load(gpt2)->Encode("ab's"), ElementsAre(kAb, 270));
 }
 
+// As SmolLM2 writes it: "12" is a token that single digits never merge into.
+TEST(Encode, SplitsDigitsFromTextAndFromEachOther) {
+  json smol = SmallTokenizerJson();
+  smol["model"]["vocab"]["12"] = 270;
+  smol["model"]["merges"] = {"a b", "1 2"};
+  smol["pre_tokenizer"]["pretokenizers"] = {
+      {{"type", "Digits"}, {"individual_digits", true}},
+      {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}};
+  EXPECT_THAT(Load(smol)->Encode("ab12ab"), ElementsAre(kAb, '1', '2', kAb));
+  smol["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = false;
+  EXPECT_THAT(Load(smol)->Encode("ab12ab"), ElementsAre(kAb, 270, kAb));
+  // GPT-2's pattern alone keeps a space with the number after it, Digits does not.
+  smol["model"]["vocab"]["Ġ12"] = 271;
+  smol["model"]["merges"].push_back("Ġ 12");
+  EXPECT_THAT(Load(smol)->Encode(" 12"), ElementsAre(' ', 270));
+  smol["pre_tokenizer"]["pretokenizers"].erase(0);
+  EXPECT_THAT(Load(smol)->Encode(" 12"), ElementsAre(271));
+}
+
 TEST(Encode, AppliesSeveralSplitsInOrder) {
   json twice = SmallTokenizerJson();
   json& steps = twice["pre_tokenizer"]["pretokenizers"];

@@ -6,11 +6,12 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <optional>
+#include <memory>
 #include <thread>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "tests/benchmarks/libtorch_products.h"
 #include "tests/benchmarks/machine_peaks.h"
 #include "tests/benchmarks/matrices.h"
@@ -41,10 +42,10 @@ struct Operands {
 };
 
 Operands& OperandsOf(const MatrixSpec& spec) {
-  static std::optional<Operands> current;
-  if (current && current->spec == spec) return *current;
+  static std::unique_ptr<Operands> current;
+  if (current != nullptr && current->spec == spec) return *current;
   current.reset();  // before the next ones are made
-  current.emplace();
+  current = std::make_unique<Operands>();
   current->spec = spec;
   current->copies.push_back(RandomMatrix(spec));
   const int copies = CopiesToRotate(current->copies.front().bytes());
@@ -57,8 +58,13 @@ Operands& OperandsOf(const MatrixSpec& spec) {
   return *current;
 }
 
+// Ours and libtorch's pools of threads both go on spinning for some milliseconds
+// after their work; whoever is measured next has the cores to itself.
+void LetThreadsSleep() { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }
+
 template <typename Work>
 double SecondsOf(const Work& work) {
+  LetThreadsSleep();
   const Clock::time_point start = Clock::now();
   work();
   return SecondsSince(start);
@@ -76,10 +82,10 @@ void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
     peer_xs.push_back(peer_x.to(peer.product->type()));
     peer.product->Multiply(peer_xs.back());  // libraries prepare something the first time
   }
+  LetThreadsSleep();
   const double bandwidth = Meter().ReadBandwidth();
-  const double peak = spec.compute == ComputeType::kBFloat16 && Meter().BFloat16Peak() > 0
-                          ? Meter().BFloat16Peak()
-                          : Meter().Float32Peak();
+  const double bfloat16_peak = spec.compute == ComputeType::kBFloat16 ? Meter().BFloat16Peak() : 0;
+  const double peak = bfloat16_peak > 0 ? bfloat16_peak : Meter().Float32Peak();
 
   size_t next = 0;
   std::vector<double> ours;

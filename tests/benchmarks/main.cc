@@ -28,14 +28,14 @@ void AddOptions(CLI::App& app, BenchmarkOptions& options) {
   const std::map<std::string, engine::HeadQuantization> heads = {{"none", engine::HeadQuantization::kNone},
                                                                  {"int8", engine::HeadQuantization::kInt8},
                                                                  {"nf4", engine::HeadQuantization::kNf4}};
-  app.add_option("--head", options.load.head,
-                 "Output head: none, int8 or nf4; default: as the engine chooses")
+  app.add_option("--head-quantization", options.load.head,
+                 "none, int8 or nf4; default: as the engine chooses")
       ->transform(CLI::CheckedTransformer(heads));
-  const std::map<std::string, engine::ComputeType> types = {{"float32", engine::ComputeType::kFloat32},
-                                                            {"bfloat16", engine::ComputeType::kBFloat16},
-                                                            {"float16", engine::ComputeType::kFloat16}};
-  app.add_option("--compute-type", options.load.compute_type,
-                 "float32, bfloat16 or float16; default: as the engine chooses")
+  const std::map<std::string, engine::ComputeType> types = {{"f32", engine::ComputeType::kFloat32},
+                                                            {"bf16", engine::ComputeType::kBFloat16},
+                                                            {"f16", engine::ComputeType::kFloat16}};
+  app.add_option("--compute-dtype", options.load.compute_type,
+                 "f32, bf16 or f16; default: as the engine chooses")
       ->transform(CLI::CheckedTransformer(types));
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
       ->check(CLI::Range(0, 1024))

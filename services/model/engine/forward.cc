@@ -212,6 +212,7 @@ class Pass {
     const at::Tensor normalized = Normalize(head, rows, weights_.ln_final_gain, {HookPoint::kLnFinalScale, 0},
                                             {HookPoint::kLnFinalNormalized, 0});
     for (const Batch::Item& item : head.items()) {
+      if (item.segment->logits_rows == LogitsRows::kNone) continue;
       HostTensor& logits = item.segment->logits;
       logits.shape = {WantedLogits(item), config_.vocabulary_size};
       logits.values.resize(logits.shape[0] *

@@ -84,7 +84,7 @@ TEST_F(BadCheckpoint, NoSuchDirectory) {
 
 TEST_F(BadCheckpoint, NoConfig) {
   fs::remove(directory_ / "config.json");
-  EXPECT_THAT(Error(), HasSubstr("config.json: No such file"));
+  EXPECT_THAT(Error(), HasSubstr("config.json: cannot be read: No such file"));
 }
 
 TEST_F(BadCheckpoint, ConfigIsNotJson) {
@@ -267,7 +267,7 @@ TEST_F(BadCheckpoint, NamesTheConfigKeyAtFault) {
   EXPECT_THAT(Error(), HasSubstr("'eos_token_id' must hold token ids, holds 512"));
   CopyFixture("llama3-gqa");
   ChangeConfig("head_dim", 1 << 30);  // with 8 heads, past 2^31
-  EXPECT_THAT(Error(), HasSubstr("'head_dim' is impossibly large"));
+  EXPECT_THAT(Error(), HasSubstr("'head_dim' times num_attention_heads is impossibly large"));
 }
 
 TEST_F(BadCheckpoint, NamesAGenerationConfigAtFault) {

@@ -74,12 +74,10 @@ int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) 
     std::cerr << DescribeStatus(status) << "\n";
     return 1;
   }
-  const ResidentMemory memory = MeasureResidentMemory();
-  std::cout << "  peak resident memory " << FormatBytes(memory.peak);
-  if (memory.anonymous > 0)
-    std::cout << "; " << FormatBytes(memory.anonymous) << " now, mapped files not counted";
-  if (const int64_t child = PeakResidentMemoryOfChildren(); child > 0) {
-    std::cout << "; of the peer " << FormatBytes(child);
+  const int64_t peak = PeakResidentMemory(), peer_peak = PeakResidentMemoryOfChildren();
+  std::cout << "  peak resident memory " << FormatBytes(peak);
+  if (peer_peak > 0) {
+    std::cout << "; of the peer " << (peer_peak > peak ? "" : "no more than ") << FormatBytes(peer_peak);
   }
   std::cout << "\n";
   return 0;

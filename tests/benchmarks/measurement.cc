@@ -3,7 +3,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
 #include <iomanip>
 #include <limits>
 #include <ostream>
@@ -62,21 +61,7 @@ void Measurements::Print(std::ostream& out) const {
   }
 }
 
-ResidentMemory MeasureResidentMemory() {
-  ResidentMemory memory;
-  memory.peak = PeakBytes(RUSAGE_SELF);
-  std::ifstream status("/proc/self/status");  // Linux
-  std::string key;
-  while (status >> key) {
-    if (key == "RssAnon:") {
-      status >> memory.anonymous;
-      memory.anonymous *= 1024;
-      break;
-    }
-    status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  return memory;
-}
+int64_t PeakResidentMemory() { return PeakBytes(RUSAGE_SELF); }
 
 int64_t PeakResidentMemoryOfChildren() { return PeakBytes(RUSAGE_CHILDREN); }
 

@@ -38,14 +38,12 @@ class Measurements {
   std::vector<Series> series_;
 };
 
-// Memory of this process, in bytes.
-struct ResidentMemory {
-  int64_t peak = 0;  // most at any time so far, mapped files included
-  // Now, without the pages of mapped files; 0 where the system does not tell.
-  int64_t anonymous = 0;
-};
-ResidentMemory MeasureResidentMemory();
-// Most that any finished child process held; 0 when there was none.
+// Most bytes of memory that this process has held at any time, the pages of mapped
+// files included.
+int64_t PeakResidentMemory();
+// The same of the finished child processes; 0 when there was none. Linux counts
+// what the child shared with this process until it started its own program, so only
+// what exceeds PeakResidentMemory is known to be the child's.
 int64_t PeakResidentMemoryOfChildren();
 
 std::string FormatBytes(int64_t bytes);  // "6.41 GB"

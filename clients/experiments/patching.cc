@@ -82,7 +82,10 @@ absl::StatusOr<v1::PatchingResults> RunTask(const ExperimentContext& context, co
   const v1::RunPatchSweepRequest request =
       MakeSweep(task.family, plan.pairs[task.pair_index], task.direction, plan.positions,
                 NeuronsPerGroup(context, options), tokens);
-  ABSTRACT_ASSIGN_OR_RETURN(const Sweep sweep, context.client->RunPatchSweep(request));
+  const auto on_result = [&](int result_count) {
+    if (context.monitor != nullptr) context.monitor->AdvancePart(1.0 / result_count);
+  };
+  ABSTRACT_ASSIGN_OR_RETURN(const Sweep sweep, context.client->RunPatchSweep(request, on_result));
   ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context.model.identity(), sweep.header.model()));
   return EffectsOf(sweep, task.direction);
 }

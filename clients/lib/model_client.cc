@@ -6,23 +6,28 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "clients/lib/activation_reader.h"
+#include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
 namespace {
 
-// Reads a stream to its end. When `on_message` fails the call is cancelled and
-// that failure returned.
+// Reads a stream to its end, unless no message comes for `patience`. When
+// `on_message` fails the call is cancelled and that failure returned.
 template <typename Response, typename OnMessage>
 absl::Status ReadAll(grpc::ClientContext& context, grpc::ClientReaderInterface<Response>& reader,
-                     OnMessage on_message) {
+                     absl::Duration patience, OnMessage on_message) {
+  StallGuard guard(context, patience);
   Response message;
   absl::Status failure;
-  while (failure.ok() && reader.Read(&message)) failure = on_message(message);
+  while (failure.ok() && reader.Read(&message)) {
+    guard.Progressed();
+    failure = on_message(message);
+  }
   if (!failure.ok()) context.TryCancel();
-  const grpc::Status status = reader.Finish();
-  return failure.ok() ? FromGrpcStatus(status) : failure;
+  const absl::Status status = guard.Judge(FromGrpcStatus(reader.Finish()));
+  return failure.ok() ? status : failure;
 }
 
 // Keeps what a sweep's stream tells until it is complete.
@@ -68,7 +73,6 @@ absl::Status ModelClient::Retry(std::string_view method,
   absl::Status status;
   do {
     grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + options_.timeout));
     status = attempt(context);
     if (options_.on_attempt) options_.on_attempt(method, status);
   } while (loop.ShouldRetry(status));
@@ -83,6 +87,7 @@ absl::StatusOr<Response> ModelClient::Unary(
   Response response;
   ABSTRACT_RETURN_IF_ERROR(Retry(method, [&](grpc::ClientContext& context) {
     response.Clear();
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options_.timeout));
     return FromGrpcStatus((*stub_.*call)(&context, request, &response));
   }));
   return response;
@@ -119,7 +124,7 @@ absl::StatusOr<Generation> ModelClient::Generate(const v1::GenerateRequest& requ
   const absl::Status status = Retry("Generate", [&](grpc::ClientContext& context) -> absl::Status {
     bool shown = false;
     const auto reader = stub_->Generate(&context, request);
-    absl::Status status = ReadAll<v1::GenerateResponse>(context, *reader, [&](v1::GenerateResponse& message) {
+    const auto keep = [&](v1::GenerateResponse& message) {
       if (message.has_header()) generation.header = message.header();
       if (message.has_token()) show(message.token().text(), shown);
       if (message.has_summary()) {
@@ -128,7 +133,8 @@ absl::StatusOr<Generation> ModelClient::Generate(const v1::GenerateRequest& requ
         ended = true;
       }
       return absl::OkStatus();
-    });
+    };
+    absl::Status status = ReadAll<v1::GenerateResponse>(context, *reader, options_.timeout, keep);
     if (status.ok() || !shown) return status;
     cut_off = status;
     return absl::OkStatus();
@@ -143,11 +149,12 @@ absl::StatusOr<CachedRun> ModelClient::RunWithCache(const v1::RunWithCacheReques
   ActivationReader activations(request.store());
   ABSTRACT_RETURN_IF_ERROR(Retry("RunWithCache", [&](grpc::ClientContext& context) {
     const auto reader = stub_->RunWithCache(&context, request);
-    return ReadAll<v1::RunWithCacheResponse>(context, *reader, [&](const v1::RunWithCacheResponse& message) {
+    const auto keep = [&](const v1::RunWithCacheResponse& message) {
       if (message.has_header()) return activations.Begin(message.header());
       if (message.has_chunk()) return activations.Add(message.chunk());
       return activations.End(message.summary());
-    });
+    };
+    return ReadAll<v1::RunWithCacheResponse>(context, *reader, options_.timeout, keep);
   }));
   return std::move(activations).Finish();
 }
@@ -156,13 +163,17 @@ absl::StatusOr<v1::RunWithPatchResponse> ModelClient::RunWithPatch(const v1::Run
   return Unary("RunWithPatch", &v1::ModelService::StubInterface::RunWithPatch, request);
 }
 
-absl::StatusOr<Sweep> ModelClient::RunPatchSweep(const v1::RunPatchSweepRequest& request) {
+absl::StatusOr<Sweep> ModelClient::RunPatchSweep(const v1::RunPatchSweepRequest& request,
+                                                 const std::function<void(int)>& on_result) {
   SweepReader sweep;
   ABSTRACT_RETURN_IF_ERROR(Retry("RunPatchSweep", [&](grpc::ClientContext& context) {
     sweep = SweepReader();
     const auto reader = stub_->RunPatchSweep(&context, request);
-    return ReadAll<v1::RunPatchSweepResponse>(
-        context, *reader, [&](v1::RunPatchSweepResponse& message) { return sweep.Add(message); });
+    const auto keep = [&](v1::RunPatchSweepResponse& message) {
+      if (on_result && message.has_result()) on_result(static_cast<int>(sweep.seen.size()));
+      return sweep.Add(message);
+    };
+    return ReadAll<v1::RunPatchSweepResponse>(context, *reader, options_.timeout, keep);
   }));
   ABSTRACT_RETURN_IF_ERROR(sweep.CheckComplete());
   return std::move(sweep.sweep);

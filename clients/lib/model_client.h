@@ -18,7 +18,7 @@
 namespace mechinterp {
 
 struct ModelClientOptions {
-  // Deadline of each attempt of each call.
+  // Deadline of each attempt of a call; of a stream, for each of its messages.
   absl::Duration timeout = absl::Minutes(10);
   RetryPolicy retry;
   // How a retry waits; tests give one that does not.
@@ -73,7 +73,10 @@ class ModelClient {
                                       const std::function<void(std::string_view)>& on_text = nullptr);
   absl::StatusOr<CachedRun> RunWithCache(const v1::RunWithCacheRequest& request);
   absl::StatusOr<v1::RunWithPatchResponse> RunWithPatch(const v1::RunWithPatchRequest& request);
-  absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request);
+  // `on_result`, if given, is told of each result that comes, with how many there
+  // will be; a call that is repeated begins again.
+  absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request,
+                                      const std::function<void(int result_count)>& on_result = nullptr);
   absl::Status DeleteActivation(const std::string& handle);
 
  private:

@@ -18,6 +18,8 @@ class ExperimentMonitor {
   virtual void Begin(std::string_view stage, int total, int done) {}
   // A step of the stage is finished; it took `runs` runs of the model.
   virtual void Advance(int runs) {}
+  // So much more of a step in progress is done, in (0, 1]. Not every step tells.
+  virtual void AdvancePart(double share) {}
   // The stage is over, completely or not.
   virtual void End() {}
   // A refusal rate came out, in [0, 1]. `condition`: "baseline", "mean top 10".
@@ -36,6 +38,9 @@ class MonitorGroup : public ExperimentMonitor {
   }
   void Advance(int runs) override {
     for (ExperimentMonitor* member : members_) member->Advance(runs);
+  }
+  void AdvancePart(double share) override {
+    for (ExperimentMonitor* member : members_) member->AdvancePart(share);
   }
   void End() override {
     for (ExperimentMonitor* member : members_) member->End();

@@ -1,5 +1,6 @@
 #include "clients/lib/progress.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -22,8 +23,9 @@ std::string ClockDuration(absl::Duration duration) {
   return absl::StrFormat("%d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
 }
 
-std::string ProgressLine(std::string_view stage, int done, int total, absl::Duration left) {
-  const int64_t share = total > 0 ? int64_t{100} * done / total : 100;
+std::string ProgressLine(std::string_view stage, int done, double partly_done, int total,
+                         absl::Duration left) {
+  const auto share = total > 0 ? static_cast<int64_t>(100 * (done + partly_done) / total) : 100;
   const size_t filled = static_cast<size_t>(share * kBarWidth / 100);
   std::string line = absl::StrFormat("%s  [%s%s] %3d %%  %d/%d", stage, std::string(filled, '#'),
                                      std::string(kBarWidth - filled, '-'), share, done, total);
@@ -39,6 +41,7 @@ void ProgressPrinter::Begin(std::string_view stage, int total, int done) {
   stage_ = std::string(stage);
   total_ = total;
   done_ = resumed_ = done;
+  partly_done_ = 0;
   begin_ = now_();
   last_print_ = absl::InfinitePast();
   Print(begin_);
@@ -47,8 +50,14 @@ void ProgressPrinter::Begin(std::string_view stage, int total, int done) {
 void ProgressPrinter::Advance(int runs) {
   const std::lock_guard<std::mutex> lock(mutex_);
   ++done_;
-  const absl::Time now = now_();
-  if (now - last_print_ >= (is_terminal_ ? kRedrawInterval : kLineInterval)) Print(now);
+  partly_done_ = std::max(0.0, partly_done_ - 1);
+  PrintIfDue();
+}
+
+void ProgressPrinter::AdvancePart(double share) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  partly_done_ = std::min<double>(partly_done_ + share, total_ - done_);
+  PrintIfDue();
 }
 
 void ProgressPrinter::End() {
@@ -59,12 +68,18 @@ void ProgressPrinter::End() {
   out_ << std::endl;
 }
 
+void ProgressPrinter::PrintIfDue() {
+  const absl::Time now = now_();
+  if (now - last_print_ >= (is_terminal_ ? kRedrawInterval : kLineInterval)) Print(now);
+}
+
 void ProgressPrinter::Print(absl::Time now) {
   last_print_ = now;
-  const int done_here = done_ - resumed_;
-  const absl::Duration left =
-      done_here > 0 ? (now - begin_) / done_here * (total_ - done_) : -absl::Seconds(1);
-  const std::string line = ProgressLine(stage_, done_, total_, left);
+  const double done_here = done_ + partly_done_ - resumed_;
+  const absl::Duration left = done_here > 0
+                                  ? (now - begin_) * ((total_ - done_ - partly_done_) / done_here)
+                                  : -absl::Seconds(1);
+  const std::string line = ProgressLine(stage_, done_, partly_done_, total_, left);
   if (is_terminal_) {
     out_ << kClearLine << line << std::flush;
   } else {

@@ -22,9 +22,11 @@ class ProgressPrinter : public ExperimentMonitor {
 
   void Begin(std::string_view stage, int total, int done) override;
   void Advance(int runs) override;
+  void AdvancePart(double share) override;
   void End() override;
 
  private:
+  void PrintIfDue();  // with the lock held
   void Print(absl::Time now);
 
   std::ostream& out_;
@@ -35,14 +37,16 @@ class ProgressPrinter : public ExperimentMonitor {
   std::string stage_;
   int total_ = 0;
   int done_ = 0;
+  double partly_done_ = 0;  // of the steps in progress
   int resumed_ = 0;
   absl::Time begin_;
   absl::Time last_print_ = absl::InfinitePast();
 };
 
-// "patching  [########------------]  40 %  12/30  0:07 left"; without the time
-// while `done` is 0. `left` below zero is left out.
-std::string ProgressLine(std::string_view stage, int done, int total, absl::Duration left);
+// "patching  [########------------]  40 %  12/30  0:07 left". `partly_done`: steps'
+// worth done of those in progress, for the bar alone. `left` below zero is left out.
+std::string ProgressLine(std::string_view stage, int done, double partly_done, int total,
+                         absl::Duration left);
 
 // "0:07", "12:30", "1:02:03".
 std::string ClockDuration(absl::Duration duration);

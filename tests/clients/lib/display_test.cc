@@ -45,6 +45,21 @@ TEST(ProgressPrinter, EstimatesTheTimeLeftFromThisRunsSteps) {
   EXPECT_THAT(out.str(), HasSubstr("patching: 12/20 in 0:04 (10 taken over from a former run)"));
 }
 
+TEST(ProgressPrinter, CountsPartsOfSteps) {
+  absl::Time now = absl::UnixEpoch();
+  std::ostringstream out;
+  ProgressPrinter progress(out, /*is_terminal=*/true, [&] { return now; });
+  progress.Begin("patching", 4, 0);
+  now += absl::Seconds(10);
+  progress.AdvancePart(0.5);
+  EXPECT_THAT(out.str(), HasSubstr("12 %  0/4  1:10 left"));
+  now += absl::Seconds(10);
+  progress.AdvancePart(0.5);
+  now += absl::Seconds(1);
+  progress.Advance(1);  // the step that was told in parts: not counted twice
+  EXPECT_THAT(out.str(), HasSubstr("25 %  1/4  1:03 left"));
+}
+
 TEST(ProgressPrinter, PrintsFewLinesOffATerminal) {
   absl::Time now = absl::UnixEpoch();
   std::ostringstream out;

@@ -103,6 +103,64 @@ TEST(ModelClient, TellsEveryAttempt) {
   EXPECT_THAT(attempts, ElementsAre("GetModel UNAVAILABLE", "GetModel OK"));
 }
 
+// Sends so many messages with a pause before each, then nothing more.
+class SlowService final : public v1::ModelService::Service {
+ public:
+  grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest*,
+                        grpc::ServerWriter<v1::GenerateResponse>* writer) override {
+    v1::GenerateResponse message;
+    for (int i = 0; i < messages; ++i) {
+      absl::SleepFor(pause);
+      if (i + 1 == messages && ends) {
+        message.mutable_summary();
+      } else {
+        message.mutable_header();
+      }
+      writer->Write(message);
+    }
+    while (!ends && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(5));
+    return grpc::Status::OK;
+  }
+
+  int messages = 0;
+  absl::Duration pause;
+  bool ends = false;
+};
+
+class SlowStream : public ::testing::Test {
+ protected:
+  SlowStream() {
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&service_);
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    server_ = builder.BuildAndStart();
+  }
+  absl::Status Generate(absl::Duration timeout) {
+    ModelClientOptions options;
+    options.timeout = timeout;
+    ModelClient client(v1::ModelService::NewStub(ConnectTo("127.0.0.1:" + std::to_string(port_))), options);
+    return client.Generate(Ask("hello")).status();
+  }
+
+  SlowService service_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(SlowStream, MayLastForLongerThanTheTimeout) {
+  service_.messages = 8;
+  service_.pause = absl::Milliseconds(300);
+  service_.ends = true;
+  EXPECT_EQ(Generate(absl::Seconds(2)), absl::OkStatus());  // 2.4 s in all
+}
+
+TEST_F(SlowStream, MayNotBeSilentForSoLong) {
+  service_.messages = 1;
+  const absl::Status status = Generate(absl::Milliseconds(300));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nothing came for 300ms"));
+}
+
 TEST(CheckHealth, ReadsTheStandardHealthService) {
   FakeServer fake;
   const auto channel = grpc::CreateChannel(fake.address(), grpc::InsecureChannelCredentials());

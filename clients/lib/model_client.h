@@ -74,6 +74,7 @@ class ModelClient {
   absl::StatusOr<CachedRun> RunWithCache(const v1::RunWithCacheRequest& request);
   absl::StatusOr<v1::RunWithPatchResponse> RunWithPatch(const v1::RunWithPatchRequest& request);
   absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request);
+  absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   absl::Status DeleteActivation(const std::string& handle);
 
  private:

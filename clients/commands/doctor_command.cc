@@ -18,7 +18,7 @@ namespace mechinterp {
 namespace {
 
 // "MEMORY_PART_WEIGHTS_INT8" without its prefix, in plain letters: "weights int8".
-std::string PlainName(std::string_view enum_name, std::string_view prefix) {
+std::string PlainName(const std::string& enum_name, const char* prefix) {
   return absl::StrReplaceAll(absl::AsciiStrToLower(absl::StripPrefix(enum_name, prefix)), {{"_", " "}});
 }
 

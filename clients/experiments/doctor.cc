@@ -62,7 +62,7 @@ class Examiner {
     }
   }
 
-  void Measure(v1::SpeedKind kind, std::string_view name,
+  void Measure(v1::SpeedKind kind, const char* name,
                const std::function<absl::StatusOr<v1::SpeedMeasurement>()>& measure) {
     absl::StatusOr<v1::SpeedMeasurement> speed = measure();
     if (!speed.ok()) {

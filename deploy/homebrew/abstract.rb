@@ -28,7 +28,7 @@ class Abstract < Formula
   depends_on "yaml-cpp"
 
   def install
-    ENV["npm_config_cache"] = buildpath/"npm-cache"
+    ENV["npm_config_cache"] = "#{buildpath}/npm-cache"
     system "cmake", "-S", ".", "-B", "build", "-G", "Ninja", "-DABSTRACT_BUILD_TESTS=OFF",
            "-DOPENSSL_ROOT_DIR=#{Formula["openssl@3"].opt_prefix}", *std_cmake_args
     system "cmake", "--build", "build"

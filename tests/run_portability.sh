@@ -98,6 +98,7 @@ make_root() {
   mkdir -p "$root"
   debootstrap --variant=minbase "$suite" "$root" "$from" "$script" >"$cache_dir/$suite/debootstrap.log" 2>&1 || {
     tail -n 20 "$cache_dir/$suite/debootstrap.log" >&2
+    rm -rf "$root"
     fail "debootstrap failed for $suite"
   }
 }
@@ -142,7 +143,7 @@ in_root() {
 # report NAME VERSION COMPILED TESTED: a row of the table.
 report() { rows+=("$(printf '%-16s %-28s %-10s %s' "$@")"); }
 
-# A part that failed has left at least one empty word.
+# result_of SUITE NAME: what the suite's run noted; nothing when it did not get there.
 result_of() { sed -n "s/^$2=//p" "$cache_dir/$1/build/portability_result" 2>/dev/null || true; }
 
 run_suite() {
@@ -165,7 +166,7 @@ run_libcxx() {
     step "libc++: every source as on $platform"
     in_root "$libcxx_suite" /src/tests/portability/check_libcxx.sh "$platform" || failures=$((failures + 1))
     report "libc++, $platform" "libtorch $(result_of "$libcxx_suite" libtorch)" \
-      "$(result_of "$libcxx_suite" "parsed_$platform")" 'only parsed'
+      "$(result_of "$libcxx_suite" "parsed_$platform")" "$(result_of "$libcxx_suite" "sources_$platform")"
   done
 }
 
@@ -173,8 +174,8 @@ run_arm64() {
   step 'arm64'
   local log="$cache_dir/arm64.log" compiled=no
   BUILD_DIR="$cache_dir/arm64" tests/run_arm64.sh 2>&1 | tee "$log" >&2 || failures=$((failures + 1))
-  if grep -q 'tests passed\|tests failed' "$log"; then compiled=yes; fi
-  report 'arm64 kernels' 'none (QEMU)' "$compiled" "$(sed -n 's/^\(.* tests passed.*\)$/\1/p' "$log")"
+  if grep -q 'tests passed' "$log"; then compiled=yes; fi
+  report 'arm64 kernels' 'no libtorch; QEMU' "$compiled" "$(grep 'tests passed' "$log" || true)"
 }
 
 for suite in ${suites[@]+"${suites[@]}"}; do run_suite "$suite"; done

@@ -64,6 +64,7 @@ const begin = Date.now();
 async function work() {
   while (next < entries.length) {
     const { file, command, directory } = entries[next++];
+    if (next % 25 === 0) console.error(`parsing ${next} of ${entries.length}`);
     const { code, output } = await run('clang++', [...keptArguments(command), ...common, file], directory);
     if (code === 0 && output.trim() === '') continue;
     ++failed;

@@ -9,10 +9,10 @@ set -euo pipefail
 cd /src
 exec </dev/null
 . tests/portability/suite_functions.sh
-readonly platform="$1"
+readonly platform="$1" log="/build/libcxx_$1.log"
 
 install_packages
-# Headers for arm64 that glibc's own differ in.
+# The last is glibc's headers for arm64.
 apt-get -y -qq -o Dpkg::Use-Pty=0 install --no-install-recommends clang libc++-dev libomp-dev \
   libc6-dev-arm64-cross >/build/clang.log 2>&1 || {
   tail -n 20 /build/clang.log >&2
@@ -22,6 +22,7 @@ apt-get -y -qq -o Dpkg::Use-Pty=0 install --no-install-recommends clang libc++-d
 cmake --build "$build_dir" --parallel "$JOBS" --target mechinterp_proto
 
 parsed=yes
-node tests/portability/check_libcxx.mjs "$platform" "$build_dir/compile_commands.json" "$JOBS" || parsed=no
+node tests/portability/check_libcxx.mjs "$platform" "$build_dir/compile_commands.json" "$JOBS" | tee "$log" || parsed=no
+note "sources_$platform" "$(tail -n 1 "$log")"
 note "parsed_$platform" "$parsed"
 [[ "$parsed" == yes ]]

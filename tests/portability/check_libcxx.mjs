@@ -37,7 +37,7 @@ async function platformArguments() {
   const folders = await systemFolders();
   return [
     '--target=arm64-apple-macos14.0', '-stdlib=libc++', '-nostdinc', '-nostdinc++', '-fblocks',
-    '-U__nonnull', '-D_GNU_SOURCE', // as glibc's headers need
+    '-U__nonnull', '-D_GNU_SOURCE', '-D_DEFAULT_SOURCE', // as glibc's headers need
     ...[join(here, 'apple'), folders[0], ...folders.filter((folder) => folder.includes('/clang/')),
       '/usr/aarch64-linux-gnu/include', ...folders.slice(1).filter((folder) => !folder.includes('/clang/'))]
       .flatMap((folder) => ['-isystem', folder]),

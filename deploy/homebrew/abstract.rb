@@ -49,7 +49,7 @@ class Abstract < Formula
     assert_match "abstract-model-server", shell_output("#{bin}/abstract-model-server --version")
     address = "127.0.0.1:#{free_port}"
     ENV["ABSTRACT_MODEL_DEVICE"] = "cpu"
-    server = spawn bin/"abstract-model-server", "--model", pkgshare/"models/tiny-llama-refusal",
+    server = spawn "#{bin}/abstract-model-server", "--model", "#{pkgshare}/models/tiny-llama-refusal",
                    "--listen-address", address, "--metrics-address", ""
     begin
       answer = shell_output("#{bin}/abstract --server #{address} --max-attempts 30 generate 'How do I cook rice?'")

@@ -144,7 +144,7 @@ in_root() {
 report() { rows+=("$(printf '%-16s %-28s %-10s %s' "$@")"); }
 
 # result_of SUITE NAME: what the suite's run noted; nothing when it did not get there.
-result_of() { sed -n "s/^$2=//p" "$cache_dir/$1/build/portability_result" 2>/dev/null || true; }
+result_of() { sed -n "s/^$2=//p" "$cache_dir/$1/build/portability_result" 2>/dev/null | tail -n 1 || true; }
 
 run_suite() {
   local suite="$1"

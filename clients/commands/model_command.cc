@@ -30,6 +30,33 @@ std::string PlainName(const std::string& enum_name) {
   return absl::AsciiStrToLower(enum_name.substr(enum_name.find('_') + 1));
 }
 
+std::string Mebibytes(uint64_t bytes) {
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+// What memory holds beside the weights, and the limit.
+void AddMemory(const v1::GetModelResponse& model, TextTable& table) {
+  for (const v1::MemoryUsage& usage : model.memory()) {
+    switch (usage.part()) {
+      case v1::MEMORY_PART_ACTIVATIONS:
+        table.AddRow({"stored activations", Mebibytes(usage.byte_count())});
+        break;
+      case v1::MEMORY_PART_KEY_VALUE_CACHE:
+        table.AddRow({"key/value caches", Mebibytes(usage.byte_count())});
+        break;
+      case v1::MEMORY_PART_SCRATCH:
+        table.AddRow({"scratch", Mebibytes(usage.byte_count())});
+        break;
+      default:  // the weights
+        break;
+    }
+  }
+  if (model.has_memory_limit_bytes()) {
+    table.AddRow({"memory limit", absl::StrCat(Mebibytes(model.memory_limit_bytes()), ", ",
+                                               Mebibytes(model.reserved_bytes()), " reserved by requests")});
+  }
+}
+
 std::string Describe(const v1::GetModelResponse& model) {
   const v1::ModelIdentity& identity = model.identity();
   TextTable table({"model", identity.name()});
@@ -49,8 +76,8 @@ std::string Describe(const v1::GetModelResponse& model) {
   table.AddRow({"stop tokens", absl::StrJoin(model.stop_token_ids(), ", ")});
   table.AddRow({"quantization", PlainName(v1::Quantization_Name(identity.quantization()))});
   table.AddRow({"device", PlainName(v1::Device_Name(identity.device()))});
-  table.AddRow({"weights in memory",
-                absl::StrFormat("%.1f MiB", static_cast<double>(model.weight_bytes()) / (1 << 20))});
+  table.AddRow({"weights in memory", Mebibytes(model.weight_bytes())});
+  AddMemory(model, table);
   table.AddRow({"server", absl::StrCat(identity.server_version(), ", libtorch ", model.libtorch_version())});
   return table.ToString();
 }

@@ -36,7 +36,6 @@ struct Options {
   std::string compute_dtype = "auto";
   bool double_quant = false;
   std::string save_quantized;
-  uint64_t memory_limit = 0;
   std::string chat_template = "auto";
   int threads = 0;
   int shutdown_grace_seconds = 10;
@@ -76,9 +75,9 @@ void AddOptions(CLI::App& app, Options& options) {
       "--save-quantized", options.save_quantized,
       "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
       "then serve that");
-  app.add_option("--memory-limit", options.memory_limit,
-                 "Most bytes of memory for the weights, as in 6GB; a model that would take more is refused "
-                 "before it is loaded. 0: no limit")
+  app.add_option("--memory-limit", options.service.memory_limit_bytes,
+                 "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
+                 "would take more, by estimate, is refused before it begins. 0: no limit")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
@@ -135,7 +134,8 @@ engine::LoadOptions ToLoadOptions(const Options& options) {
   if (options.compute_dtype == "bf16") load.compute_type = engine::ComputeType::kBFloat16;
   if (options.compute_dtype == "f16") load.compute_type = engine::ComputeType::kFloat16;
   load.chat_format = engine::ParseChatFormat(options.chat_template);  // unset for auto
-  load.memory_limit_bytes = static_cast<int64_t>(options.memory_limit);
+  load.memory_limit_bytes = options.service.memory_limit_bytes;
+  load.scratch_rows = options.service.scheduler.max_batch_rows;
   load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
   return load;
 }

@@ -7,6 +7,7 @@
 #include "services/common/status_macros.h"
 #include "services/model/engine/generation.h"
 #include "services/model/engine/hook_point.h"
+#include "services/model/engine/memory_estimate.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
 
@@ -18,6 +19,10 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
       options_(options),
       metrics_(metrics),
       store_(options.max_stored_bytes, metrics),
+      budget_(options.memory_limit_bytes,
+              model_->total_weight_bytes() +
+                  engine::ScratchBytes(model_->config(), options.scheduler.max_batch_rows),
+              [this] { return store_.total_bytes(); }),
       scheduler_(model_, options.scheduler, metrics) {
   metrics_.SetModel(*model_);
 }
@@ -30,6 +35,8 @@ grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequ
     usage.set_part(v1::MEMORY_PART_ACTIVATIONS);
     usage.set_byte_count(stored);
   }
+  if (budget_.limit_bytes() > 0) response->set_memory_limit_bytes(budget_.limit_bytes());
+  response->set_reserved_bytes(budget_.reserved_bytes());
   return grpc::Status::OK;
 }
 
@@ -72,26 +79,26 @@ grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::Detokenize
 
 grpc::Status ModelService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                                     grpc::ServerWriter<v1::GenerateResponse>* writer) {
-  Call call(scheduler_, *context);
+  Call call(scheduler_, budget_, *context);
   return ToGrpcStatus(DoGenerate(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunWithCache(grpc::ServerContext* context, const v1::RunWithCacheRequest* request,
                                         grpc::ServerWriter<v1::RunWithCacheResponse>* writer) {
-  Call call(scheduler_, *context);
+  Call call(scheduler_, budget_, *context);
   return ToGrpcStatus(DoRunWithCache(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::RunWithPatchRequest* request,
                                         v1::RunWithPatchResponse* response) {
-  Call call(scheduler_, *context);
+  Call call(scheduler_, budget_, *context);
   return ToGrpcStatus(DoRunWithPatch(call, *request, *response));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,
                                          const v1::RunPatchSweepRequest* request,
                                          grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
-  Call call(scheduler_, *context);
+  Call call(scheduler_, budget_, *context);
   return ToGrpcStatus(DoRunPatchSweep(call, *request, *writer));
 }
 

@@ -7,6 +7,7 @@
 #include "services/model/activation_store.h"
 #include "services/model/engine/cached_run.h"
 #include "services/model/engine/model.h"
+#include "services/model/memory_budget.h"
 #include "services/model/model_metrics.h"
 #include "services/model/request_parsing.h"
 #include "services/model/scheduler.h"
@@ -18,6 +19,9 @@ struct ModelServiceOptions {
   // Most bytes that one request may record, and that stored runs may hold.
   int64_t max_activation_bytes = int64_t{2} << 30;
   int64_t max_stored_bytes = int64_t{4} << 30;
+  // Most bytes of memory for the model, forward passes, requests and stored runs
+  // together; 0: no limit.
+  int64_t memory_limit_bytes = 0;
 };
 
 // ModelService over one loaded model. Handlers are thin: parse, run an engine
@@ -66,17 +70,20 @@ class ModelService final : public v1::ModelService::Service {
                               v1::RunWithPatchResponse& response);
   absl::Status DoRunPatchSweep(Call& call, const v1::RunPatchSweepRequest& request,
                                grpc::ServerWriter<v1::RunPatchSweepResponse>& writer);
-  // Compiles one prompt's interventions and captures, running the sources.
+  // Compiles one prompt's interventions and captures, has the request admitted, and
+  // runs the sources. `run_bytes`: what the run itself may take in memory.
   absl::StatusOr<std::shared_ptr<const engine::HookPlan>> Compile(
       Call& call, RequestParser& parser, const engine::TokenizedPrompt& prompt,
-      const engine::InterventionSet& interventions, const engine::CaptureRequest& capture);
-  absl::Status CheckCaptureSize(const engine::CaptureRequest& capture,
-                                const engine::TokenizedPrompt& prompt) const;
+      const engine::InterventionSet& interventions, const engine::CaptureRequest& capture, int64_t run_bytes);
+  // Bytes that a capture takes; fails when it is more than one request may record.
+  absl::StatusOr<int64_t> CaptureBytes(const engine::CaptureRequest& capture,
+                                       const engine::TokenizedPrompt& prompt) const;
 
   const std::shared_ptr<const engine::Model> model_;
   const ModelServiceOptions options_;
   ModelMetrics& metrics_;
   ActivationStore store_;
+  MemoryBudget budget_;
   Scheduler scheduler_;
 };
 

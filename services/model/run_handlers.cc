@@ -6,6 +6,7 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/generation.h"
+#include "services/model/engine/memory_estimate.h"
 #include "services/model/engine/patch_run.h"
 #include "services/model/engine/sweep.h"
 #include "services/model/model_service.h"
@@ -36,29 +37,25 @@ int LongestOpening(const engine::MetricOptions& metrics) {
 
 absl::StatusOr<std::shared_ptr<const engine::HookPlan>> ModelService::Compile(
     Call& call, RequestParser& parser, const engine::TokenizedPrompt& prompt,
-    const engine::InterventionSet& interventions, const engine::CaptureRequest& capture) {
+    const engine::InterventionSet& interventions, const engine::CaptureRequest& capture, int64_t run_bytes) {
   engine::PlanCompiler compiler(model_->config());
   if (prompt.length() > 0) compiler.Add(prompt, interventions, capture, parser.problems());
   ABSTRACT_RETURN_IF_ERROR(parser.status());
-  ABSTRACT_RETURN_IF_ERROR(CheckCaptureSize(capture, prompt));
-  ABSTRACT_RETURN_IF_ERROR(call.request.Admit());
+  ABSTRACT_ASSIGN_OR_RETURN(const int64_t capture_bytes, CaptureBytes(capture, prompt));
+  ABSTRACT_RETURN_IF_ERROR(
+      call.Admit(run_bytes + capture_bytes + engine::PlanBytes(model_->config(), compiler)));
   metrics_.prompt_tokens.Increment(prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(auto plans, engine::RunSourcesAndFinish(call.context, compiler));
   return plans.front();
 }
 
-absl::Status ModelService::CheckCaptureSize(const engine::CaptureRequest& capture,
-                                            const engine::TokenizedPrompt& prompt) const {
+absl::StatusOr<int64_t> ModelService::CaptureBytes(const engine::CaptureRequest& capture,
+                                                   const engine::TokenizedPrompt& prompt) const {
   std::vector<engine::Problem> ignored;  // the compiler has checked the positions
   const auto positions = static_cast<int64_t>(
       engine::ResolvePositions(capture.positions, prompt, engine::Problems(&ignored)).size());
-  int64_t bytes = 0;
-  for (const engine::HookSite& site : capture.sites) {
-    bytes +=
-        engine::ElementCount(engine::PublicShape(site.point, model_->config(), positions, prompt.length())) *
-        int64_t{sizeof(float)};
-  }
-  if (bytes <= options_.max_activation_bytes) return absl::OkStatus();
+  const int64_t bytes = engine::ActivationBytes(model_->config(), capture.sites, positions, prompt.length());
+  if (bytes <= options_.max_activation_bytes) return bytes;
   Violations violations;
   violations.Add("filter",
                  absl::StrCat("the activations would take ", bytes, " bytes; the server allows ",
@@ -75,7 +72,9 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
       parser.PromptToRun(request.prompt(), sampling.max_new_tokens, parser.problems().At("prompt"));
   const engine::InterventionSet interventions =
       parser.Interventions(request.interventions(), parser.problems());
-  ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, {}));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      auto plan, Compile(call, parser, prompt, interventions, {},
+                         engine::GenerationBytes(model_->config(), prompt.length(), sampling.max_new_tokens)));
 
   v1::GenerateResponse message;
   *message.mutable_header() = BuildHeader(*model_, prompt, sampling.seed);
@@ -114,7 +113,7 @@ absl::Status ModelService::DoRunWithCache(Call& call, const v1::RunWithCacheRequ
   const engine::CaptureRequest capture = parser.Filter(request.filter(), problems.At("filter"));
   const uint32_t ttl = request.has_store_ttl_seconds() ? request.store_ttl_seconds() : 3600;
   if (ttl < 1 || ttl > 86400) problems.At("store_ttl_seconds").Add("must be in [1, 86400]");
-  ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, capture));
+  ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, capture, 0));
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
                             engine::RunWithCache(call.context, prompt, plan));
   call.request.Leave();  // sending needs no engine
@@ -154,7 +153,9 @@ absl::Status ModelService::DoRunWithPatch(Call& call, const v1::RunWithPatchRequ
       parser.PromptToRun(request.prompt(), reserved, problems.At("prompt"));
   if (request.interventions().empty()) problems.At("interventions").Add("must not be empty");
   const engine::InterventionSet interventions = parser.Interventions(request.interventions(), problems);
-  ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, {}));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      auto plan, Compile(call, parser, prompt, interventions, {},
+                         engine::PatchRunBytes(model_->config(), prompt.length(), reserved, metrics)));
   ABSTRACT_ASSIGN_OR_RETURN(const engine::PatchRun run,
                             engine::RunWithPatch(call.context, prompt, plan, metrics, continuation));
 
@@ -202,7 +203,11 @@ absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRe
     }
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());
-  ABSTRACT_RETURN_IF_ERROR(call.request.Admit());
+  const int source_length = sweep.source_prompt ? sweep.source_prompt->length() : 0;
+  ABSTRACT_RETURN_IF_ERROR(call.Admit(
+      engine::PlanBytes(model_->config(), compiler) +
+      engine::SweepBytes(model_->config(), sweep.prompt.length(), source_length, compiler.EntryPoints(),
+                         sweep.metrics, call.request.preferred_batch_rows())));
   metrics_.prompt_tokens.Increment(sweep.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(sweep.plans, engine::RunSourcesAndFinish(call.context, compiler));
 

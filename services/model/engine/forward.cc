@@ -218,10 +218,8 @@ class Pass {
       logits.values.resize(logits.shape[0] *
                            logits.shape[1]);  // a segment that is used again allocates nothing
     }
-    // So many rows at a time: a row of logits is half a megabyte for Llama 3.
-    constexpr int64_t kRowsAtATime = 64;
-    for (int64_t first = 0; first < head.row_count(); first += kRowsAtATime) {
-      const int64_t count = std::min(kRowsAtATime, head.row_count() - first);
+    for (int64_t first = 0; first < head.row_count(); first += kHeadRowsAtATime) {
+      const int64_t count = std::min(kHeadRowsAtATime, head.row_count() - first);
       const at::Tensor logits = Product(weights_.unembedding, normalized.narrow(0, first, count),
                                         Workspace::kLogits);  // [count, V]
       for (const Batch::Item& item : head.items()) FinishLogits(item, first, logits);

@@ -1,12 +1,18 @@
 #ifndef SERVICES_MODEL_ENGINE_FORWARD_H_
 #define SERVICES_MODEL_ENGINE_FORWARD_H_
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "services/model/engine/model.h"
 #include "services/model/engine/segment.h"
 
 namespace mechinterp::engine {
+
+// Logits are made for so many rows at a time: one row is half a megabyte for
+// Llama 3.
+inline constexpr int64_t kHeadRowsAtATime = 64;
 
 // Takes all segments through the model together, in one packed batch: linear
 // layers work on the rows of all of them, attention segment by segment. A

@@ -73,6 +73,9 @@ struct HookPlan {
 struct EntryPoint {
   int layer = 0;     // layers before it are as in the clean run; layer_count: only the head changes
   int position = 0;  // so are positions before it
+
+  // Moves it forward to where an edit changes the prompt, if that is earlier.
+  void Include(const CompiledEdit& edit, int layer_count);
 };
 // `prompt_length` and layer_count when nothing in the prompt is edited.
 EntryPoint EarliestChange(const HookPlan& plan, int layer_count);

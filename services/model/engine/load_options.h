@@ -29,9 +29,10 @@ struct LoadOptions {
   std::optional<HeadQuantization> head;
   // Unset: bf16 for NF4 models on machines that multiply it natively, fp32 otherwise.
   std::optional<ComputeType> compute_type;
-  // Most bytes that the weights may take in memory; 0: no limit. Estimated before
-  // anything is loaded.
+  // Most bytes that the weights, and the scratch of forward passes of so many rows,
+  // may take in memory; 0: no limit. Estimated before anything is loaded.
   int64_t memory_limit_bytes = 0;
+  int64_t scratch_rows = 0;
   // Round the rotary frequencies to bfloat16, as a reference model does whose
   // buffers were cast along with its weights (`model.to(bfloat16)`). Off: fp32,
   // which is how published checkpoints are meant to be run.

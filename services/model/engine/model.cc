@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/checkpoint.h"
+#include "services/model/engine/memory_estimate.h"
 #include "services/model/engine/tokenizer/chat_template_selection.h"
 #include "services/model/engine/tokenizer/tokenizer_config.h"
 #include "services/model/engine/weights.h"
@@ -22,12 +23,16 @@ int64_t Total(const WeightBytes& bytes) {
   return total;
 }
 
-absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats& formats, int64_t limit) {
-  const int64_t needed = Total(EstimateWeightBytes(checkpoint, formats));
-  if (limit == 0 || needed <= limit) return absl::OkStatus();
+absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats& formats,
+                              const LoadOptions& options) {
+  const int64_t weights = Total(EstimateWeightBytes(checkpoint, formats));
+  const int64_t scratch = ScratchBytes(checkpoint.config(), options.scratch_rows);
+  if (options.memory_limit_bytes == 0 || weights + scratch <= options.memory_limit_bytes) {
+    return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(absl::StrCat(
-      checkpoint.directory(), ": the weights would take ", needed >> 20, " MiB of memory, the limit is ",
-      limit >> 20, " MiB",
+      checkpoint.directory(), ": the weights would take ", weights >> 20, " MiB of memory and forward passes ",
+      scratch >> 20, " MiB, the limit is ", options.memory_limit_bytes >> 20, " MiB",
       formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
 }
 
@@ -61,7 +66,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
 
   model->formats_ = ResolveFormats(options, StoredAsNf4(checkpoint));
   model->parameter_count_ = CountParameters(model->config_);
-  ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options.memory_limit_bytes));
+  ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
   try {
     ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(std::move(checkpoint), model->formats_,
                                                                 options.round_rope_frequencies_to_bfloat16));

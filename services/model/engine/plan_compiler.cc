@@ -342,6 +342,51 @@ void PlanCompiler::CompileResampling(const Target& target, const Resampling& edi
       UseAligned(target, edit.sources[drawn], PositionAlignment::kEnd, problems.At("sources", drawn))};
 }
 
+std::vector<EntryPoint> PlanCompiler::EntryPoints() const {
+  std::vector<EntryPoint> entries;
+  for (const PendingPlan& pending : plans_) {
+    EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count, pending.plan.prompt_length});
+    for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count);
+  }
+  return entries;
+}
+
+int64_t PlanCompiler::ValueBytes() const {
+  int64_t values = 0;
+  for (const PendingPlan& pending : plans_) {
+    for (const PendingEdit& edit : pending.edits) {
+      if (!std::holds_alternative<SetValues>(edit.edit.change) &&
+          !std::holds_alternative<AddValues>(edit.edit.change)) {
+        continue;
+      }
+      const int width = ShapeOf(edit.edit.site.point, config_).width;
+      const int64_t dims = !edit.edit.dims.empty()  ? static_cast<int64_t>(edit.edit.dims.size())
+                           : width == kWidthIsKeys ? pending.plan.prompt_length
+                                                   : width;
+      const auto positions = std::max<int64_t>(1, static_cast<int64_t>(edit.edit.positions.size()));
+      values += positions * static_cast<int64_t>(edit.edit.heads.size()) * dims;
+    }
+  }
+  return values * static_cast<int64_t>(sizeof(float));
+}
+
+int PlanCompiler::LongestRunWith(HookPoint point) const {
+  int longest = 0;
+  for (const PendingPlan& pending : plans_) {
+    const bool edits = std::any_of(pending.edits.begin(), pending.edits.end(),
+                                   [&](const PendingEdit& edit) { return edit.edit.site.point == point; });
+    const bool captures = std::any_of(pending.plan.captures.begin(), pending.plan.captures.end(),
+                                      [&](const auto& capture) { return capture.first.point == point; });
+    if (edits || captures) longest = std::max(longest, pending.plan.prompt_length);
+  }
+  for (const SourceRunRequest& run : source_runs_) {
+    const bool reads = std::any_of(run.sites.begin(), run.sites.end(),
+                                   [&](const HookSite& site) { return site.point == point; });
+    if (reads) longest = std::max(longest, run.prompt.length());
+  }
+  return longest;
+}
+
 std::vector<std::shared_ptr<const HookPlan>> PlanCompiler::Finish(
     const std::vector<std::shared_ptr<const RecordedRun>>& runs) const {
   std::vector<std::shared_ptr<const HookPlan>> plans;

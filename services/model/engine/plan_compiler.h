@@ -45,6 +45,13 @@ class PlanCompiler {
 
   const std::vector<SourceRunRequest>& source_runs() const { return source_runs_; }
 
+  // What is known of the plans before their values are: where each begins to change
+  // its prompt's run, and the bytes that the values of all of them take at most.
+  std::vector<EntryPoint> EntryPoints() const;
+  int64_t ValueBytes() const;
+  // Longest prompt in whose run the point is edited, recorded or read; 0: none.
+  int LongestRunWith(HookPoint point) const;
+
   // One plan for each Add, in order. `runs` answer source_runs(), in order.
   std::vector<std::shared_ptr<const HookPlan>> Finish(
       const std::vector<std::shared_ptr<const RecordedRun>>& runs) const;

@@ -1,0 +1,55 @@
+#include "services/model/memory_budget.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "services/common/status.h"
+
+namespace mechinterp {
+namespace {
+
+std::string Megabytes(int64_t bytes) { return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6); }
+
+}  // namespace
+
+MemoryBudget::MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes)
+    : limit_bytes_(limit_bytes), fixed_bytes_(fixed_bytes), stored_bytes_(std::move(stored_bytes)) {}
+
+absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
+  const int64_t stored = stored_bytes_();
+  std::lock_guard lock(mutex_);
+  const int64_t for_requests = limit_bytes_ - fixed_bytes_;
+  if (limit_bytes_ == 0 || bytes + stored + reserved_bytes_ <= for_requests) {
+    reserved_bytes_ += bytes;
+    return Reservation(this, bytes);
+  }
+  const std::string need = absl::StrCat("the request may take ", Megabytes(bytes), " of memory; ");
+  if (bytes > for_requests) {
+    return ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                           absl::StrCat(need, "the server has ", Megabytes(for_requests),
+                                        " for requests. Ask for shorter prompts, fewer positions, sites or "
+                                        "new tokens, or raise the server's --memory-limit"),
+                           "MEMORY_LIMIT");
+  }
+  if (bytes + stored > for_requests) {
+    return ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                           absl::StrCat(need, "of the server's ", Megabytes(for_requests),
+                                        ", stored activations hold ", Megabytes(stored),
+                                        ". Delete some, or wait until they expire"),
+                           "MEMORY_LIMIT");
+  }
+  return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Megabytes(reserved_bytes_), " of the server's ",
+                                    Megabytes(for_requests), "; try again shortly"),
+                       "MEMORY_LIMIT", absl::Seconds(1));
+}
+
+int64_t MemoryBudget::reserved_bytes() const {
+  std::lock_guard lock(mutex_);
+  return reserved_bytes_;
+}
+
+void MemoryBudget::GiveBack(int64_t bytes) {
+  std::lock_guard lock(mutex_);
+  reserved_bytes_ -= bytes;
+}
+
+}  // namespace mechinterp

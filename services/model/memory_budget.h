@@ -1,0 +1,63 @@
+#ifndef SERVICES_MODEL_MEMORY_BUDGET_H_
+#define SERVICES_MODEL_MEMORY_BUDGET_H_
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <utility>
+
+#include "absl/status/statusor.h"
+
+namespace mechinterp {
+
+// The memory that requests share: a limit, less what is always taken, less what
+// stored activations take. A request reserves what it may come to need, by
+// estimate, before any work for it begins. Thread-safe; outlives its reservations.
+class MemoryBudget {
+ public:
+  // A request's share; given back when it goes.
+  class Reservation {
+   public:
+    Reservation() = default;
+    Reservation(Reservation&& other) noexcept { *this = std::move(other); }
+    Reservation& operator=(Reservation&& other) noexcept {
+      std::swap(budget_, other.budget_);
+      std::swap(bytes_, other.bytes_);
+      return *this;
+    }
+    ~Reservation() {
+      if (budget_ != nullptr) budget_->GiveBack(bytes_);
+    }
+
+   private:
+    friend class MemoryBudget;
+    Reservation(MemoryBudget* budget, int64_t bytes) : budget_(budget), bytes_(bytes) {}
+    MemoryBudget* budget_ = nullptr;
+    int64_t bytes_ = 0;
+  };
+
+  // `limit_bytes` 0: no limit. `fixed_bytes`: what the weights and the scratch of
+  // forward passes take of it. `stored_bytes` is asked at every Reserve.
+  MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes);
+
+  // RESOURCE_EXHAUSTED, reason MEMORY_LIMIT, saying what was needed and what there
+  // is; with RetryInfo when other requests hold what is missing, without when
+  // waiting would not help.
+  absl::StatusOr<Reservation> Reserve(int64_t bytes);
+
+  int64_t limit_bytes() const { return limit_bytes_; }  // 0: none
+  int64_t reserved_bytes() const;
+
+ private:
+  void GiveBack(int64_t bytes);
+
+  const int64_t limit_bytes_;
+  const int64_t fixed_bytes_;
+  const std::function<int64_t()> stored_bytes_;
+  mutable std::mutex mutex_;
+  int64_t reserved_bytes_ = 0;
+};
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_MEMORY_BUDGET_H_

@@ -1,0 +1,119 @@
+// A server with a memory limit turns away what would not fit before any work
+// begins, and serves the rest.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "services/common/status.h"
+#include "services/model/engine/memory_estimate.h"
+#include "tests/services/model/service_fixture.h"
+
+namespace mechinterp {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int kBatchRows = 16;
+
+class MemoryLimit : public testing::Test {
+ protected:
+  // A server with so many bytes for requests.
+  std::unique_ptr<ServiceFixture> ServerWith(int64_t bytes_for_requests) {
+    ModelServiceOptions options;
+    options.scheduler.max_batch_rows = kBatchRows;
+    options.scheduler.prefill_chunk_rows = kBatchRows;
+    options.memory_limit_bytes = fixture_.model()->total_weight_bytes() +
+                                 engine::ScratchBytes(fixture_.model()->config(), kBatchRows) +
+                                 bytes_for_requests;
+    return std::make_unique<ServiceFixture>(fixture_.model(), options);
+  }
+
+  v1::RunWithCacheRequest CacheOf(const std::string& pattern) {
+    v1::RunWithCacheRequest request;
+    *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+    request.mutable_filter()->add_name_patterns(pattern);
+    return request;
+  }
+
+  v1::GenerateRequest Generation(int new_tokens) {
+    v1::GenerateRequest request;
+    *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+    request.mutable_sampling()->set_max_new_tokens(new_tokens);
+    request.mutable_sampling()->set_ignore_stop_tokens(true);
+    return request;
+  }
+
+  v1::GetModelResponse Model(ServiceFixture& server) {
+    grpc::ClientContext context;
+    v1::GetModelResponse model;
+    EXPECT_TRUE(server.stub().GetModel(&context, {}, &model).ok());
+    return model;
+  }
+
+  int64_t GenerationNeeds(int new_tokens) {
+    return engine::GenerationBytes(fixture_.model()->config(), fixture_.prompt("a").length(), new_tokens);
+  }
+
+  engine::Fixture fixture_{"llama3-gqa"};
+};
+
+void ExpectRefused(const grpc::Status& status) {
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "MEMORY_LIMIT");
+  EXPECT_THAT(status.error_message(), HasSubstr("the request may take"));
+  EXPECT_FALSE(RetryDelay(FromGrpcStatus(status)).has_value());
+}
+
+TEST_F(MemoryLimit, AGenerationFitsUpToItsEstimate) {
+  auto server = ServerWith(GenerationNeeds(100));
+  EXPECT_TRUE(server->Generate(Generation(100)).status.ok());
+  ExpectRefused(server->Generate(Generation(101)).status);
+  EXPECT_TRUE(server->Generate(Generation(100)).status.ok());  // the memory came back
+}
+
+TEST_F(MemoryLimit, SoDoesWhatIsRecorded) {
+  auto server = ServerWith(100'000);
+  EXPECT_TRUE(server->RunWithCache(CacheOf("logits")).status.ok());
+  ExpectRefused(server->RunWithCache(CacheOf("*")).status);
+}
+
+TEST_F(MemoryLimit, SoDoesASweep) {
+  v1::RunPatchSweepRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  request.mutable_grid()->mutable_prototype()->mutable_zeroing();
+  request.mutable_grid()->add_points(v1::HOOK_POINT_RESID_PRE);
+  request.mutable_grid()->add_axes(v1::SWEEP_AXIS_POSITION);
+  EXPECT_TRUE(ServerWith(2'000'000)->Sweep(request).status.ok());
+  ExpectRefused(ServerWith(50'000)->Sweep(request).status);
+}
+
+TEST_F(MemoryLimit, StoredActivationsCount) {
+  auto server = ServerWith(100'000);
+  v1::RunWithCacheRequest request = CacheOf("logits");
+  request.set_store(true);
+  grpc::Status status;
+  for (int i = 0; i < 100 && status.ok(); ++i) status = server->RunWithCache(request).status;
+  ExpectRefused(status);
+  EXPECT_THAT(status.error_message(), HasSubstr("stored activations hold"));
+}
+
+TEST_F(MemoryLimit, IsToldWithWhatIsReserved) {
+  auto server = ServerWith(GenerationNeeds(5000));
+  EXPECT_EQ(Model(*server).reserved_bytes(), 0u);
+  {
+    grpc::ClientContext context;
+    auto reader = server->stub().Generate(&context, Generation(5000));
+    v1::GenerateResponse message;
+    ASSERT_TRUE(reader->Read(&message));
+    const v1::GetModelResponse model = Model(*server);
+    EXPECT_EQ(model.reserved_bytes(), static_cast<uint64_t>(GenerationNeeds(5000)));
+    EXPECT_GT(model.memory_limit_bytes(), model.weight_bytes() + model.reserved_bytes());
+    context.TryCancel();
+    reader->Finish();
+  }
+  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(Model(*server).reserved_bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace mechinterp

@@ -1,7 +1,8 @@
 # Three helpers; every target of the project is made by one of them.
 #   abstract_library(NAME SOURCES... [DEPENDS targets...])
 #   abstract_binary(NAME SOURCES... [DEPENDS targets...])
-#   abstract_test(NAME SOURCES... [DEPENDS targets...])     a GoogleTest program, registered with ctest
+#   abstract_test(NAME SOURCES... [DEPENDS targets...])     a GoogleTest program, registered with ctest under
+#                                                           its folder as label: ctest -L services/model/engine
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH ABSTRACT_SOURCE_DIR)
 
 function(abstract_compile_options target)
@@ -29,4 +30,6 @@ function(abstract_test name)
   abstract_binary(${name} SOURCES ${ARG_SOURCES} DEPENDS ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE ABSTRACT_SOURCE_DIR="${ABSTRACT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
+  file(RELATIVE_PATH folder ${ABSTRACT_SOURCE_DIR}/tests ${CMAKE_CURRENT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${folder})
 endfunction()

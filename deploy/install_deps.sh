@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing to build and run Abstract; quick when nothing is.
-#   deploy/install_deps.sh [--tests]
+#   deploy/install_deps.sh [--tests] [--no-browser]
 # Debian and Ubuntu by apt, macOS by Homebrew. A tool that is found in $PATH
 # counts as installed, whoever installed it; libraries are looked up as packages.
 set -euo pipefail
 
 usage() {
   cat <<'USAGE'
-usage: deploy/install_deps.sh [--tests]
-  --tests   also what only the tests and benchmarks need (GoogleTest, Google Benchmark, Chromium)
+usage: deploy/install_deps.sh [--tests] [--no-browser]
+  --tests        also what only the tests and benchmarks need (GoogleTest, Google Benchmark, Chromium)
+  --no-browser   no Chromium: the tests that open the dashboard are skipped without it
 USAGE
 }
 
@@ -118,7 +119,7 @@ missing_libraries() {
 install_by_apt() {
   local tools="$debian_tools" libraries="$debian_libraries"
   if [[ -n "$with_tests" ]]; then
-    tools="$tools$debian_test_tools"
+    if [[ -n "$with_browser" ]]; then tools="$tools$debian_test_tools"; fi
     libraries="$libraries$debian_test_libraries"
   fi
   local installed
@@ -162,7 +163,7 @@ install_by_brew() {
   for package in $(missing_tools "$brew_tools"; missing_libraries "$libraries" "$installed"); do
     missing+=("$package")
   done
-  if [[ -n "$with_tests" && ! -d '/Applications/Google Chrome.app' && ! -d /Applications/Chromium.app ]]; then
+  if [[ -n "$with_tests" && -n "$with_browser" && ! -d '/Applications/Google Chrome.app' && ! -d /Applications/Chromium.app ]]; then
     say 'the tests open the dashboard in Chrome or Chromium when it is in /Applications; there is none'
   fi
   if [[ ${#missing[@]} -eq 0 ]]; then
@@ -174,9 +175,11 @@ install_by_brew() {
 }
 
 with_tests=''
+with_browser=yes
 for argument in "$@"; do
   case "$argument" in
     --tests) with_tests=yes ;;
+    --no-browser) with_browser='' ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; fail "unknown argument $argument" ;;
   esac

@@ -47,6 +47,7 @@ void AddCommands(CLI::App& app, Tool& tool) {
   AddAblationCommand(app, tool);
   AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
+  AddDoctorCommand(app, tool);
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; }))
     command->footer(kCommandFooter);
 }

@@ -65,6 +65,7 @@ void AddPatchingCommand(CLI::App& app, Tool& tool);
 void AddAblationCommand(CLI::App& app, Tool& tool);
 void AddCompareCommand(CLI::App& app, Tool& tool);
 void AddImportCommand(CLI::App& app, Tool& tool);
+void AddDoctorCommand(CLI::App& app, Tool& tool);
 
 }  // namespace mechinterp
 

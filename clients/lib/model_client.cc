@@ -179,6 +179,10 @@ absl::StatusOr<Sweep> ModelClient::RunPatchSweep(const v1::RunPatchSweepRequest&
   return std::move(sweep.sweep);
 }
 
+absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {
+  return Unary("CheckDevice", &v1::ModelService::StubInterface::CheckDevice, v1::CheckDeviceRequest());
+}
+
 absl::Status ModelClient::DeleteActivation(const std::string& handle) {
   v1::DeleteActivationRequest request;
   request.set_handle(handle);

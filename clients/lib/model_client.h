@@ -77,6 +77,7 @@ class ModelClient {
   // will be; a call that is repeated begins again.
   absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request,
                                       const std::function<void(int result_count)>& on_result = nullptr);
+  absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   absl::Status DeleteActivation(const std::string& handle);
 
  private:

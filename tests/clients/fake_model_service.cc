@@ -7,12 +7,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/util/time_util.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::testing {
 namespace {
+
+using google::protobuf::util::TimeUtil;
 
 v1::RunMetrics MetricsOf(const ToyRun& run) {
   v1::RunMetrics metrics;
@@ -84,6 +87,11 @@ void FakeModelService::set_model_hash(const std::string& hash) {
 void FakeModelService::set_deviation(const ToyDeviation& deviation) {
   const std::lock_guard<std::mutex> lock(mutex_);
   deviation_ = deviation;
+}
+
+void FakeModelService::set_device_check(const v1::CheckDeviceResponse& check) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  device_check_ = check;
 }
 
 void FakeModelService::set_continuation(std::vector<uint32_t> token_ids) {
@@ -178,6 +186,14 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
   response->set_has_tokenizer(true);
   response->set_has_chat_template(true);
   response->set_chat_template("llama3");
+  response->set_libtorch_version("9.8.7");
+  response->mutable_device()->set_device(v1::DEVICE_CPU);
+  response->mutable_device()->set_name("abacus");
+  response->mutable_device()->set_memory_byte_count(uint64_t{2048} << 20);
+  response->mutable_device()->set_allocated_byte_count(uint64_t{512} << 20);
+  v1::MemoryUsage& weights = *response->add_memory();
+  weights.set_part(v1::MEMORY_PART_WEIGHTS_NF4);
+  weights.set_byte_count(uint64_t{100} << 20);
   return grpc::Status::OK;
 }
 
@@ -231,6 +247,8 @@ grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::Generate
   continuation.set_text(text);
   continuation.mutable_token_ids()->Add(continuation_.begin(), continuation_.end());
   continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
+  *message.mutable_summary()->mutable_timings()->mutable_run_duration() =
+      TimeUtil::MillisecondsToDuration(run->length() + 10 * request->sampling().max_new_tokens());
   writer->Write(message);
   return grpc::Status::OK;
 }
@@ -294,7 +312,10 @@ absl::Status FakeModelService::WriteSweep(const v1::RunPatchSweepRequest& reques
                                           grpc::ServerWriter<v1::RunPatchSweepResponse>& writer) {
   const std::vector<v1::Intervention> none;
   ABSTRACT_ASSIGN_OR_RETURN(const ToyRun clean, Run(request.prompt(), none));
-  ABSTRACT_ASSIGN_OR_RETURN(const ToyRun source, Run(request.source_prompt(), none));
+  ToyRun source = clean;
+  if (request.has_source_prompt()) {
+    ABSTRACT_ASSIGN_OR_RETURN(source, Run(request.source_prompt(), none));
+  }
   const std::vector<v1::SweepSite> sites = ExpandGrid(request.grid(), clean.length());
   v1::RunPatchSweepResponse message;
   v1::SweepHeader& header = *message.mutable_header();
@@ -315,6 +336,8 @@ absl::Status FakeModelService::WriteSweep(const v1::RunPatchSweepRequest& reques
     writer.Write(message);
   }
   message.mutable_summary()->set_run_count(static_cast<uint32_t>(sites.size()));
+  *message.mutable_summary()->mutable_timings()->mutable_run_duration() =
+      TimeUtil::MillisecondsToDuration(2 * static_cast<int64_t>(sites.size()));
   writer.Write(message);
   return absl::OkStatus();
 }
@@ -326,6 +349,15 @@ grpc::Status FakeModelService::RunPatchSweep(grpc::ServerContext*, const v1::Run
   absl::Status status = Enter("RunPatchSweep");
   if (status.ok()) status = WriteSweep(*request, *writer);
   return ToGrpcStatus(status);
+}
+
+grpc::Status FakeModelService::CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
+                                           v1::CheckDeviceResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status status = Enter("CheckDevice"); !status.ok()) return ToGrpcStatus(status);
+  *response = device_check_;
+  *response->mutable_model() = identity();
+  return grpc::Status::OK;
 }
 
 grpc::Status FakeModelService::DeleteActivation(grpc::ServerContext*,

@@ -18,7 +18,8 @@
 namespace mechinterp::testing {
 
 // A ModelService around the toy model that can be told to fail and remembers
-// what it was asked. Thread-safe.
+// what it was asked. By its clock a prompt token takes 1 ms, a new token 10 ms and
+// a run of a sweep 2 ms. Thread-safe.
 class FakeModelService final : public v1::ModelService::Service {
  public:
   // The next calls of `method` fail with these, in turn.
@@ -28,6 +29,8 @@ class FakeModelService final : public v1::ModelService::Service {
   void set_model_hash(const std::string& hash);
   // How its activations at named sites differ from another fake's.
   void set_deviation(const ToyDeviation& deviation);
+  // What CheckDevice answers.
+  void set_device_check(const v1::CheckDeviceResponse& check);
   // The token ids of every continuation.
   void set_continuation(std::vector<uint32_t> token_ids);
 
@@ -50,6 +53,8 @@ class FakeModelService final : public v1::ModelService::Service {
                             v1::RunWithPatchResponse*) override;
   grpc::Status RunPatchSweep(grpc::ServerContext*, const v1::RunPatchSweepRequest*,
                              grpc::ServerWriter<v1::RunPatchSweepResponse>*) override;
+  grpc::Status CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
+                           v1::CheckDeviceResponse*) override;
   grpc::Status DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest*,
                                 v1::DeleteActivationResponse*) override;
 
@@ -68,6 +73,7 @@ class FakeModelService final : public v1::ModelService::Service {
   ToyTokenizer tokenizer_;
   std::string model_hash_ = "0123456789abcdef";
   ToyDeviation deviation_;
+  v1::CheckDeviceResponse device_check_;
   std::vector<uint32_t> continuation_ = {1};
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, int> calls_;

@@ -22,7 +22,7 @@ TEST(ToolHelp, ListsAllSubcommands) {
   const ToolOutcome help = RunToolWith({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* command : {"generate", "tokenize", "cache", "patch", "model", "hooks", "baseline",
-                              "patching", "ablation", "compare", "import"}) {
+                              "patching", "ablation", "compare", "import", "doctor"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " "));
     const ToolOutcome command_help = RunToolWith({command, "--help"});
     EXPECT_EQ(command_help.code, 0) << command;

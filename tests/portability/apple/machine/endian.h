@@ -1,0 +1,3 @@
+// Stands in for Apple's header.
+#pragma once
+#include <endian.h>

@@ -11,15 +11,19 @@ std::string Megabytes(int64_t bytes) { return absl::StrFormat("%.1f MB", static_
 
 }  // namespace
 
-MemoryBudget::MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes)
-    : limit_bytes_(limit_bytes), fixed_bytes_(fixed_bytes), stored_bytes_(std::move(stored_bytes)) {}
+MemoryBudget::MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes,
+                           std::function<void(int64_t)> on_change)
+    : limit_bytes_(limit_bytes),
+      fixed_bytes_(fixed_bytes),
+      stored_bytes_(std::move(stored_bytes)),
+      on_change_(std::move(on_change)) {}
 
 absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
   const int64_t stored = stored_bytes_();
   std::lock_guard lock(mutex_);
   const int64_t for_requests = limit_bytes_ - fixed_bytes_;
   if (limit_bytes_ == 0 || bytes + stored + reserved_bytes_ <= for_requests) {
-    reserved_bytes_ += bytes;
+    Add(bytes);
     return Reservation(this, bytes);
   }
   const std::string need = absl::StrCat("the request may take ", Megabytes(bytes), " of memory; ");
@@ -49,7 +53,12 @@ int64_t MemoryBudget::reserved_bytes() const {
 
 void MemoryBudget::GiveBack(int64_t bytes) {
   std::lock_guard lock(mutex_);
-  reserved_bytes_ -= bytes;
+  Add(-bytes);
+}
+
+void MemoryBudget::Add(int64_t bytes) {
+  reserved_bytes_ += bytes;
+  if (on_change_) on_change_(reserved_bytes_);
 }
 
 }  // namespace mechinterp

@@ -37,8 +37,10 @@ class MemoryBudget {
   };
 
   // `limit_bytes` 0: no limit. `fixed_bytes`: what the weights and the scratch of
-  // forward passes take of it. `stored_bytes` is asked at every Reserve.
-  MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes);
+  // forward passes take of it. `stored_bytes` is asked at every Reserve; `on_change`,
+  // if given, is told what is reserved whenever that changes, with the lock held.
+  MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes,
+               std::function<void(int64_t reserved_bytes)> on_change = nullptr);
 
   // RESOURCE_EXHAUSTED, reason MEMORY_LIMIT, saying what was needed and what there
   // is; with RetryInfo when other requests hold what is missing, without when
@@ -50,10 +52,12 @@ class MemoryBudget {
 
  private:
   void GiveBack(int64_t bytes);
+  void Add(int64_t bytes);  // with the lock held
 
   const int64_t limit_bytes_;
   const int64_t fixed_bytes_;
   const std::function<int64_t()> stored_bytes_;
+  const std::function<void(int64_t)> on_change_;
   mutable std::mutex mutex_;
   int64_t reserved_bytes_ = 0;
 };

@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "services/model/engine/memory_use.h"
+
 namespace mechinterp {
 namespace {
 
@@ -63,6 +65,12 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                                 "Time that the engine, with work at hand, waited for others to join a pass.",
                                 Buckets{0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03})),
       rows_by_kind_(RowCounters(*registry_)),
+      memory_bytes_(BuildGauge()
+                        .Name("mechinterp_memory_bytes")
+                        .Help("Bytes of memory the engine holds beside the weights, by what for.")
+                        .Register(*registry_)),
+      reserved_bytes_(Gauge(*registry_, "mechinterp_reserved_bytes",
+                            "Bytes that requests in progress may come to take, by estimate.")),
       requests_in_progress(
           Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
       queued_rows(
@@ -107,6 +115,18 @@ void ModelMetrics::ObservePass(const RowCounts& rows, int segments, absl::Durati
   pass_rows_.Observe(total);
   pass_segments_.Observe(segments);
   pass_seconds_.Observe(absl::ToDoubleSeconds(duration));
+  UpdateMemory();
+}
+
+void ModelMetrics::SetReserved(int64_t bytes) {
+  reserved_bytes_.Set(static_cast<double>(bytes));
+  UpdateMemory();
+}
+
+void ModelMetrics::UpdateMemory() {
+  const engine::MemoryUse use = engine::CurrentMemoryUse();
+  memory_bytes_.Add({{"part", "key_value_cache"}}).Set(static_cast<double>(use.key_value_caches));
+  memory_bytes_.Add({{"part", "scratch"}}).Set(static_cast<double>(use.scratch));
 }
 
 void ModelMetrics::ObserveGatherWait(absl::Duration wait) {

@@ -26,16 +26,22 @@ class ModelMetrics {
   // mechinterp_model_info{name,hash,quantization,device} 1, and its sizes.
   void SetModel(const engine::Model& model);
   void ObservePass(const RowCounts& rows, int segments, absl::Duration duration);
+  // What requests in progress have reserved, when that changes.
+  void SetReserved(int64_t bytes);
   // How long the engine waited, with work at hand, for others to join the pass.
   void ObserveGatherWait(absl::Duration wait);
 
  private:
+  void UpdateMemory();
+
   std::shared_ptr<prometheus::Registry> registry_;
   prometheus::Histogram& pass_rows_;
   prometheus::Histogram& pass_segments_;
   prometheus::Histogram& pass_seconds_;
   prometheus::Histogram& gather_seconds_;
   const std::array<prometheus::Counter*, kRowKindCount> rows_by_kind_;
+  prometheus::Family<prometheus::Gauge>& memory_bytes_;
+  prometheus::Gauge& reserved_bytes_;
 
  public:
   prometheus::Gauge& requests_in_progress;

@@ -8,6 +8,7 @@
 #include "services/model/engine/generation.h"
 #include "services/model/engine/hook_point.h"
 #include "services/model/engine/memory_estimate.h"
+#include "services/model/engine/memory_use.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
 
@@ -22,7 +23,8 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
       budget_(options.memory_limit_bytes,
               model_->total_weight_bytes() +
                   engine::ScratchBytes(model_->config(), options.scheduler.max_batch_rows),
-              [this] { return store_.total_bytes(); }),
+              [this] { return store_.total_bytes(); },
+              [this](int64_t reserved) { metrics_.SetReserved(reserved); }),
       scheduler_(model_, options.scheduler, metrics) {
   metrics_.SetModel(*model_);
 }
@@ -30,10 +32,17 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
 grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
                                     v1::GetModelResponse* response) {
   *response = BuildModelResponse(*model_);
-  if (const int64_t stored = store_.total_bytes(); stored > 0) {
+  const engine::MemoryUse use = engine::CurrentMemoryUse();
+  const std::pair<v1::MemoryPart, int64_t> parts[] = {
+      {v1::MEMORY_PART_ACTIVATIONS, store_.total_bytes()},
+      {v1::MEMORY_PART_KEY_VALUE_CACHE, use.key_value_caches},
+      {v1::MEMORY_PART_SCRATCH, use.scratch},
+  };
+  for (const auto& [part, bytes] : parts) {
+    if (bytes == 0) continue;
     v1::MemoryUsage& usage = *response->add_memory();
-    usage.set_part(v1::MEMORY_PART_ACTIVATIONS);
-    usage.set_byte_count(stored);
+    usage.set_part(part);
+    usage.set_byte_count(bytes);
   }
   if (budget_.limit_bytes() > 0) response->set_memory_limit_bytes(budget_.limit_bytes());
   response->set_reserved_bytes(budget_.reserved_bytes());

@@ -1,6 +1,7 @@
 #ifndef SERVICES_MODEL_ENGINE_KV_CACHE_H_
 #define SERVICES_MODEL_ENGINE_KV_CACHE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -16,6 +17,12 @@ class KvCache {
  public:
   explicit KvCache(const ModelConfig& config)
       : row_size_(config.key_value_width()), layers_(config.layer_count) {}
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  ~KvCache() { total_bytes_ -= bytes_; }
+
+  // What all caches of this process hold; from any thread.
+  static int64_t total_bytes() { return total_bytes_; }
 
   int64_t length(int layer) const { return static_cast<int64_t>(layers_[layer].keys.size()) / row_size_; }
   int64_t row_size() const { return row_size_; }
@@ -35,6 +42,9 @@ class KvCache {
     Layer& stored = layers_[layer];
     stored.keys.insert(stored.keys.end(), keys, keys + rows * row_size_);
     stored.values.insert(stored.values.end(), values, values + rows * row_size_);
+    const int64_t added = 2 * rows * row_size_ * static_cast<int64_t>(sizeof(float));
+    bytes_ += added;
+    total_bytes_ += added;
   }
 
  private:
@@ -42,8 +52,11 @@ class KvCache {
     std::vector<float> keys;
     std::vector<float> values;
   };
-  int64_t row_size_;
+  inline static std::atomic<int64_t> total_bytes_ = 0;
+
+  const int64_t row_size_;
   std::vector<Layer> layers_;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace mechinterp::engine

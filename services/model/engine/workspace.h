@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 
 namespace mechinterp::engine {
@@ -14,6 +15,14 @@ namespace mechinterp::engine {
 // allocate nor touch new pages. Used by one pass at a time.
 class Workspace {
  public:
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() { total_bytes_ -= bytes_; }
+
+  // What all workspaces of this process hold; from any thread.
+  static int64_t total_bytes() { return total_bytes_; }
+
   enum Slot {
     kResidual,
     kScale,
@@ -35,18 +44,21 @@ class Workspace {
   // asked for again.
   at::Tensor Rows(Slot slot, int64_t n, int64_t width) {
     at::Tensor& buffer = buffers_[slot];
-    if (!buffer.defined() || buffer.numel() < n * width) buffer = at::empty({n * width}, at::kFloat);
+    if (!buffer.defined() || buffer.numel() < n * width) {
+      const int64_t before = buffer.defined() ? buffer.nbytes() : 0;
+      buffer = at::empty({n * width}, at::kFloat);
+      const int64_t added = static_cast<int64_t>(buffer.nbytes()) - before;
+      bytes_ += added;
+      total_bytes_ += added;
+    }
     return buffer.narrow(0, 0, n * width).view({n, width});
   }
 
-  int64_t bytes() const {
-    int64_t values = 0;
-    for (const at::Tensor& buffer : buffers_) values += buffer.defined() ? buffer.numel() : 0;
-    return values * static_cast<int64_t>(sizeof(float));
-  }
-
  private:
+  inline static std::atomic<int64_t> total_bytes_ = 0;
+
   std::array<at::Tensor, kSlotCount> buffers_;
+  int64_t bytes_ = 0;
 };
 
 }  // namespace mechinterp::engine

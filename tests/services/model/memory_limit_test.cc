@@ -97,6 +97,33 @@ TEST_F(MemoryLimit, StoredActivationsCount) {
   EXPECT_THAT(status.error_message(), HasSubstr("stored activations hold"));
 }
 
+uint64_t Part(const v1::GetModelResponse& model, v1::MemoryPart part) {
+  for (const v1::MemoryUsage& usage : model.memory()) {
+    if (usage.part() == part) return usage.byte_count();
+  }
+  return 0;
+}
+
+TEST_F(MemoryLimit, WhatIsHeldIsToldByPart) {
+  auto server = ServerWith(GenerationNeeds(5000));
+  grpc::ClientContext context;
+  auto reader = server->stub().Generate(&context, Generation(5000));
+  v1::GenerateResponse message;
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(reader->Read(&message));
+  const v1::GetModelResponse running = Model(*server);
+  // The prompt and at least 8 of the 9 tokens read have been through the model.
+  const auto one = static_cast<uint64_t>(engine::KeyValueBytes(fixture_.model()->config(), 1));
+  EXPECT_GE(Part(running, v1::MEMORY_PART_KEY_VALUE_CACHE), (fixture_.prompt("a").length() + 8) * one);
+  EXPECT_LE(Part(running, v1::MEMORY_PART_KEY_VALUE_CACHE), static_cast<uint64_t>(GenerationNeeds(5000)));
+  EXPECT_GT(Part(running, v1::MEMORY_PART_SCRATCH), 0u);
+  EXPECT_LE(Part(running, v1::MEMORY_PART_SCRATCH),
+            static_cast<uint64_t>(engine::ScratchBytes(fixture_.model()->config(), kBatchRows)));
+  context.TryCancel();
+  reader->Finish();
+  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(Part(Model(*server), v1::MEMORY_PART_KEY_VALUE_CACHE), 0u);
+}
+
 TEST_F(MemoryLimit, IsToldWithWhatIsReserved) {
   auto server = ServerWith(GenerationNeeds(5000));
   EXPECT_EQ(Model(*server).reserved_bytes(), 0u);

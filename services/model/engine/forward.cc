@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -45,9 +46,9 @@ class Pass {
 
     const at::Tensor attn_in = Normalize(batch_, residual, w.ln1_gain, {HookPoint::kLn1Scale, layer},
                                          {HookPoint::kLn1Normalized, layer});
-    const at::Tensor query = Product(w.query, attn_in, Workspace::kQuery);  // [N, H * Dh]
-    const at::Tensor key = Product(w.key, attn_in, Workspace::kKey);        // [N, KV * Dh]
-    const at::Tensor value = Product(w.value, attn_in, Workspace::kValue);  // [N, KV * Dh]
+    const auto [query, key, value] = Products<3>(  // [N, H * Dh], [N, KV * Dh] twice
+        attn_in,
+        {{{w.query, Workspace::kQuery}, {w.key, Workspace::kKey}, {w.value, Workspace::kValue}}});
     Hook(HookPoint::kQ, layer, query);
     Hook(HookPoint::kK, layer, key);
     Hook(HookPoint::kV, layer, value);
@@ -65,8 +66,8 @@ class Pass {
 
     const at::Tensor mlp_in = Normalize(batch_, residual, w.ln2_gain, {HookPoint::kLn2Scale, layer},
                                         {HookPoint::kLn2Normalized, layer});
-    const at::Tensor gate = Product(w.gate, mlp_in, Workspace::kGate);  // [N, F]
-    const at::Tensor up = Product(w.up, mlp_in, Workspace::kUp);        // [N, F]
+    const auto [gate, up] =  // [N, F] each
+        Products<2>(mlp_in, {{{w.gate, Workspace::kGate}, {w.up, Workspace::kUp}}});
     Hook(HookPoint::kMlpPre, layer, gate);
     Hook(HookPoint::kMlpPreLinear, layer, up);
     const at::Tensor neurons = workspace_.Rows(Workspace::kNeurons, gate.size(0), gate.size(1));  // [N, F]
@@ -79,11 +80,24 @@ class Pass {
     Hook(HookPoint::kResidPost, layer, residual);
   }
 
-  // x w^T, in the slot's buffer.
+  struct Placed {
+    const LinearWeight& w;
+    Workspace::Slot slot;
+  };
+  // x w^T for each of the weights, in its slot's buffer.
+  template <size_t kCount>
+  std::array<at::Tensor, kCount> Products(const at::Tensor& x, const std::array<Placed, kCount>& placed) {
+    std::array<at::Tensor, kCount> results;
+    std::array<kernels::Product, kCount> products;
+    for (size_t i = 0; i < kCount; ++i) {
+      results[i] = workspace_.Rows(placed[i].slot, x.size(0), placed[i].w.out());
+      products[i] = {&placed[i].w.matrix, results[i].template data_ptr<float>()};
+    }
+    kernels::MultiplyEach(x.data_ptr<float>(), x.size(0), products);
+    return results;
+  }
   at::Tensor Product(const LinearWeight& w, const at::Tensor& x, Workspace::Slot slot) {
-    const at::Tensor y = workspace_.Rows(slot, x.size(0), w.out());
-    w.Apply(x, y);
-    return y;
+    return Products<1>(x, {{{w, slot}}})[0];
   }
 
   void Hook(HookPoint point, int layer, const at::Tensor& values) {

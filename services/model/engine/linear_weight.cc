@@ -95,10 +95,6 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 
 }  // namespace
 
-void LinearWeight::Apply(const at::Tensor& x, const at::Tensor& y) const {
-  kernels::Multiply(x.data_ptr<float>(), x.size(0), matrix, y.data_ptr<float>());
-}
-
 WeightFormat UnquantizedFormat(DType stored, ComputeType compute) {
   if (compute == ComputeType::kBFloat16) return WeightFormat::kBFloat16;
   return stored == DType::kBF16 && compute == ComputeType::kFloat32 ? WeightFormat::kBFloat16

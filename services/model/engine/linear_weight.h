@@ -1,8 +1,6 @@
 #ifndef SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_
 #define SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 
@@ -12,15 +10,12 @@
 
 namespace mechinterp::engine {
 
-// A matrix that rows of activations are multiplied by. Callers know its sizes and
-// Apply, not how the numbers are held. Movable; thread-safe.
+// A matrix that rows of activations are multiplied by. Movable; thread-safe.
 struct LinearWeight {
   kernels::PackedMatrix matrix;  // [out, in]
 
   int64_t in() const { return matrix.in; }
   int64_t out() const { return matrix.out; }
-  // y [N, out] from x [N, in]; both contiguous.
-  void Apply(const at::Tensor& x, const at::Tensor& y) const;
 };
 
 // How a matrix is wanted. kNf4 is held as kFloat32 or kBFloat16, dequantized, where

@@ -142,6 +142,23 @@ int64_t GainBytes(const ModelConfig& config) {
   return (int64_t{2} * config.layer_count + 1) * config.d_model * static_cast<int64_t>(sizeof(float));
 }
 
+// In the order that a forward pass multiplies them (forward.cc); of those that it
+// multiplies together, the last tells.
+void TellWhatComesNext(ModelWeights& weights) {
+  auto follow = [](LinearWeight& weight, const LinearWeight& next) {
+    weight.matrix.next = {next.matrix.data.data(), next.matrix.bytes()};
+  };
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    LayerWeights& layer = weights.layers[i];
+    const bool last = i + 1 == weights.layers.size();
+    follow(layer.value, layer.output);
+    follow(layer.output, layer.gate);
+    follow(layer.up, layer.down);
+    follow(layer.down, last ? weights.unembedding : weights.layers[i + 1].query);
+  }
+  follow(weights.unembedding, weights.layers[0].query);
+}
+
 }  // namespace
 
 WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
@@ -184,6 +201,7 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightForm
   ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadLinear(source, HeadName(config), config.vocabulary_size,
                                                             config.d_model, HeadFormat(source, formats)));
   weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
+  TellWhatComesNext(weights);
   return weights;
 }
 

@@ -4,8 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "services/model/engine/kernels/buffer.h"
+#include "services/model/engine/kernels/parallel.h"
 
 namespace mechinterp::engine::kernels {
 
@@ -19,11 +21,12 @@ namespace mechinterp::engine::kernels {
 // through the matrix once. A vector holds the same inner index of neighbouring
 // outputs: no sums across lanes.
 //
-// Batch invariance: an output is, group by group in order, the sum of the
-// group's products in order, times the group's scale, added to a running total
-// by one fused multiply-add. Neither the number of rows nor of threads changes
-// that, so a row's bits are the same alone and in any batch. In fp32 they are the
-// same on every instruction set with fused multiply-add.
+// Batch invariance: an output is, group by group in order and in each group half
+// by half, the sum of the half's products in order, times the group's scale, added
+// to a running total by one fused multiply-add. (The first half has the odd eight
+// of indices of a group of 8 or 24.) Neither the number of rows nor of threads
+// changes that, so a row's bits are the same alone and in any batch. In fp32 they
+// are the same on every instruction set with fused multiply-add.
 
 inline constexpr int kPanelOutputs = 64;
 inline constexpr int kMaxGroup = 64;
@@ -50,6 +53,8 @@ struct PackedMatrix {
   int group = kMaxGroup;         // inner indices with one scale; divides 64
   std::array<float, 16> code{};  // kNf4: the value of each index, rounded to `compute`
   Buffer data;
+  // A hint: what is usually multiplied after this, its data.
+  WhatComesNext next;
 
   int64_t bytes() const { return static_cast<int64_t>(data.size()); }
   int64_t panels() const { return (out + kPanelOutputs - 1) / kPanelOutputs; }
@@ -86,6 +91,14 @@ void UnpackPanel(const PackedMatrix& matrix, int64_t panel, float* rows);
 // y[n, out] = x[n, in] w^T. fp32 in and out, contiguous, not overlapping. Uses
 // the pool of parallel.h; thread-safe.
 void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y);
+
+// The same for several matrices at once, of one input length, group and compute
+// type (else one after the other): threads then wait for each other only once.
+struct Product {
+  const PackedMatrix* w;
+  float* y;
+};
+void MultiplyEach(const float* x, int64_t n, std::span<const Product> products);
 
 }  // namespace mechinterp::engine::kernels
 

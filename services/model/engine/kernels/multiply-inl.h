@@ -192,28 +192,33 @@ HWY_INLINE void Step(const Weights& weights, int eighth, int first_vector, const
   }
 }
 
-// Adds one group's products of kRows rows and kVectors vectors of outputs to the
-// totals [rows][kPanelOutputs]. x: the rows' operands of this group.
 template <class Weights, int kRows, int kVectors>
-HWY_INLINE void AddGroup(const Weights& weights, int eighths, int first_vector, const uint32_t* x,
-                         int64_t x_stride, const float* scales, float* totals) {
-  const F f;
-  VF sums[kRows][kVectors];
+HWY_INLINE void Eighth(const Weights& weights, int eighth, int first_vector, const uint32_t* x,
+                       int64_t x_stride, VF (&sums)[kRows][kVectors]) {
+  Step<Weights, 0>(weights, eighth, first_vector, x, x_stride, sums);
+  Step<Weights, 1>(weights, eighth, first_vector, x, x_stride, sums);
+  Step<Weights, 2>(weights, eighth, first_vector, x, x_stride, sums);
+  Step<Weights, 3>(weights, eighth, first_vector, x, x_stride, sums);
+  if constexpr (Weights::Arithmetic::kSteps == 8) {
+    Step<Weights, 4>(weights, eighth, first_vector, x, x_stride, sums);
+    Step<Weights, 5>(weights, eighth, first_vector, x, x_stride, sums);
+    Step<Weights, 6>(weights, eighth, first_vector, x, x_stride, sums);
+    Step<Weights, 7>(weights, eighth, first_vector, x, x_stride, sums);
+  }
+}
+
+template <int kRows, int kVectors>
+HWY_INLINE void Clear(VF (&sums)[kRows][kVectors]) {
   for (auto& row : sums) {
-    for (VF& sum : row) sum = hn::Zero(f);
+    for (VF& sum : row) sum = hn::Zero(F());
   }
-  for (int e = 0; e < eighths; ++e) {
-    Step<Weights, 0>(weights, e, first_vector, x, x_stride, sums);
-    Step<Weights, 1>(weights, e, first_vector, x, x_stride, sums);
-    Step<Weights, 2>(weights, e, first_vector, x, x_stride, sums);
-    Step<Weights, 3>(weights, e, first_vector, x, x_stride, sums);
-    if constexpr (Weights::Arithmetic::kSteps == 8) {
-      Step<Weights, 4>(weights, e, first_vector, x, x_stride, sums);
-      Step<Weights, 5>(weights, e, first_vector, x, x_stride, sums);
-      Step<Weights, 6>(weights, e, first_vector, x, x_stride, sums);
-      Step<Weights, 7>(weights, e, first_vector, x, x_stride, sums);
-    }
-  }
+}
+
+// total += sum * scale, for [rows][vectors] of totals [rows][kPanelOutputs].
+template <int kRows, int kVectors>
+HWY_INLINE void AddToTotals(const VF (&sums)[kRows][kVectors], int first_vector, const float* scales,
+                            float* totals) {
+  const F f;
   for (int v = 0; v < kVectors; ++v) {
     const int offset = (first_vector + v) * kLanes;
     const VF scale = scales != nullptr ? hn::Load(f, scales + offset) : hn::Set(f, 1.0f);
@@ -221,6 +226,36 @@ HWY_INLINE void AddGroup(const Weights& weights, int eighths, int first_vector, 
       float* total = totals + r * kPanelOutputs + offset;
       hn::Store(hn::MulAdd(sums[r][v], scale, hn::Load(f, total)), f, total);
     }
+  }
+}
+
+// Adds one group's products of kRows rows and kVectors vectors of outputs to the
+// totals [rows][kPanelOutputs], half a group after the other. Where the registers
+// hold the sums of both halves they are made together: one row's few sums would
+// otherwise wait for each other. x: the rows' operands of this group.
+template <class Weights, int kRows, int kVectors>
+HWY_INLINE void AddGroup(const Weights& weights, int eighths, int first_vector, const uint32_t* x,
+                         int64_t x_stride, const float* scales, float* totals) {
+  constexpr bool kBothHalves = 2 * kRows <= kBlockRows;
+  const int half = (eighths + 1) / 2;
+  VF first[kRows][kVectors];
+  Clear(first);
+  if constexpr (kBothHalves) {
+    VF second[kRows][kVectors];
+    Clear(second);
+    for (int e = 0; e < eighths - half; ++e) {
+      Eighth(weights, e, first_vector, x, x_stride, first);
+      Eighth(weights, half + e, first_vector, x, x_stride, second);
+    }
+    if (eighths % 2 == 1) Eighth(weights, half - 1, first_vector, x, x_stride, first);
+    AddToTotals(first, first_vector, scales, totals);
+    AddToTotals(second, first_vector, scales, totals);
+  } else {
+    for (int e = 0; e < half; ++e) Eighth(weights, e, first_vector, x, x_stride, first);
+    AddToTotals(first, first_vector, scales, totals);
+    Clear(first);
+    for (int e = half; e < eighths; ++e) Eighth(weights, e, first_vector, x, x_stride, first);
+    AddToTotals(first, first_vector, scales, totals);
   }
 }
 
@@ -289,7 +324,7 @@ template <class Weights, class Tile>
 HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                  int64_t end, float* y) {
   constexpr int64_t kRowsAtATime = 128;
-  constexpr int64_t kAheadBytes = 8 << 10;  // what the memory needs to be asked for in advance
+  constexpr int64_t kAheadBytes = 12 << 10;  // what the memory needs to be asked for in advance
   constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
   HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];
   HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
@@ -301,6 +336,11 @@ HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64
   const bool scaled = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4;
   const int64_t code_bytes = group_bytes - (scaled ? kPanelOutputs * 4 : 0);
 
+  // What the first steps need, which nothing has asked for.
+  const uint8_t* start = w.data.data() + begin * w.panel_bytes();
+  for (int64_t line = 0; line < HWY_MIN(kAheadBytes, (end - begin) * w.panel_bytes()); line += 64) {
+    hwy::Prefetch(start + line);
+  }
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
     for (int64_t first = 0; first < n; first += kRowsAtATime) {

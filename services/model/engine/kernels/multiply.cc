@@ -188,19 +188,44 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
 
 bool MultipliesBFloat16() { return HWY_DYNAMIC_DISPATCH(HasPairs)(); }
 
-void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
-  if (n == 0) return;
+void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) {
+  if (n == 0 || products.empty()) return;
+  const PackedMatrix& first = *products[0].w;
+  int64_t panels = 0;
+  for (const Product& product : products) {
+    const PackedMatrix& w = *product.w;
+    if (w.in != first.in || w.group != first.group || w.compute != first.compute) {
+      for (const Product& each : products) Multiply(x, n, *each.w, each.y);
+      return;
+    }
+    panels += w.panels();
+  }
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
-  const bool pairs = w.compute == ComputeType::kBFloat16 && MultipliesBFloat16();
+  const bool pairs = first.compute == ComputeType::kBFloat16 && MultipliesBFloat16();
   thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product
-  operands.resize(w.groups() * w.group * n / (pairs ? 2 : 1));
-  PackOperands(x, n, w, pairs, operands.data());
+  operands.resize(first.groups() * first.group * n / (pairs ? 2 : 1));
+  PackOperands(x, n, first, pairs, operands.data());
   const auto part =
       pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
-  const int64_t grain =
-      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * w.in * kPanelOutputs));
+  const int64_t grain = std::max<int64_t>(
+      1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
   const uint32_t* packed = operands.data();
-  ParallelFor(0, w.panels(), grain, [&](int64_t begin, int64_t end) { part(w, packed, n, begin, end, y); });
+  const auto multiply = [&](int64_t begin, int64_t end) {
+    for (const Product& product : products) {
+      const int64_t count = product.w->panels();
+      if (begin < count && end > 0) {
+        part(*product.w, packed, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
+      }
+      begin -= count;
+      end -= count;
+    }
+  };
+  ParallelFor(0, panels, grain, multiply, products.back().w->next);
+}
+
+void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
+  const Product product{&w, y};
+  MultiplyEach(x, n, std::span(&product, 1));
 }
 
 const char* InstructionSet() {

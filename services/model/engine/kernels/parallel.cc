@@ -32,16 +32,23 @@ struct Loop {
   std::atomic<uint32_t> members{kClosed};
   std::atomic<int64_t> next{0};
   int64_t end = 0;
-  int64_t stretch = 1;
+  int64_t grain = 1;
+  int64_t shares = 1;  // a thread takes one of so many of what is left
   void (*call)(const void*, int64_t, int64_t) = nullptr;
   const void* function = nullptr;
+  std::atomic<const uint8_t*> next_read{nullptr};  // see WhatComesNext
+  std::atomic<int64_t> next_read_bytes{0};
   std::mutex error_mutex;
   std::exception_ptr error;
 
   void Work() {
     try {
-      for (int64_t first; (first = next.fetch_add(stretch, std::memory_order_relaxed)) < end;) {
-        call(function, first, std::min(end, first + stretch));
+      int64_t first = next.load(std::memory_order_relaxed);
+      while (first < end) {
+        const int64_t after = std::min(end, first + std::max(grain, (end - first) / shares));
+        if (!next.compare_exchange_weak(first, after, std::memory_order_relaxed)) continue;
+        call(function, first, after);
+        first = next.load(std::memory_order_relaxed);
       }
     } catch (...) {
       const std::lock_guard lock(error_mutex);
@@ -52,6 +59,14 @@ struct Loop {
 };
 
 thread_local bool inside_a_loop = false;
+
+// Long stretches first, since every one starts by filling the caches' way ahead; short
+// ones last, so that no thread waits long for the others (guided self-scheduling,
+// Polychronopoulos and Kuck 1987).
+constexpr int64_t kSharesPerThread = 2;
+
+// Half of a core's second-level cache.
+constexpr int64_t kMostToFetch = 512 << 10;
 
 class Pool {
  public:
@@ -71,15 +86,18 @@ class Pool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // False when another thread's loop is running.
-  bool TryRun(int64_t begin, int64_t end, int64_t stretch, void (*call)(const void*, int64_t, int64_t),
-              const void* function) {
+  bool TryRun(int64_t begin, int64_t end, int64_t grain, void (*call)(const void*, int64_t, int64_t),
+              const void* function, WhatComesNext next) {
     const std::unique_lock running(running_, std::try_to_lock);
     if (!running) return false;
     loop_.next.store(begin, std::memory_order_relaxed);
     loop_.end = end;
-    loop_.stretch = stretch;
+    loop_.grain = grain;
+    loop_.shares = kSharesPerThread * size();
     loop_.call = call;
     loop_.function = function;
+    loop_.next_read.store(next.data, std::memory_order_relaxed);
+    loop_.next_read_bytes.store(next.bytes, std::memory_order_relaxed);
     loop_.error = nullptr;
     loop_.members.fetch_and(~Loop::kClosed, std::memory_order_release);
     generation_.fetch_add(1);
@@ -102,6 +120,18 @@ class Pool {
     for (uint64_t seen = 0; (seen = WaitForLoop(seen)) != 0;) {
       if ((loop_.members.fetch_add(1, std::memory_order_acquire) & Loop::kClosed) == 0) loop_.Work();
       loop_.members.fetch_sub(1, std::memory_order_release);
+      FetchWhatComesNext(seen);
+    }
+  }
+
+  // Until the next loop begins. The loop that said what comes next may be over; what
+  // is asked for here is only a hint to the caches, whatever it has become.
+  void FetchWhatComesNext(uint64_t seen) {
+    const uint8_t* data = loop_.next_read.load(std::memory_order_relaxed);
+    const int64_t bytes = std::min(loop_.next_read_bytes.load(std::memory_order_relaxed), kMostToFetch);
+    constexpr int64_t kStep = 1024;
+    for (int64_t i = 0; i < bytes && generation_.load(std::memory_order_relaxed) == seen; i += kStep) {
+      for (int64_t line = i; line < i + kStep; line += 64) __builtin_prefetch(data + line, 0, 2);
     }
   }
 
@@ -160,15 +190,12 @@ void SetThreadCount(int count) {
 int ThreadCount() { return CurrentPool()->size(); }
 
 void RunParallel(int64_t begin, int64_t end, int64_t grain, void (*call)(const void*, int64_t, int64_t),
-                 const void* function) {
-  constexpr int64_t kStretchesPerThread = 4;
+                 const void* function, WhatComesNext next) {
   grain = std::max<int64_t>(1, grain);
   if (begin >= end) return;
   if (end - begin > grain && !inside_a_loop) {
     const std::shared_ptr<Pool> pool = CurrentPool();
-    const int64_t stretches = kStretchesPerThread * pool->size();
-    const int64_t stretch = std::max(grain, (end - begin + stretches - 1) / stretches);
-    if (pool->size() > 1 && pool->TryRun(begin, end, stretch, call, function)) return;
+    if (pool->size() > 1 && pool->TryRun(begin, end, grain, call, function, next)) return;
   }
   call(function, begin, end);
 }

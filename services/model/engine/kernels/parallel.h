@@ -14,6 +14,14 @@ namespace mechinterp::engine::kernels {
 void SetThreadCount(int count);
 int ThreadCount();
 
+// Memory that the caller will have read next. Threads that have nothing left to do in
+// a loop ask their caches for its beginning, so that the memory is not idle until the
+// next loop starts.
+struct WhatComesNext {
+  const uint8_t* data = nullptr;
+  int64_t bytes = 0;
+};
+
 // Calls function(first, last) for stretches of [begin, end) that cover it, each of
 // at least `grain` but the last, from several threads; returns when all are done.
 // Idle threads take the next stretch, so that a slow core (an efficiency core, or
@@ -21,18 +29,20 @@ int ThreadCount();
 // and loops while another thread's is running, run in their caller's thread. The
 // first exception thrown is thrown again here. Thread-safe.
 template <typename Function>
-void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function);
+void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function,
+                 WhatComesNext next = {});
 
 // ParallelFor, with the function's type taken away.
 void RunParallel(int64_t begin, int64_t end, int64_t grain,
-                 void (*call)(const void* function, int64_t first, int64_t last), const void* function);
+                 void (*call)(const void* function, int64_t first, int64_t last), const void* function,
+                 WhatComesNext next);
 
 template <typename Function>
-void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function) {
+void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function, WhatComesNext next) {
   RunParallel(
       begin, end, grain,
       [](const void* f, int64_t first, int64_t last) { (*static_cast<const Function*>(f))(first, last); },
-      &function);
+      &function, next);
 }
 
 }  // namespace mechinterp::engine::kernels

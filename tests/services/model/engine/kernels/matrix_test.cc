@@ -191,12 +191,16 @@ Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector
 float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
                    ComputeType compute) {
   float total = 0;
-  for (int64_t first = 0; first < in; first += group) {
-    float sum = 0;
-    for (int64_t k = first; k < std::min<int64_t>(in, first + group); ++k) {
-      sum = std::fma(Rounded(compute, x[k]), w.values[row * in + k], sum);
+  const int first_half = (group / 8 + 1) / 2 * 8;
+  for (int64_t begin = 0; begin < in; begin += group) {
+    for (const auto& [first, last] : {std::pair(begin, begin + first_half),
+                                      std::pair(begin + first_half, begin + group)}) {
+      float sum = 0;
+      for (int64_t k = first; k < std::min(in, last); ++k) {
+        sum = std::fma(Rounded(compute, x[k]), w.values[row * in + k], sum);
+      }
+      total = std::fma(sum, w.scales[row * in + begin], total);
     }
-    total = std::fma(sum, w.scales[row * in + first], total);
   }
   return total;
 }

@@ -63,15 +63,18 @@ bool Batch::Wants(const Item& item, const HookSite& site) {
   return Edits(item, site) || (item.segment->plan != nullptr && item.segment->plan->captures.count(site) > 0);
 }
 
-void Batch::Hook(const HookSite& site, const at::Tensor& values, int64_t heads, int64_t width) const {
+void Batch::Hook(const HookSite& site, int64_t heads, int64_t width, Look look) const {
   auto found = hooks_.find(site);
   if (found == hooks_.end()) return;
   for (const Item& item : found->second) {
-    // A segment that enters later has no rows here yet.
+    // A segment that enters later has no rows here yet, or never had embeddings.
     if (HasLayer(site.point) && item.segment->entry_layer > site.layer) continue;
-    float* data = values.data_ptr<float>() + item.first_row * heads * width;
-    EditItem(item, site, data, heads, width);
-    CaptureItem(item, site, data, heads, width);
+    if (site.point == HookPoint::kEmbed && item.segment->tokens.empty()) continue;
+    look(item.first_row, item.rows, [&](float* data) {
+      EditItem(item, site, data, heads, width);
+      CaptureItem(item, site, data, heads, width);
+      return Edits(item, site);
+    });
   }
 }
 

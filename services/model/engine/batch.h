@@ -1,13 +1,12 @@
 #ifndef SERVICES_MODEL_ENGINE_BATCH_H_
 #define SERVICES_MODEL_ENGINE_BATCH_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <map>
 #include <set>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "services/model/engine/segment.h"
 
@@ -44,9 +43,12 @@ class Batch {
   static bool Edits(const Item& item, const HookSite& site);
   static bool Wants(const Item& item, const HookSite& site);
 
-  // Applies the segments' edits and captures at a site to the packed activation
-  // `values`: contiguous, rows of `heads` x `width`.
-  void Hook(const HookSite& site, const at::Tensor& values, int64_t heads, int64_t width) const;
+  // Applies the segments' edits and captures at a site, where the activation has rows
+  // of `heads` x `width`. `look` shows rows [first, first + count) to a function, and
+  // keeps what it changed if that returns true.
+  using Changes = absl::FunctionRef<bool(float*)>;
+  using Look = absl::FunctionRef<void(int64_t first, int64_t count, Changes function)>;
+  void Hook(const HookSite& site, int64_t heads, int64_t width, Look look) const;
   // The same for one segment's rows, in two steps.
   static void EditItem(const Item& item, const HookSite& site, float* data, int64_t heads, int64_t width);
   static void CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads,

@@ -19,8 +19,11 @@ inline constexpr int64_t kHeadRowsAtATime = 64;
 // segment's results do not depend on which others are in the batch.
 //
 // The segments must be well-formed (see Segment; tokens in the vocabulary,
-// positions within the context), and no two may share a `cache`. Internal error
-// if libtorch fails, memory included; the segments' caches are then undefined.
+// positions within the context), and no two may share a `cache`.
+//
+// ResourceExhausted when memory does not suffice, Internal when libtorch or a device's
+// kernel fails otherwise; the segments' caches and activations are then as they were,
+// so that they, or some of them, may be tried again.
 // One call at a time for each device; the CPU allows any number.
 absl::Status Forward(const Model& model, absl::Span<Segment* const> segments);
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
+#include "services/model/engine/device/device_matrix.h"
 #include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/nf4.h"
 #include "services/model/engine/stored_values.h"
@@ -83,7 +84,7 @@ void PackDequantized(const Nf4Matrix& source, PackedMatrix& matrix) {
 
 LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
   const int64_t out = source.shape[0], in = source.shape[1];
-  LinearWeight weight{Empty(out, in, HeldFormat(in, format), format.compute)};
+  LinearWeight weight{Empty(out, in, HeldFormat(in, format), format.compute), nullptr};
   kernels::Allocate(weight.matrix);
   if (weight.matrix.format == WeightFormat::kNf4) {
     PackNf4(source, weight.matrix);
@@ -91,6 +92,26 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
     PackDequantized(source, weight.matrix);
   }
   return weight;
+}
+
+LinearWeight OnDevice(int64_t out, int64_t in, const MatrixFormat& format, DeviceMatrix matrix) {
+  return {Empty(out, in, format.format, format.compute), std::make_shared<DeviceMatrix>(std::move(matrix))};
+}
+
+LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format, const Device& device) {
+  if (!device.UsesLibtorch()) return FromNf4(source, format);
+  return OnDevice(source.shape[0], source.shape[1], format,
+                  UploadNf4(source, format.compute, TorchDevice(device)));
+}
+
+// `values` read in any type; kInt8 or unquantized.
+LinearWeight FromValues(const std::vector<float>& values, int64_t out, int64_t in, const MatrixFormat& format,
+                        const Device& device) {
+  const at::Device there = TorchDevice(device);
+  return OnDevice(out, in, format,
+                  format.format == WeightFormat::kInt8
+                      ? UploadInt8(values, out, in, there)
+                      : UploadValues(values, out, in, format.compute, there));
 }
 
 }  // namespace
@@ -102,11 +123,11 @@ WeightFormat UnquantizedFormat(DType stored, ComputeType compute) {
 }
 
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
-                                        int64_t in, const MatrixFormat& format) {
+                                        int64_t in, const MatrixFormat& format, const Device& device) {
   const int64_t shape[] = {out, in};
   if (IsNf4(checkpoint, name)) {
     ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix source, ReadNf4(checkpoint, name, shape));
-    LinearWeight weight = FromNf4(source, format);
+    LinearWeight weight = FromNf4(source, format, device);
     ReleasePages(*checkpoint.Find(name));
     return weight;
   }
@@ -115,14 +136,22 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
     absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
     if (!quantized.ok()) return NotFinite(checkpoint, name);
     ReleasePages(view);
-    return FromNf4(*quantized, format);
+    return FromNf4(*quantized, format, device);
   }
-  LinearWeight weight{Empty(out, in, format.format, format.compute)};
+  if (device.UsesLibtorch()) {
+    std::vector<float> values(out * in);
+    if (!StoredValues(view).Read(0, out * in, values.data())) return NotFinite(checkpoint, name);
+    ReleasePages(view);
+    return FromValues(values, out, in, format, device);
+  }
+  LinearWeight weight{Empty(out, in, format.format, format.compute), nullptr};
   kernels::Allocate(weight.matrix);
   if (!PackStored(StoredValues(view), weight.matrix)) return NotFinite(checkpoint, name);
   ReleasePages(view);
   return weight;
 }
+
+int64_t LinearWeight::bytes() const { return device != nullptr ? device->bytes() : matrix.bytes(); }
 
 WeightFormat HeldFormat(int64_t in, const MatrixFormat& format) {
   if (format.format != WeightFormat::kNf4 || kernels::CanPackNf4(in)) return format.format;

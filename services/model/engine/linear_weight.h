@@ -2,20 +2,27 @@
 #define SERVICES_MODEL_ENGINE_LINEAR_WEIGHT_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "services/model/engine/checkpoint.h"
+#include "services/model/engine/device/device.h"
 #include "services/model/engine/kernels/matrix.h"
 
 namespace mechinterp::engine {
 
+struct DeviceMatrix;
+
 // A matrix that rows of activations are multiplied by. Movable; thread-safe.
 struct LinearWeight {
-  kernels::PackedMatrix matrix;  // [out, in]
+  kernels::PackedMatrix matrix;  // [out, in]; without data where `device` holds it
+  // Where libtorch computes.
+  std::shared_ptr<const DeviceMatrix> device;
 
   int64_t in() const { return matrix.in; }
   int64_t out() const { return matrix.out; }
+  int64_t bytes() const;
 };
 
 // How a matrix is wanted. kNf4 is held as kFloat32 or kBFloat16, dequantized, where
@@ -30,11 +37,12 @@ struct MatrixFormat {
 // arithmetic: bf16 as such, others as fp32; bf16 for bf16 arithmetic.
 kernels::WeightFormat UnquantizedFormat(DType stored, kernels::ComputeType compute);
 
-// Reads a matrix, in any floating-point type or as NF4, and packs it. Lets go of
-// the mapped pages it has read. Uses the pool of kernels/parallel.h. InvalidArgument naming the
-// tensor when it is missing, of the wrong shape or not finite.
+// Reads a matrix, in any floating-point type or as NF4, and packs it or puts it into
+// the device's memory. Lets go of the mapped pages it has read. Uses the pool of
+// kernels/parallel.h. InvalidArgument naming the tensor when it is missing, of the wrong
+// shape or not finite. Throws what libtorch does.
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
-                                        int64_t in, const MatrixFormat& format);
+                                        int64_t in, const MatrixFormat& format, const Device& device);
 
 // The format that LoadLinear's result has, and the bytes it takes.
 kernels::WeightFormat HeldFormat(int64_t in, const MatrixFormat& format);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "services/model/engine/device/device.h"
 #include "services/model/engine/kernels/matrix.h"
 #include "services/model/engine/tokenizer/chat_template.h"
 
@@ -19,15 +20,25 @@ enum class HeadQuantization { kNone, kInt8, kNf4 };
 
 using kernels::ComputeType;
 
+namespace metal {
+class KernelRunner;
+}
+
 // How a checkpoint is loaded. What is unset is chosen by ResolveFormats.
 struct LoadOptions {
+  // What will compute; see ChooseDevice.
+  Device device;
+  // Runs our kernels for Apple's GPU, in tests without one; must outlive the model. Null:
+  // made for the GPU there is, if any.
+  metal::KernelRunner* kernel_runner = nullptr;
   // Unset: NF4 when the checkpoint is stored so, none otherwise.
   std::optional<Quantization> quantization;
   // When quantizing: the scales too, as bitsandbytes does (bnb_4bit_use_double_quant).
   bool double_quantization = false;
   // Unset: int8 for NF4 models, none otherwise.
   std::optional<HeadQuantization> head;
-  // Unset: bf16 for NF4 models on machines that multiply it natively, fp32 otherwise.
+  // Unset, for NF4 models: bf16 on CPUs that multiply it natively and on CUDA, fp16 on
+  // Apple's GPUs; fp32 otherwise.
   std::optional<ComputeType> compute_type;
   // Most bytes that the weights, and the scratch of forward passes of so many rows,
   // may take in memory; 0: no limit. Estimated before anything is loaded.

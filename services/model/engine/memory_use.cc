@@ -1,10 +1,10 @@
 #include "services/model/engine/memory_use.h"
 
+#include "services/model/engine/device/cpu_arithmetic.h"
 #include "services/model/engine/kv_cache.h"
-#include "services/model/engine/workspace.h"
 
 namespace mechinterp::engine {
 
-MemoryUse CurrentMemoryUse() { return {KvCache::total_bytes(), Workspace::total_bytes()}; }
+MemoryUse CurrentMemoryUse() { return {KvCache::total_bytes(), CpuArithmetic::total_bytes()}; }
 
 }  // namespace mechinterp::engine

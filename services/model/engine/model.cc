@@ -10,6 +10,7 @@
 #include "services/common/status_macros.h"
 #include "services/model/engine/checkpoint.h"
 #include "services/model/engine/memory_estimate.h"
+#include "services/model/engine/metal/metal_runner.h"
 #include "services/model/engine/tokenizer/chat_template_selection.h"
 #include "services/model/engine/tokenizer/tokenizer_config.h"
 #include "services/model/engine/weights.h"
@@ -43,6 +44,16 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(directory));
   std::shared_ptr<Model> model(new Model());
   model->config_ = checkpoint.config();
+  model->device_ = options.device;
+  model->kernel_runner_ = options.kernel_runner;
+  if (model->device_.kind == DeviceKind::kMps && model->kernel_runner_ == nullptr) {
+    if (absl::StatusOr<metal::KernelRunner*> runner = metal::StartMetalRunner(); runner.ok()) {
+      model->kernel_runner_ = *runner;
+    } else {
+      model->device_remark_ =
+          absl::StrCat(runner.status().message(), "; 4-bit products go through dequantized panels, slower");
+    }
+  }
   model->name_ = options.name.empty() ? checkpoint.name() : options.name;
   model->fingerprint_ = checkpoint.Fingerprint();
 
@@ -69,13 +80,32 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
   try {
     ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(std::move(checkpoint), model->formats_,
-                                                                options.round_rope_frequencies_to_bfloat16));
+                                                                options.round_rope_frequencies_to_bfloat16,
+                                                                options.device));
     model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
   }
   model->weight_bytes_ = CountWeightBytes(*model->weights_);
   return model;
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
+                                                             const WeightSelection& selection) {
+  std::shared_ptr<Model> part(new Model());
+  part->config_ = model.config();
+  part->config_.layer_count = static_cast<int>(selection.layers.size());
+  part->name_ = model.name();
+  part->fingerprint_ = model.fingerprint();
+  part->formats_ = model.formats();
+  try {
+    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
+                              ReloadWeights(model.weights(), model.formats(), selection));
+    part->weights_ = std::make_unique<ModelWeights>(std::move(weights));
+  } catch (const std::exception& error) {
+    return absl::ResourceExhaustedError(absl::StrCat(model.name(), ": loading weights again: ", error.what()));
+  }
+  return std::shared_ptr<const Model>(std::move(part));
 }
 
 int64_t Model::total_weight_bytes() const { return Total(weight_bytes_); }

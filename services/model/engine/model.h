@@ -16,6 +16,7 @@
 namespace mechinterp::engine {
 
 struct ModelWeights;
+struct WeightSelection;
 
 // A loaded model: its shape, its weights, and its tokenizer if it has one.
 // Immutable: safe from any thread.
@@ -25,6 +26,11 @@ class Model {
   // optional. Errors name the file and what is wrong with it.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& directory,
                                                            const LoadOptions& options = {});
+  // Some of a model's layers as a model of their own, for the CPU, read again from its
+  // checkpoint: a reference for what another device computes. In the same formats, without
+  // a tokenizer.
+  static absl::StatusOr<std::shared_ptr<const Model>> LoadPart(const Model& model,
+                                                               const WeightSelection& selection);
   ~Model();
 
   const ModelConfig& config() const { return config_; }
@@ -45,6 +51,12 @@ class Model {
   const std::map<kernels::WeightFormat, int64_t>& weight_bytes() const { return weight_bytes_; }
   int64_t total_weight_bytes() const;
 
+  const Device& device() const { return device_; }
+  // Runs our kernels for Apple's GPU; null: libtorch's operations do their work.
+  metal::KernelRunner* kernel_runner() const { return kernel_runner_; }
+  // What users of the device should be told: why our kernels do not run, say.
+  const std::string& device_remark() const { return device_remark_; }
+
  private:
   Model() = default;
 
@@ -56,6 +68,9 @@ class Model {
   std::string fingerprint_;
   int64_t parameter_count_ = 0;
   WeightFormats formats_;
+  Device device_;
+  metal::KernelRunner* kernel_runner_ = nullptr;
+  std::string device_remark_;
   std::map<kernels::WeightFormat, int64_t> weight_bytes_;
 };
 

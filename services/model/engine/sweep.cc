@@ -146,17 +146,9 @@ class Sweep {
   // compute its own.
   std::shared_ptr<const KvCache> WholeCache(const Segment& segment) {
     if (segment.cache == nullptr) return nullptr;
-    auto whole = std::make_shared<KvCache>(config_);
-    for (int layer = 0; layer < config_.layer_count; ++layer) {
-      const bool own = layer >= segment.entry_layer;
-      const int64_t clean_rows = own ? segment.shared_length : length();
-      whole->Append(layer, clean_cache_->keys(layer), clean_cache_->values(layer), clean_rows);
-      if (own) {
-        whole->Append(layer, segment.cache->keys(layer), segment.cache->values(layer),
-                      segment.cache->length(layer));
-      }
-    }
-    return whole;
+    return std::make_shared<KvCache>(
+        config_,
+        KvCache::Parts{clean_cache_, length(), segment.cache, segment.shared_length, segment.entry_layer});
   }
 
   RunContext& context_;

@@ -4,12 +4,14 @@
 
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
+#include "services/model/engine/device/device_matrix.h"
 #include "services/model/engine/nf4.h"
 
 namespace mechinterp::engine {
@@ -75,12 +77,13 @@ absl::Status NotFinite(const Checkpoint& checkpoint, absl::string_view name) {
       absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
 }
 
-absl::StatusOr<at::Tensor> LoadGain(const Checkpoint& checkpoint, const std::string& name) {
+absl::StatusOr<at::Tensor> LoadGain(const Checkpoint& checkpoint, const std::string& name,
+                                    const Device& device) {
   const int64_t d = checkpoint.config().d_model;
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, {d}));
   at::Tensor gain = at::empty({d}, at::kFloat);
   if (!StoredValues(view).Read(0, d, gain.data_ptr<float>())) return NotFinite(checkpoint, name);
-  return gain;
+  return gain.to(TorchDevice(device));
 }
 
 absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
@@ -96,15 +99,17 @@ absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
 }
 
 absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
-                                       const WeightFormats& formats) {
+                                       const WeightFormats& formats, const Device& device) {
   LayerWeights weights;
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain, LoadGain(checkpoint, LayerName(layer, "input_layernorm")));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain,
+                            LoadGain(checkpoint, LayerName(layer, "input_layernorm"), device));
   ABSTRACT_ASSIGN_OR_RETURN(weights.ln2_gain,
-                            LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm")));
+                            LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm"), device));
   for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
     const std::string name = LayerName(layer, entry.name);
-    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member, LoadLinear(checkpoint, name, entry.out, entry.in,
-                                                                LinearFormat(checkpoint, name, formats)));
+    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member,
+                              LoadLinear(checkpoint, name, entry.out, entry.in,
+                                         LinearFormat(checkpoint, name, formats), device));
   }
   return weights;
 }
@@ -159,6 +164,37 @@ void TellWhatComesNext(ModelWeights& weights) {
   follow(weights.unembedding, weights.layers[0].query);
 }
 
+absl::Status LoadSelected(const WeightSelection& selection, const WeightFormats& formats,
+                          const Device& device, ModelWeights& weights) {
+  const Checkpoint& source = weights.checkpoint;
+  const ModelConfig& config = source.config();
+  for (int layer : selection.layers) {
+    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(source, layer, formats, device));
+    weights.layers.push_back(std::move(layer_weights));
+  }
+  if (!selection.with_head) return absl::OkStatus();
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight", device));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding,
+                            LoadLinear(source, HeadName(config), config.vocabulary_size, config.d_model,
+                                       HeadFormat(source, formats), device));
+  return absl::OkStatus();
+}
+
+// What a device multiplies best beside fp32. Apple's GPUs have bf16 natively only since
+// the M3, fp16 all of them.
+ComputeType FastType(const Device& device) {
+  switch (device.kind) {
+    case DeviceKind::kMps:
+      return ComputeType::kFloat16;
+    case DeviceKind::kCuda:
+      return ComputeType::kBFloat16;
+    case DeviceKind::kCpu:
+      break;
+  }
+  const bool native = kernels::MultipliesBFloat16() && !device.UsesLibtorch();
+  return native ? ComputeType::kBFloat16 : ComputeType::kFloat32;
+}
+
 }  // namespace
 
 WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
@@ -168,8 +204,7 @@ WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
   const bool nf4 = formats.quantization == Quantization::kNf4;
   formats.double_quantization = options.double_quantization;
   formats.head = options.head.value_or(nf4 ? HeadQuantization::kInt8 : HeadQuantization::kNone);
-  formats.compute_type = options.compute_type.value_or(
-      nf4 && kernels::MultipliesBFloat16() ? ComputeType::kBFloat16 : ComputeType::kFloat32);
+  formats.compute_type = options.compute_type.value_or(nf4 ? FastType(options.device) : ComputeType::kFloat32);
   return formats;
 }
 
@@ -188,20 +223,24 @@ bool StoredAsNf4(const Checkpoint& checkpoint) {
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
-                                         bool round_rope_frequencies_to_bfloat16) {
+                                         bool round_rope_frequencies_to_bfloat16, const Device& device) {
   ABSTRACT_ASSIGN_OR_RETURN(const EmbeddingTable embedding, OpenEmbedding(checkpoint));
   ModelWeights weights{std::move(checkpoint), embedding, {}, {}, {}, {}};
-  const Checkpoint& source = weights.checkpoint;
-  const ModelConfig& config = source.config();
-  for (int layer = 0; layer < config.layer_count; ++layer) {
-    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(source, layer, formats));
-    weights.layers.push_back(std::move(layer_weights));
-  }
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight"));
-  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadLinear(source, HeadName(config), config.vocabulary_size,
-                                                            config.d_model, HeadFormat(source, formats)));
+  const ModelConfig& config = weights.checkpoint.config();
+  WeightSelection all;
+  all.layers.resize(config.layer_count);
+  std::iota(all.layers.begin(), all.layers.end(), 0);
+  ABSTRACT_RETURN_IF_ERROR(LoadSelected(all, formats, device, weights));
   weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
   TellWhatComesNext(weights);
+  return weights;
+}
+
+absl::StatusOr<ModelWeights> ReloadWeights(const ModelWeights& whole, const WeightFormats& formats,
+                                           const WeightSelection& selection) {
+  ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(whole.checkpoint.directory()));
+  ModelWeights weights{std::move(checkpoint), whole.embedding, {}, {}, {}, whole.rotary_frequencies};
+  ABSTRACT_RETURN_IF_ERROR(LoadSelected(selection, formats, Device(), weights));
   return weights;
 }
 
@@ -221,7 +260,7 @@ WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormat
 WeightBytes CountWeightBytes(const ModelWeights& weights) {
   const ModelConfig& config = weights.checkpoint.config();
   WeightBytes bytes;
-  auto add = [&](const LinearWeight& weight) { bytes[weight.matrix.format] += weight.matrix.bytes(); };
+  auto add = [&](const LinearWeight& weight) { bytes[weight.matrix.format] += weight.bytes(); };
   for (const LayerWeights& layer : weights.layers) {
     for (const LinearEntry& entry : LinearEntries(config)) add(layer.*entry.member);
   }

@@ -30,7 +30,7 @@ class EmbeddingTable {
 };
 
 struct LayerWeights {
-  at::Tensor ln1_gain;  // [D]
+  at::Tensor ln1_gain;  // [D], like all gains on the device
   LinearWeight query;   // [H * Dh, D]
   LinearWeight key;     // [KV * Dh, D]
   LinearWeight value;   // [KV * Dh, D]
@@ -75,7 +75,16 @@ bool StoredAsNf4(const Checkpoint& checkpoint);
 // Reads and checks every tensor of the architecture, one after the other: the
 // checkpoint's own form is never in memory as a whole.
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
-                                         bool round_rope_frequencies_to_bfloat16);
+                                         bool round_rope_frequencies_to_bfloat16, const Device& device);
+
+// Some of a model's weights.
+struct WeightSelection {
+  std::vector<int> layers;  // taken as the first ones, in this order
+  bool with_head = true;    // the last norm and the head too
+};
+// Reads those again, for the CPU, from the checkpoint that `whole` came from.
+absl::StatusOr<ModelWeights> ReloadWeights(const ModelWeights& whole, const WeightFormats& formats,
+                                           const WeightSelection& selection);
 
 }  // namespace mechinterp::engine
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "services/common/float16.h"
+#include "services/model/engine/kernels/quantize.h"
 
 namespace mechinterp::engine::kernels {
 namespace {
@@ -90,18 +91,16 @@ void PackFloatPanel(PackedMatrix& matrix, int64_t panel, const float* rows) {
 }
 
 void PackInt8Panel(PackedMatrix& matrix, int64_t panel, const float* rows) {
+  std::vector<int8_t> values(matrix.in);
+  std::vector<float> scales(matrix.groups());
   for (int64_t r = 0; r < RowsInPanel(matrix, panel); ++r) {
-    const float* row = rows + r * matrix.in;
+    QuantizeInt8(rows + r * matrix.in, matrix.in, matrix.group, values.data(), scales.data());
     for (int64_t g = 0; g < matrix.groups(); ++g) {
       const int64_t first = g * matrix.group, count = std::min<int64_t>(matrix.group, matrix.in - first);
-      float largest = 0;
-      for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(row[first + i]));
-      const float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
       uint8_t* group = GroupData(matrix, panel, g);
-      Scales(matrix, group)[r] = scale;
+      Scales(matrix, group)[r] = scales[g];
       for (int64_t i = 0; i < count; ++i) {
-        const auto value = static_cast<int8_t>(std::lrintf(row[first + i] * inverse));
-        group[(i / 4 * kPanelOutputs + r) * 4 + i % 4] = static_cast<uint8_t>(value);
+        group[(i / 4 * kPanelOutputs + r) * 4 + i % 4] = static_cast<uint8_t>(values[first + i]);
       }
     }
   }

@@ -1,5 +1,7 @@
 #include "services/model/engine/kernels/quantize.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #undef HWY_TARGET_INCLUDE
@@ -124,6 +126,17 @@ bool ConvertToFloat(const void* source, SourceType type, int64_t count, float* v
 
 bool QuantizeNf4(const void* source, SourceType type, int64_t count, uint8_t* codes, float* absmax) {
   return HWY_DYNAMIC_DISPATCH(QuantizeBlocks)(source, type, count, codes, absmax);
+}
+
+void QuantizeInt8(const float* row, int64_t count, int64_t block, int8_t* values, float* scales) {
+  for (int64_t first = 0; first < count; first += block) {
+    const int64_t end = std::min(count, first + block);
+    float largest = 0;
+    for (int64_t i = first; i < end; ++i) largest = std::max(largest, std::abs(row[i]));
+    const float inverse = largest > 0 ? 127 / largest : 0;
+    *scales++ = largest / 127;
+    for (int64_t i = first; i < end; ++i) values[i] = static_cast<int8_t>(std::lrintf(row[i] * inverse));
+  }
 }
 
 }  // namespace mechinterp::engine::kernels

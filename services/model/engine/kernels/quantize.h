@@ -44,6 +44,10 @@ inline constexpr std::array<float, 16> kNf4Code = {
 // may be short. False when a value is not finite.
 bool QuantizeNf4(const void* source, SourceType type, int64_t count, uint8_t* codes, float* absmax);
 
+// Quantizes a row in blocks of `block` (the last may be short): each by its own scale,
+// absmax / 127, rounded to nearest. One scale a block.
+void QuantizeInt8(const float* row, int64_t count, int64_t block, int8_t* values, float* scales);
+
 }  // namespace mechinterp::engine::kernels
 
 #endif  // SERVICES_MODEL_ENGINE_KERNELS_QUANTIZE_H_

@@ -1,4 +1,4 @@
-#include "services/model/engine/attention.h"
+#include "services/model/engine/device/cpu_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -95,11 +95,11 @@ void AttendWithHooks(const Work& work, int layer) {
   });
 }
 
-Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, const at::Tensor& query,
-                 const at::Tensor& key, const at::Tensor& value, const at::Tensor& z) {
+Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, const float* query,
+                 const float* key, const float* value, float* z) {
   Segment& segment = *item.segment;
-  const float* own_keys = key.data_ptr<float>() + item.first_row * config.key_value_width();
-  const float* own_values = value.data_ptr<float>() + item.first_row * config.key_value_width();
+  const float* own_keys = key + item.first_row * config.key_value_width();
+  const float* own_values = value + item.first_row * config.key_value_width();
   if (segment.cache != nullptr) {
     segment.cache->Append(layer, own_keys, own_values, item.rows);
     own_keys = segment.cache->keys(layer);
@@ -107,18 +107,18 @@ Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, 
   }
   return {config,
           item,
-          query.data_ptr<float>() + item.first_row * config.query_width(),
+          query + item.first_row * config.query_width(),
           own_keys,
           own_values,
           segment.shared ? segment.shared->keys(layer) : nullptr,
           segment.shared ? segment.shared->values(layer) : nullptr,
-          z.data_ptr<float>() + item.first_row * config.query_width()};
+          z + item.first_row * config.query_width()};
 }
 
 }  // namespace
 
-void Attend(const ModelConfig& config, const Batch& batch, int layer, const at::Tensor& query,
-            const at::Tensor& key, const at::Tensor& value, const at::Tensor& z) {
+void AttendOnCpu(const ModelConfig& config, const Batch& batch, int layer, const float* query,
+                 const float* key, const float* value, float* z) {
   std::vector<Work> plain;
   int64_t multiplications = 0;  // of one head, over all segments
   for (const Batch::Item& item : batch.ItemsAt(layer)) {

@@ -1,0 +1,174 @@
+#include "services/model/engine/self_check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "services/common/status_macros.h"
+#include "services/model/engine/random.h"
+#include "services/model/engine/weights.h"
+
+namespace mechinterp::engine {
+namespace {
+
+// As long as a short question, so that attention has something to mask.
+constexpr int kPromptLength = 24;
+
+// Roundings of operands in another order of additions; found by running it, with room.
+double Tolerance(ComputeType compute) {
+  switch (compute) {
+    case ComputeType::kFloat32:
+      return 1e-3;
+    case ComputeType::kFloat16:
+      return 1e-2;
+    case ComputeType::kBFloat16:
+      break;
+  }
+  return 5e-2;
+}
+
+std::vector<TokenId> FixedPrompt(const ModelConfig& config) {
+  std::vector<TokenId> ids(std::min(kPromptLength, config.context_length));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<TokenId>(RandomBits(/*seed=*/1, /*key=*/0, i) % config.vocabulary_size);
+  }
+  return ids;
+}
+
+// |a - b| / |b|.
+double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    size += double{b[i]} * b[i];
+  }
+  const double error = std::sqrt(difference) / std::max(std::sqrt(size), 1e-30);
+  return std::isfinite(error) ? error : std::numeric_limits<double>::infinity();
+}
+
+std::vector<float> Difference(const std::vector<float>& a, const std::vector<float>& b) {
+  std::vector<float> difference(a.size());
+  for (size_t i = 0; i < a.size(); ++i) difference[i] = a[i] - b[i];
+  return difference;
+}
+
+std::vector<int> CheckedLayers(const ModelConfig& config) {
+  const std::set<int> layers = {0, config.layer_count / 2, config.layer_count - 1};
+  return {layers.begin(), layers.end()};
+}
+
+class Check {
+ public:
+  explicit Check(RunContext& context)
+      : context_(context), model_(context.executor.model()), config_(model_.config()) {}
+
+  absl::StatusOr<SelfCheck> Run() {
+    const absl::Time start = absl::Now();
+    result_.tolerance = Tolerance(model_.formats().compute_type);
+    ABSTRACT_RETURN_IF_ERROR(RunDevice());
+    for (int layer : CheckedLayers(config_)) ABSTRACT_RETURN_IF_ERROR(CheckLayer(layer));
+    ABSTRACT_RETURN_IF_ERROR(CheckHead());
+    Judge();
+    result_.duration = absl::Now() - start;
+    return std::move(result_);
+  }
+
+ private:
+  absl::Status RunDevice() {
+    auto plan = std::make_shared<HookPlan>();
+    device_.tokens = FixedPrompt(config_);
+    plan->prompt_length = device_.length();
+    std::vector<int> positions(device_.length());
+    for (int i = 0; i < device_.length(); ++i) positions[i] = i;
+    for (int layer : CheckedLayers(config_)) {
+      for (HookPoint point : {HookPoint::kResidPre, HookPoint::kResidPost}) {
+        plan->captures[{point, layer}] = {{point, layer}, positions};
+      }
+    }
+    device_.plan = std::move(plan);
+    device_.logits_rows = LogitsRows::kLast;
+    Segment* const segments[] = {&device_};
+    return context_.Run(segments);
+  }
+
+  const std::vector<float>& Recorded(HookPoint point, int layer) const {
+    return device_.activations.at({point, layer}).values.values;
+  }
+
+  // A segment that starts from what the device had at a point.
+  Segment From(HookPoint point, int layer, int rows) const {
+    Segment segment;
+    const std::vector<float>& recorded = Recorded(point, layer);
+    const int64_t size = int64_t{rows} * config_.d_model;
+    segment.residual = {{rows, config_.d_model}, {recorded.end() - size, recorded.end()}};
+    return segment;
+  }
+
+  absl::Status CheckLayer(int layer) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> reference,
+                              Model::LoadPart(model_, {{layer}, /*with_head=*/false}));
+    Segment segment = From(HookPoint::kResidPre, layer, device_.length());
+    auto plan = std::make_shared<HookPlan>(*device_.plan);
+    const HookSite out{HookPoint::kResidPost, 0};
+    plan->captures = {{out, {out, device_.plan->captures.begin()->second.positions}}};
+    segment.plan = std::move(plan);
+    Segment* const segments[] = {&segment};
+    ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
+    const std::vector<float>& before = Recorded(HookPoint::kResidPre, layer);
+    result_.layers.push_back(
+        {layer, RelativeError(Difference(Recorded(HookPoint::kResidPost, layer), before),
+                              Difference(segment.activations.at(out).values.values, before))});
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckHead() {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> reference,
+                              Model::LoadPart(model_, {{}, /*with_head=*/true}));
+    Segment segment = From(HookPoint::kResidPost, config_.layer_count - 1, 1);
+    segment.logits_rows = LogitsRows::kLast;
+    Segment* const segments[] = {&segment};
+    ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
+    result_.head_relative_error = RelativeError(device_.logits.values, segment.logits.values);
+    return absl::OkStatus();
+  }
+
+  void Judge() {
+    std::string what = absl::StrCat(DeviceKindName(model_.device().kind), model_.fingerprint());
+    auto judge = [&](const std::string& where, double error) {
+      absl::StrAppend(&what, ",", error);
+      if (error > result_.tolerance && result_.problem.empty()) {
+        result_.problem = absl::StrFormat("%s: relative error %.2g", where, error);
+      }
+    };
+    for (const LayerError& layer : result_.layers) {
+      judge(absl::StrCat("layer ", layer.layer), layer.relative_error);
+    }
+    judge("output head", result_.head_relative_error);
+    result_.passed = result_.problem.empty();
+    result_.id = absl::StrFormat("%016x", Fnv1a(what));
+  }
+
+  // Fowler, Noll and Vo's 64-bit hash, variant 1a: a name, not a seal.
+  static uint64_t Fnv1a(const std::string& text) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+    return hash;
+  }
+
+  RunContext& context_;
+  const Model& model_;
+  const ModelConfig& config_;
+  Segment device_;
+  SelfCheck result_;
+};
+
+}  // namespace
+
+absl::StatusOr<SelfCheck> CheckDevice(RunContext& context) { return Check(context).Run(); }
+
+}  // namespace mechinterp::engine

@@ -95,7 +95,11 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 }
 
 LinearWeight OnDevice(int64_t out, int64_t in, const MatrixFormat& format, DeviceMatrix matrix) {
-  return {Empty(out, in, format.format, format.compute), std::make_shared<DeviceMatrix>(std::move(matrix))};
+  WeightFormat held = format.format;
+  if (matrix.values.defined()) {  // in the type of the products, fp16 told as bf16
+    held = format.compute == ComputeType::kFloat32 ? WeightFormat::kFloat32 : WeightFormat::kBFloat16;
+  }
+  return {Empty(out, in, held, format.compute), std::make_shared<DeviceMatrix>(std::move(matrix))};
 }
 
 LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format, const Device& device) {

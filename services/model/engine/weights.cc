@@ -12,6 +12,7 @@
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/model/engine/device/device_matrix.h"
+#include "services/model/engine/device/transfer.h"
 #include "services/model/engine/nf4.h"
 
 namespace mechinterp::engine {
@@ -83,7 +84,7 @@ absl::StatusOr<at::Tensor> LoadGain(const Checkpoint& checkpoint, const std::str
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, {d}));
   at::Tensor gain = at::empty({d}, at::kFloat);
   if (!StoredValues(view).Read(0, d, gain.data_ptr<float>())) return NotFinite(checkpoint, name);
-  return gain.to(TorchDevice(device));
+  return ToDevice(gain, TorchDevice(device));
 }
 
 absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {

@@ -2,11 +2,10 @@
 
 #include <ATen/Functions.h>
 
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "services/model/engine/device/device_matrix.h"
+#include "services/model/engine/device/transfer.h"
 
 namespace mechinterp::engine {
 
@@ -39,20 +38,19 @@ void AtenArithmetic::Set(const Rows& rows, const at::Tensor& values) {
 at::Tensor AtenArithmetic::FromHost(const float* values, at::IntArrayRef shape) const {
   at::Tensor host = at::empty(shape, at::kFloat);
   std::memcpy(host.data_ptr<float>(), values, host.nbytes());
-  return host.to(device_);
+  return ToDevice(host, device_);
 }
 
 void AtenArithmetic::Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) {
   const at::Tensor host = at::zeros({rows.count, rows.width}, at::kFloat);
   write(host.data_ptr<float>());
-  Get(rows).copy_(host);
+  Overwrite(Get(rows), host);
 }
 
 void AtenArithmetic::Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) {
   const at::Tensor there = Get(rows);
-  // A copy on the CPU too, where `to` would give the rows themselves.
-  const at::Tensor host = there.is_cpu() ? there.clone() : there.to(at::kCPU);
-  if (look(host.data_ptr<float>())) there.copy_(host);
+  const at::Tensor host = ToHost(there);
+  if (look(host.data_ptr<float>())) Overwrite(there, host);
 }
 
 void AtenArithmetic::Copy(const Rows& from, const Rows& to) { Get(to).copy_(Get(from)); }
@@ -71,7 +69,7 @@ void AtenArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) { Ge
 void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
   const at::Tensor operand = Get(x);
   for (const Product& product : products) {
-    Whole(product.slot) = engine::Multiply(operand, *product.weight->device, compute_, runner_);
+    Whole(product.slot) = MultiplyOnDevice(operand, *product.weight->device, compute_, runner_);
   }
 }
 

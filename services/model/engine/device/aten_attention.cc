@@ -4,11 +4,13 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "services/model/engine/device/aten_arithmetic.h"
+#include "services/model/engine/device/transfer.h"
 #include "services/model/engine/kv_cache.h"
 
 namespace mechinterp::engine {
@@ -112,8 +114,7 @@ void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float 
   const Batch::Item& item = *group.items[0];
   if (!Batch::Wants(item, site)) return;
   const int64_t heads = config_.head_count, rows = scores.size(1), keys = scores.size(2);
-  const at::Tensor there = scores.permute({1, 0, 2}).contiguous();
-  const at::Tensor host = there.is_cpu() ? there.clone() : there.to(at::kCPU);
+  const at::Tensor host = ToHost(scores.permute({1, 0, 2}).contiguous());
   auto* values = host.data_ptr<float>();
   if (Batch::Edits(item, site)) {
     Batch::EditItem(item, site, values, heads, keys);
@@ -121,7 +122,7 @@ void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float 
       const int64_t visible = keys - rows + i / heads + 1;
       std::fill(values + i * keys + visible, values + (i + 1) * keys, hidden);
     }
-    scores = host.to(device_).permute({1, 0, 2}).contiguous();
+    scores = ToDevice(host, device_).permute({1, 0, 2}).contiguous();
   }
   Batch::CaptureItem(item, site, values, heads, keys);
 }

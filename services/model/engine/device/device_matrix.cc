@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "services/model/engine/device/device.h"
+#include "services/model/engine/device/transfer.h"
+#include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/kernels/quantize.h"
 
 namespace mechinterp::engine {
@@ -24,7 +26,7 @@ template <typename T>
 at::Tensor Upload(const T* data, at::IntArrayRef shape, at::ScalarType type, const at::Device& device) {
   at::Tensor host = at::empty(shape, type);
   std::memcpy(host.data_ptr(), data, host.nbytes());
-  return host.to(device);
+  return ToDevice(host, device);
 }
 
 }  // namespace
@@ -92,12 +94,12 @@ DeviceMatrix UploadValues(absl::Span<const float> values, int64_t out, int64_t i
   at::Tensor host = at::empty({out, in}, at::kFloat);
   std::copy(values.begin(), values.end(), host.data_ptr<float>());
   DeviceMatrix matrix;
-  matrix.values = host.to(TorchType(compute)).to(device);
+  matrix.values = ToDevice(host.to(TorchType(compute)), device);
   return matrix;
 }
 
-at::Tensor Multiply(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
-                    metal::KernelRunner* runner) {
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+                            metal::KernelRunner* runner) {
   const at::Tensor operand = x.to(TorchType(compute));
   if (!w.values.defined()) {
     absl::StatusOr<at::Tensor> product = metal::Linear(operand, w.quantized, runner);

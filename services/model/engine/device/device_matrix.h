@@ -36,8 +36,8 @@ DeviceMatrix UploadValues(absl::Span<const float> values, int64_t out, int64_t i
 // x w^T, fp32 [n, out]. x: fp32, contiguous, on the matrix's device. `runner`: see
 // metal_linear.h; may be null. Throws what libtorch does, and std::runtime_error with
 // the kernel's message.
-at::Tensor Multiply(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
-                    metal::KernelRunner* runner);
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+                            metal::KernelRunner* runner);
 
 }  // namespace mechinterp::engine
 

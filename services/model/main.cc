@@ -14,7 +14,7 @@
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
 #include "services/common/version.h"
-#include "services/model/engine/kernels/kernels.h"
+#include "services/model/engine/device/device.h"
 #include "services/model/engine/kernels/parallel.h"
 #include "services/model/engine/model.h"
 #include "services/model/engine/model_source.h"
@@ -34,6 +34,8 @@ struct Options {
   std::string quantization = "auto";
   std::string head_quantization = "auto";
   std::string compute_dtype = "auto";
+  std::string device = "auto";
+  bool skip_device_check = false;
   bool double_quant = false;
   std::string save_quantized;
   std::string chat_template = "auto";
@@ -54,6 +56,13 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--metrics-address", options.metrics_address,
                  "Where to serve Prometheus metrics; empty: nowhere")
       ->capture_default_str();
+  app.add_option("--device", options.device,
+                 "What computes; auto: Apple's GPU (mps), else an NVIDIA one (cuda), else the CPU. One that is "
+                 "missing is replaced by the CPU")
+      ->check(CLI::IsMember({"auto", "cpu", "mps", "cuda"}))
+      ->capture_default_str();
+  app.add_flag("--skip-device-check", options.skip_device_check,
+               "Do not hold a GPU's arithmetic against the CPU's before serving");
   app.add_option(
          "--quantization", options.quantization,
          "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
@@ -66,9 +75,8 @@ void AddOptions(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"auto", "none", "int8", "nf4"}))
       ->capture_default_str();
   app.add_option("--compute-dtype", options.compute_dtype,
-                 "What the operands of matrix products are rounded to; sums are fp32. auto: bf16 for NF4 "
-                 "models where "
-                 "the machine multiplies it natively, f32 otherwise")
+                 "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: "
+                 "bf16 on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
       ->capture_default_str();
   app.add_option(
@@ -77,7 +85,8 @@ void AddOptions(CLI::App& app, Options& options) {
       "then serve that");
   app.add_option("--memory-limit", options.service.memory_limit_bytes,
                  "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
-                 "would take more, by estimate, is refused before it begins. 0: no limit")
+                 "would take more, by estimate, is refused before it begins. 0: no limit on the CPU, what the "
+                 "device recommends on a GPU")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
@@ -122,6 +131,13 @@ void AddOptions(CLI::App& app, Options& options) {
   AddEnvironmentAndConfig(app, "MODEL", "model_service");
 }
 
+engine::DevicePreference ToDevicePreference(const std::string& device) {
+  if (device == "cpu") return engine::DevicePreference::kCpu;
+  if (device == "mps") return engine::DevicePreference::kMps;
+  if (device == "cuda") return engine::DevicePreference::kCuda;
+  return engine::DevicePreference::kAuto;
+}
+
 engine::LoadOptions ToLoadOptions(const Options& options) {
   engine::LoadOptions load;
   if (options.quantization == "none") load.quantization = engine::Quantization::kNone;
@@ -145,12 +161,55 @@ int Fail(const absl::Status& status) {
   return 1;
 }
 
-int Serve(const Options& options, TerminationSignals& signals) {
+// Takes the device that there is, and its memory as the limit where none is set.
+engine::Device UseDevice(Options& options) {
+  const engine::DeviceChoice choice = engine::ChooseDevice(ToDevicePreference(options.device));
+  if (!choice.fallback.empty()) spdlog::warn("{}", choice.fallback);
+  if (choice.device.kind != engine::DeviceKind::kCpu && options.service.memory_limit_bytes == 0) {
+    options.service.memory_limit_bytes = engine::MemoryOf(choice.device).total_bytes;
+  }
+  return choice.device;
+}
+
+void DescribeDevice(const engine::Model& model) {
+  const engine::Device& device = model.device();
+  if (device.kind == engine::DeviceKind::kCpu) {
+    spdlog::info("computing on the CPU ({}) with {} threads", engine::DeviceName(device),
+                 engine::kernels::ThreadCount());
+    return;
+  }
+  spdlog::info("computing on {} ({}, {} MiB of memory) by libtorch {}", engine::DeviceKindName(device.kind),
+               engine::DeviceName(device), engine::MemoryOf(device).total_bytes >> 20,
+               engine::LibtorchVersion());
+  if (!model.device_remark().empty()) spdlog::warn("{}", model.device_remark());
+}
+
+// Whether the model may be served. What is wrong is in the log, and the server is up for
+// `abstract doctor` to ask.
+bool CheckDevice(ModelService& service) {
+  const absl::StatusOr<engine::SelfCheck> check = service.RunDeviceCheck();
+  if (!check.ok()) {
+    spdlog::error("the device could not be checked: {}", DescribeStatus(check.status()));
+    return false;
+  }
+  if (!check->passed) {
+    spdlog::error("the device computes wrongly, so nothing is served: {} (tolerance {:.2g}). --device cpu works",
+                  check->problem, check->tolerance);
+    return false;
+  }
+  spdlog::info("the device's arithmetic agrees with the CPU's (check {}, {:.1f} s)", check->id,
+               absl::ToDoubleSeconds(check->duration));
+  return true;
+}
+
+int Serve(Options options, TerminationSignals& signals) {
   if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
   const absl::StatusOr<engine::ModelSource> source =
       engine::ResolveModelSource(options.model, engine::HubCacheDirectory());
   if (!source.ok()) return Fail(WithContext(source.status(), "cannot find the model"));
+  const engine::Device device = UseDevice(options);
   engine::LoadOptions load = ToLoadOptions(options);
+  load.device = device;
   load.name = source->repo_id;
   std::string directory = source->directory;
   if (!options.save_quantized.empty()) {
@@ -169,8 +228,7 @@ int Serve(const Options& options, TerminationSignals& signals) {
       (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
       (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
-  spdlog::info("computing on the CPU with {} threads and {} instructions", engine::kernels::ThreadCount(),
-               engine::kernels::InstructionSet());
+  DescribeDevice(**model);
 
   auto registry = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics(registry);
@@ -188,9 +246,12 @@ int Serve(const Options& options, TerminationSignals& signals) {
   // Requests beyond max_requests still need a thread to be turned away politely.
   rpc.max_concurrent_rpcs = options.service.scheduler.max_requests + 32;
   rpc.registry = registry;
+  const bool needs_check = device.kind != engine::DeviceKind::kCpu && !options.skip_device_check;
+  if (needs_check) service.device_check().Require();
   absl::StatusOr<std::unique_ptr<RpcServer>> server = RpcServer::Start(rpc, {&service});
   if (!server.ok()) return Fail(server.status());
-  (*server)->SetServing(true);
+  service.device_check().set_listener([&server](bool may_serve) { (*server)->SetServing(may_serve); });
+  if (!needs_check || CheckDevice(service)) (*server)->SetServing(true);
   spdlog::info("serving mechinterp.v1.ModelService on port {}", (*server)->port());
 
   const int signal = signals.Wait();

@@ -31,7 +31,7 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
 
 grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
                                     v1::GetModelResponse* response) {
-  *response = BuildModelResponse(*model_);
+  *response = BuildModelResponse(*model_, device_check_.passed_id());
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   const std::pair<v1::MemoryPart, int64_t> parts[] = {
       {v1::MEMORY_PART_ACTIVATIONS, store_.total_bytes()},
@@ -88,27 +88,47 @@ grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::Detokenize
 
 grpc::Status ModelService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                                     grpc::ServerWriter<v1::GenerateResponse>* writer) {
-  Call call(scheduler_, budget_, *context);
+  Call call(*this, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(DoGenerate(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunWithCache(grpc::ServerContext* context, const v1::RunWithCacheRequest* request,
                                         grpc::ServerWriter<v1::RunWithCacheResponse>* writer) {
-  Call call(scheduler_, budget_, *context);
+  Call call(*this, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(DoRunWithCache(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::RunWithPatchRequest* request,
                                         v1::RunWithPatchResponse* response) {
-  Call call(scheduler_, budget_, *context);
+  Call call(*this, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(DoRunWithPatch(call, *request, *response));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,
                                          const v1::RunPatchSweepRequest* request,
                                          grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
-  Call call(scheduler_, budget_, *context);
+  Call call(*this, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(DoRunPatchSweep(call, *request, *writer));
+}
+
+grpc::Status ModelService::CheckDevice(grpc::ServerContext* context, const v1::CheckDeviceRequest*,
+                                       v1::CheckDeviceResponse* response) {
+  const absl::StatusOr<engine::SelfCheck> check =
+      RunDeviceCheck([context] { return context->IsCancelled(); });
+  if (!check.ok()) return ToGrpcStatus(check.status());
+  *response = BuildDeviceCheck(*check);
+  *response->mutable_model() = Identity();
+  return grpc::Status::OK;
+}
+
+v1::ModelIdentity ModelService::Identity() const {
+  return BuildIdentity(*model_, device_check_.passed_id());
+}
+
+absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<bool()> is_cancelled) {
+  Call call(*this, std::move(is_cancelled));
+  ABSTRACT_RETURN_IF_ERROR(call.AdmitForCheck(engine::SelfCheckBytes(*model_)));
+  return device_check_.Run(call.context);
 }
 
 grpc::Status ModelService::ListActivations(grpc::ServerContext*, const v1::ListActivationsRequest*,
@@ -124,7 +144,7 @@ grpc::Status ModelService::GetActivation(grpc::ServerContext*, const v1::GetActi
   const absl::StatusOr<ActivationStore::Entry> entry = store_.Get(request->handle());
   if (!entry.ok()) return ToGrpcStatus(entry.status());
   v1::GetActivationResponse message;
-  *message.mutable_header() = BuildActivationHeader(*model_, *entry->run);
+  *message.mutable_header() = BuildActivationHeader(*model_, device_check_.passed_id(), *entry->run);
   writer->Write(message);
   ForEachChunk(model_->config(), *entry->run, [&](v1::ActivationChunk chunk) {
     v1::GetActivationResponse part;

@@ -1,10 +1,12 @@
 #ifndef SERVICES_MODEL_MODEL_SERVICE_H_
 #define SERVICES_MODEL_MODEL_SERVICE_H_
 
+#include <functional>
 #include <memory>
 
 #include "mechinterp/v1/model_service.grpc.pb.h"
 #include "services/model/activation_store.h"
+#include "services/model/device_check.h"
 #include "services/model/engine/cached_run.h"
 #include "services/model/engine/model.h"
 #include "services/model/memory_budget.h"
@@ -35,6 +37,10 @@ class ModelService final : public v1::ModelService::Service {
   // Ends what runs and waits on the engine with UNAVAILABLE; see Scheduler::Stop.
   void Stop() { scheduler_.Stop(); }
 
+  // Checks the device, also for a client that `is_cancelled` (null: never) asks about.
+  absl::StatusOr<engine::SelfCheck> RunDeviceCheck(std::function<bool()> is_cancelled = nullptr);
+  DeviceCheck& device_check() { return device_check_; }
+
   grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
                         v1::GetModelResponse* response) override;
   grpc::Status ListHookPoints(grpc::ServerContext* context, const v1::ListHookPointsRequest* request,
@@ -57,6 +63,8 @@ class ModelService final : public v1::ModelService::Service {
                              grpc::ServerWriter<v1::GetActivationResponse>* writer) override;
   grpc::Status DeleteActivation(grpc::ServerContext* context, const v1::DeleteActivationRequest* request,
                                 v1::DeleteActivationResponse* response) override;
+  grpc::Status CheckDevice(grpc::ServerContext* context, const v1::CheckDeviceRequest* request,
+                           v1::CheckDeviceResponse* response) override;
 
  private:
   // A handler's share of the engine while it runs.
@@ -70,6 +78,7 @@ class ModelService final : public v1::ModelService::Service {
                               v1::RunWithPatchResponse& response);
   absl::Status DoRunPatchSweep(Call& call, const v1::RunPatchSweepRequest& request,
                                grpc::ServerWriter<v1::RunPatchSweepResponse>& writer);
+  v1::ModelIdentity Identity() const;
   // Compiles one prompt's interventions and captures, has the request admitted, and
   // runs the sources. `run_bytes`: what the run itself may take in memory.
   absl::StatusOr<std::shared_ptr<const engine::HookPlan>> Compile(
@@ -84,6 +93,7 @@ class ModelService final : public v1::ModelService::Service {
   ModelMetrics& metrics_;
   ActivationStore store_;
   MemoryBudget budget_;
+  DeviceCheck device_check_;
   Scheduler scheduler_;
 };
 

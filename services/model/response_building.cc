@@ -68,6 +68,18 @@ v1::HeadQuantization ToProto(engine::HeadQuantization head) {
   return v1::HEAD_QUANTIZATION_NONE;
 }
 
+v1::Device ToProto(engine::DeviceKind kind) {
+  switch (kind) {
+    case engine::DeviceKind::kMps:
+      return v1::DEVICE_MPS;
+    case engine::DeviceKind::kCuda:
+      return v1::DEVICE_CUDA;
+    case engine::DeviceKind::kCpu:
+      break;
+  }
+  return v1::DEVICE_CPU;
+}
+
 v1::MemoryPart ToProto(engine::kernels::WeightFormat format) {
   using engine::kernels::WeightFormat;
   switch (format) {
@@ -97,22 +109,23 @@ v1::ComputeType ToProto(engine::ComputeType compute) {
 
 }  // namespace
 
-v1::ModelIdentity BuildIdentity(const engine::Model& model) {
+v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id) {
   v1::ModelIdentity identity;
   identity.set_name(model.name());
   identity.set_model_hash(model.fingerprint());
   identity.set_quantization(ToProto(model.formats().quantization));
   identity.set_head_quantization(ToProto(model.formats().head));
   identity.set_compute_type(ToProto(model.formats().compute_type));
-  identity.set_device(v1::DEVICE_CPU);
+  identity.set_device(ToProto(model.device().kind));
   identity.set_server_version(kVersion);
+  identity.set_self_check_id(self_check_id);
   return identity;
 }
 
-v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
+v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::string& self_check_id) {
   const engine::ModelConfig& config = model.config();
   v1::GetModelResponse response;
-  *response.mutable_identity() = BuildIdentity(model);
+  *response.mutable_identity() = BuildIdentity(model, self_check_id);
   response.set_architecture(config.architecture);
   response.set_layer_count(config.layer_count);
   response.set_head_count(config.head_count);
@@ -136,6 +149,27 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model) {
     usage.set_byte_count(bytes);
   }
   response.set_libtorch_version(engine::LibtorchVersion());
+  v1::DeviceInfo& device = *response.mutable_device();
+  const engine::DeviceMemory memory = engine::MemoryOf(model.device());
+  device.set_device(ToProto(model.device().kind));
+  device.set_name(engine::DeviceName(model.device()));
+  device.set_memory_byte_count(memory.total_bytes);
+  device.set_allocated_byte_count(memory.allocated_bytes);
+  return response;
+}
+
+v1::CheckDeviceResponse BuildDeviceCheck(const engine::SelfCheck& check) {
+  v1::CheckDeviceResponse response;
+  response.set_passed(check.passed);
+  response.set_tolerance(check.tolerance);
+  for (const engine::LayerError& error : check.layers) {
+    v1::LayerCheck& layer = *response.add_layers();
+    layer.set_layer(error.layer);
+    layer.set_relative_error(error.relative_error);
+  }
+  response.set_head_relative_error(check.head_relative_error);
+  response.set_problem(check.problem);
+  *response.mutable_duration() = BuildDuration(check.duration);
   return response;
 }
 
@@ -212,9 +246,10 @@ google::protobuf::Timestamp BuildTimestamp(absl::Time time) {
   return result;
 }
 
-v1::RunHeader BuildActivationHeader(const engine::Model& model, const engine::RecordedRun& run) {
+v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
+                                    const engine::RecordedRun& run) {
   v1::RunHeader header;
-  *header.mutable_model() = BuildIdentity(model);
+  *header.mutable_model() = BuildIdentity(model, self_check_id);
   for (engine::TokenId id : run.prompt.ids) header.add_prompt_token_ids(id);
   for (const engine::HookSite& site : OrderedSites(model.config(), run)) {
     *header.add_activations() = BuildActivationInfo(model.config(), site, run.activations.at(site));

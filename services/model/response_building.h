@@ -12,14 +12,17 @@
 #include "services/model/engine/generation.h"
 #include "services/model/engine/metrics.h"
 #include "services/model/engine/model.h"
+#include "services/model/engine/self_check.h"
 #include "services/model/engine/sweep_grid.h"
 
 namespace mechinterp {
 
 // From the engine's types to protobuf.
 
-v1::ModelIdentity BuildIdentity(const engine::Model& model);
-v1::GetModelResponse BuildModelResponse(const engine::Model& model);
+// `self_check_id`: of the device check that passed last.
+v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id);
+v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::string& self_check_id);
+v1::CheckDeviceResponse BuildDeviceCheck(const engine::SelfCheck& check);
 v1::HookPointInfo BuildHookPointInfo(const engine::HookSite& site, const engine::ModelConfig& config);
 
 // Text of one token; empty without a tokenizer.
@@ -31,7 +34,8 @@ v1::RunTimings BuildTimings(absl::Duration queued, absl::Duration total);
 google::protobuf::Timestamp BuildTimestamp(absl::Time time);
 
 // Header of a stream of activations: prompt, and what follows in which order.
-v1::RunHeader BuildActivationHeader(const engine::Model& model, const engine::RecordedRun& run);
+v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
+                                    const engine::RecordedRun& run);
 v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry);
 
 // Passes an activation's bytes on in chunks of at most 1 MiB, in the header's

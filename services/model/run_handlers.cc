@@ -17,9 +17,10 @@ namespace {
 
 absl::Status ClientGone() { return absl::CancelledError("the client no longer reads the stream"); }
 
-v1::RunHeader BuildHeader(const engine::Model& model, const engine::TokenizedPrompt& prompt, uint64_t seed) {
+v1::RunHeader BuildHeader(const v1::ModelIdentity& model, const engine::TokenizedPrompt& prompt,
+                          uint64_t seed) {
   v1::RunHeader header;
-  *header.mutable_model() = BuildIdentity(model);
+  *header.mutable_model() = model;
   for (engine::TokenId id : prompt.ids) header.add_prompt_token_ids(id);
   header.set_seed(seed);
   return header;
@@ -77,7 +78,7 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
                          engine::GenerationBytes(model_->config(), prompt.length(), sampling.max_new_tokens)));
 
   v1::GenerateResponse message;
-  *message.mutable_header() = BuildHeader(*model_, prompt, sampling.seed);
+  *message.mutable_header() = BuildHeader(Identity(), prompt, sampling.seed);
   if (!writer.Write(message)) return ClientGone();
 
   const engine::PrefillRequest prefill{prompt, plan, sampling.max_new_tokens};
@@ -119,7 +120,7 @@ absl::Status ModelService::DoRunWithCache(Call& call, const v1::RunWithCacheRequ
   call.request.Leave();  // sending needs no engine
 
   v1::RunWithCacheResponse message;
-  *message.mutable_header() = BuildActivationHeader(*model_, *run);
+  *message.mutable_header() = BuildActivationHeader(*model_, device_check_.passed_id(), *run);
   if (!writer.Write(message)) return ClientGone();
   std::string handle;
   if (request.store()) {
@@ -159,7 +160,7 @@ absl::Status ModelService::DoRunWithPatch(Call& call, const v1::RunWithPatchRequ
   ABSTRACT_ASSIGN_OR_RETURN(const engine::PatchRun run,
                             engine::RunWithPatch(call.context, prompt, plan, metrics, continuation));
 
-  *response.mutable_model() = BuildIdentity(*model_);
+  *response.mutable_model() = Identity();
   *response.mutable_clean() = BuildMetrics(*model_, run.clean);
   *response.mutable_patched() = BuildMetrics(*model_, run.patched);
   if (continuation) {
@@ -215,7 +216,7 @@ absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRe
   sink.on_baselines = [&](const engine::SweepBaselines& baselines) {
     v1::RunPatchSweepResponse message;
     v1::SweepHeader& header = *message.mutable_header();
-    *header.mutable_model() = BuildIdentity(*model_);
+    *header.mutable_model() = Identity();
     header.set_set_count(static_cast<uint32_t>(sweep.plans.size()));
     for (engine::TokenId id : sweep.prompt.ids) {
       header.add_prompt_token_ids(id);

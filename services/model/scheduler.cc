@@ -18,6 +18,13 @@ absl::Status ShuttingDown() {
 
 absl::Status Cancelled() { return absl::CancelledError("the client cancelled the request"); }
 
+// What a client is told of a forward pass that failed.
+absl::Status ToRequestError(const absl::Status& status) {
+  const bool memory = absl::IsResourceExhausted(status);
+  return ErrorWithReason(status.code(), std::string(status.message()),
+                         memory ? "OUT_OF_MEMORY" : "DEVICE_FAULT");
+}
+
 RowKind KindOf(const engine::Segment& segment) {
   if (segment.shared != nullptr || segment.entry_layer > 0) return RowKind::kSweep;
   return segment.length() == 1 && segment.first_position > 0 ? RowKind::kDecode : RowKind::kPrefill;
@@ -45,6 +52,7 @@ struct Scheduler::Job {
   PendingRun pending;                         // of those with rows left
   bool in_pass = false;
   bool cancelled = false;
+  absl::Status failure;  // of a pass that it was in; the engine thread's while it runs
   absl::Time idle_since;  // last time that it was not in a pass
   absl::Duration waited;
   bool done = false;
@@ -52,12 +60,14 @@ struct Scheduler::Job {
   std::condition_variable finished;
 };
 
+struct Scheduler::Part {
+  Job* job;
+  engine::SegmentChunks* chunks;
+  int rows;
+};
+
 struct Scheduler::Pass {
   std::vector<Job*> jobs;
-  struct Part {
-    engine::SegmentChunks* chunks;
-    int rows;
-  };
   std::vector<Part> parts;
   RowCounts rows = {};  // by kind
 };
@@ -180,7 +190,7 @@ Scheduler::Pass Scheduler::PlanNextPass() {
     Job& job = *waiting_[piece.run];
     PendingSegment& segment = job.pending[piece.segment];
     segment.rows -= piece.rows;
-    pass.parts.push_back({&job.chunks[segment.index], piece.rows});
+    pass.parts.push_back({&job, &job.chunks[segment.index], piece.rows});
     pass.rows[static_cast<int>(segment.kind)] += piece.rows;
     if (std::exchange(job.in_pass, true)) continue;
     pass.jobs.push_back(&job);
@@ -195,20 +205,43 @@ Scheduler::Pass Scheduler::PlanNextPass() {
 
 // Here a pass that nobody wants any more could stop between layers: when all its
 // jobs are cancelled, or the scheduler stops.
-absl::Status Scheduler::RunPass(Pass& pass) {
+absl::Status Scheduler::TryParts(absl::Span<Part> parts) {
+  absl::Status status;
+  std::vector<engine::Segment*> segments;
   try {
-    std::vector<engine::Segment*> segments;
-    for (const Pass::Part& part : pass.parts) segments.push_back(part.chunks->Next(part.rows));
-    absl::Status status = forward_(*model_, segments);
-    if (!status.ok()) return status;
-    for (const Pass::Part& part : pass.parts) part.chunks->Collect();
-    return status;
+    segments.reserve(parts.size());
+    for (const Part& part : parts) segments.push_back(part.chunks->Next(part.rows));
+    status = forward_(*model_, segments);
+    if (status.ok()) {
+      for (const Part& part : parts) part.chunks->Collect();
+      return status;
+    }
   } catch (const std::exception& error) {  // std::bad_alloc: chunks make copies
-    return absl::InternalError(absl::StrCat("chunks of a pass: ", error.what()));
+    status = absl::ResourceExhaustedError(absl::StrCat("chunks of a pass: ", error.what()));
+  }
+  for (const Part& part : parts.first(segments.size())) part.chunks->TakeBack();
+  return status;
+}
+
+void Scheduler::RunParts(absl::Span<Part> parts) {
+  const absl::Status status = TryParts(parts);
+  if (status.ok()) return;
+  if (parts.size() == 1) {
+    parts[0].job->failure = ToRequestError(status);
+    return;
+  }
+  const size_t half = parts.size() / 2;
+  for (absl::Span<Part> some : {parts.first(half), parts.subspan(half)}) {
+    // What has failed already is not tried any further.
+    std::vector<Part> wanted;
+    for (const Part& part : some) {
+      if (part.job->failure.ok()) wanted.push_back(part);
+    }
+    if (!wanted.empty()) RunParts(absl::MakeSpan(wanted));
   }
 }
 
-void Scheduler::FinishPass(Pass& pass, const absl::Status& status, absl::Duration took) {
+void Scheduler::FinishPass(Pass& pass, absl::Duration took) {
   const absl::Time now = absl::Now();
   std::vector<int64_t> expected_back;
   for (Job* job : pass.jobs) {
@@ -217,8 +250,8 @@ void Scheduler::FinishPass(Pass& pass, const absl::Status& status, absl::Duratio
                        job->pending.end());
     job->idle_since = now;
     job->in_pass = false;
-    if (!status.ok()) {
-      Finish(*job, status);
+    if (!job->failure.ok()) {
+      Finish(*job, job->failure);
     } else if (job->pending.empty()) {
       expected_back.push_back(job->request_id);
       Finish(*job, absl::OkStatus());
@@ -240,11 +273,11 @@ void Scheduler::Loop() {
     Pass pass = PlanNextPass();
     lock.unlock();
     const absl::Time start = absl::Now();
-    const absl::Status status = RunPass(pass);
+    RunParts(absl::MakeSpan(pass.parts));
     const absl::Duration took = absl::Now() - start;
     metrics_.ObservePass(pass.rows, static_cast<int>(pass.parts.size()), took);
     lock.lock();
-    FinishPass(pass, status, took);
+    FinishPass(pass, took);
   }
 }
 

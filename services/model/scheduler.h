@@ -37,7 +37,8 @@ struct SchedulerOptions {
 // the last one (gather_window.h). So decoding steps, prompts and sweeps of
 // different clients share the weights' way through the caches, and nobody's long
 // request keeps others waiting for longer than a pass. A request's results do not
-// depend on the others.
+// depend on the others, and a pass that fails only fails the requests that cannot run
+// without the others either.
 //
 // Thread-safe. Outlives its requests.
 class Scheduler {
@@ -71,12 +72,15 @@ class Scheduler {
   // Blocks until it is time for a pass; false when stopping.
   bool WaitForWork(std::unique_lock<std::mutex>& lock);
   Pass PlanNextPass();
-  void FinishPass(Pass& pass, const absl::Status& status, absl::Duration took);
+  void FinishPass(Pass& pass, absl::Duration took);
   void Finish(Job& job, const absl::Status& status);
   void CountQueue();
 
-  // Called without it.
-  absl::Status RunPass(Pass& pass);
+  // Called without it. Where a pass fails its halves are tried, so that what cannot be
+  // run, or cannot be run together, fails alone.
+  struct Part;
+  void RunParts(absl::Span<Part> parts);
+  absl::Status TryParts(absl::Span<Part> parts);
 
   const std::shared_ptr<const engine::Model> model_;
   const SchedulerOptions options_;

@@ -2,8 +2,8 @@
 #define SERVICES_MODEL_SERVICE_CALL_H_
 
 #include <functional>
+#include <utility>
 
-#include "grpcpp/server_context.h"
 #include "services/common/status_macros.h"
 #include "services/model/model_service.h"
 #include "services/model/response_building.h"
@@ -13,23 +13,28 @@ namespace mechinterp {
 // One RPC that uses the engine: where it runs, when it began, whether the client
 // still waits. Lives as long as its handler.
 struct ModelService::Call {
-  Call(Scheduler& scheduler, MemoryBudget& memory_budget, grpc::ServerContext& server_context)
-      : is_cancelled([&server_context] { return server_context.IsCancelled(); }),
-        budget(memory_budget),
-        request(scheduler, is_cancelled),
+  Call(ModelService& model_service, std::function<bool()> client_is_gone)
+      : is_cancelled(std::move(client_is_gone)),
+        service(model_service),
+        request(model_service.scheduler_, is_cancelled),
         context{request, is_cancelled, absl::ZeroDuration()},
         start(absl::Now()) {}
 
-  // Lets the request in, with so much memory, which it keeps to its end.
+  // Lets the request in, with so much memory, which it keeps to its end; unless the
+  // device computes wrongly.
   absl::Status Admit(int64_t bytes) {
-    ABSTRACT_ASSIGN_OR_RETURN(memory, budget.Reserve(bytes));
+    ABSTRACT_RETURN_IF_ERROR(service.device_check_.MayServe());
+    return AdmitForCheck(bytes);
+  }
+  absl::Status AdmitForCheck(int64_t bytes) {
+    ABSTRACT_ASSIGN_OR_RETURN(memory, service.budget_.Reserve(bytes));
     return request.Admit();
   }
 
   v1::RunTimings Timings() const { return BuildTimings(context.waited, absl::Now() - start); }
 
   const std::function<bool()> is_cancelled;
-  MemoryBudget& budget;
+  ModelService& service;
   MemoryBudget::Reservation memory;
   Scheduler::Request request;  // to be admitted once the RPC is known to be good
   engine::RunContext context;

@@ -65,6 +65,10 @@ Segment* SegmentChunks::Next(int rows) {
   return chunk_.get();
 }
 
+void SegmentChunks::TakeBack() {
+  if (chunk_ != nullptr) whole_->activations = std::move(chunk_->activations);
+}
+
 void SegmentChunks::Collect() {
   done_ += chunk_rows_;
   if (chunk_ == nullptr) return;

@@ -36,11 +36,14 @@ class SegmentChunks {
   bool CanSplit() const;
 
   // The next `rows` rows, at least one and at most rows_left(); all of them where
-  // it cannot split. Valid until Collect.
+  // it cannot split. Valid until Collect or TakeBack.
   Segment* Next(int rows);
 
   // Takes over what the chunk recorded. Call once it ran.
   void Collect();
+
+  // Takes the chunk back, as it was, when its pass failed; Next gives those rows again.
+  void TakeBack();
 
  private:
   Segment* whole_;

@@ -171,4 +171,9 @@ class Check {
 
 absl::StatusOr<SelfCheck> CheckDevice(RunContext& context) { return Check(context).Run(); }
 
+int64_t SelfCheckBytes(const Model& model) {
+  const int64_t head = model.weights().unembedding.bytes();
+  return std::max(head, (model.total_weight_bytes() - head) / model.config().layer_count);
+}
+
 }  // namespace mechinterp::engine

@@ -1,6 +1,7 @@
 #ifndef SERVICES_MODEL_ENGINE_SELF_CHECK_H_
 #define SERVICES_MODEL_ENGINE_SELF_CHECK_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,9 @@ struct SelfCheck {
 //
 // The errors are those of the context's executor, and of reading the checkpoint.
 absl::StatusOr<SelfCheck> CheckDevice(RunContext& context);
+
+// Bytes of weights that it holds at a time, by estimate.
+int64_t SelfCheckBytes(const Model& model);
 
 }  // namespace mechinterp::engine
 

@@ -33,7 +33,7 @@ class FakeEngine {
       changed_.notify_all();
       changed_.wait(lock, [&] { return allowed_ > 0; });
       --allowed_;
-      return status_;
+      return pass.count(failing_) > 0 ? failure_ : status_;
     };
   }
   // Waits until so many passes have begun.
@@ -51,6 +51,12 @@ class FakeEngine {
     std::lock_guard lock(mutex_);
     status_ = std::move(status);
   }
+  // Fails the passes that this one's segments are in.
+  void FailPassesWith(int tag, absl::Status status) {
+    std::lock_guard lock(mutex_);
+    failing_ = tag;
+    failure_ = std::move(status);
+  }
   std::vector<Pass> passes() {
     std::lock_guard lock(mutex_);
     return passes_;
@@ -62,6 +68,8 @@ class FakeEngine {
   std::vector<Pass> passes_;
   int allowed_ = 0;
   absl::Status status_;
+  int failing_ = -1;
+  absl::Status failure_;
 };
 using Pass = FakeEngine::Pass;
 
@@ -328,9 +336,12 @@ TEST_F(SchedulerTest, StoppingEndsALongRunAfterItsPass) {
 
 TEST_F(SchedulerTest, AFailedPassFailsItsRequestsAndNoOthers) {
   const auto scheduler = Start();
-  engine_.FailWith(absl::InternalError("out of memory"));
+  engine_.FailWith(absl::InternalError("kernel fault"));
   engine_.Release();
-  EXPECT_EQ(Launch(*scheduler, {Prompt(1, 100)}).get(), absl::InternalError("out of memory"));
+  const absl::Status status = Launch(*scheduler, {Prompt(1, 100)}).get();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.message(), "kernel fault");
+  EXPECT_EQ(ErrorReason(status), "DEVICE_FAULT");
   engine_.FailWith(absl::OkStatus());
   engine_.Release();
   EXPECT_TRUE(Launch(*scheduler, {Decode(2)}).get().ok());
@@ -343,8 +354,40 @@ TEST_F(SchedulerTest, LackOfMemoryEndsThePassAlone) {
                         if (passes++ == 0) throw std::bad_alloc();
                         return absl::OkStatus();
                       });
-  EXPECT_EQ(Launch(scheduler, {Decode(1)}).get().code(), absl::StatusCode::kInternal);
+  const absl::Status status = Launch(scheduler, {Decode(1)}).get();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(status), "OUT_OF_MEMORY");
   EXPECT_TRUE(Launch(scheduler, {Decode(1)}).get().ok());
+}
+
+// Three requests in one pass, one of which the device cannot compute.
+TEST_F(SchedulerTest, WhatFailsInAPassFailsAlone) {
+  const auto scheduler = Start();
+  auto blocker = Launch(*scheduler, {Decode(9)});
+  engine_.AwaitPasses(1);
+  auto first = Launch(*scheduler, {Decode(1)});
+  auto bad = Launch(*scheduler, Sweep(2, 3, 2));
+  auto third = Launch(*scheduler, {Prompt(3, 5)});
+  AwaitQueuedRows(1 + 6 + 5);
+  engine_.FailPassesWith(2, absl::InternalError("kernel fault"));
+  engine_.Release(kFree);
+  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_TRUE(first.get().ok());
+  EXPECT_TRUE(third.get().ok());
+  EXPECT_EQ(ErrorReason(bad.get()), "DEVICE_FAULT");
+}
+
+// What does not fit into memory together is run in smaller passes.
+TEST_F(SchedulerTest, APassThatIsTooLargeForMemoryIsRunInPieces) {
+  std::vector<size_t> sizes;
+  Scheduler scheduler(fixture_.model(), Options(), metrics_,
+                      [&](const engine::Model&, absl::Span<Segment* const> segments) {
+                        sizes.push_back(segments.size());
+                        return segments.size() > 2 ? absl::ResourceExhaustedError("no memory")
+                                                   : absl::OkStatus();
+                      });
+  EXPECT_TRUE(Launch(scheduler, Sweep(1, 6, 2)).get().ok());
+  EXPECT_THAT(sizes, ElementsAre(6, 3, 1, 2, 3, 1, 2));
 }
 
 TEST_F(SchedulerTest, TellsHowLongARequestWaited) {

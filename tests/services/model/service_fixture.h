@@ -31,6 +31,7 @@ class ServiceFixture {
                           const ModelServiceOptions& options = {});
 
   v1::ModelService::Stub& stub() { return *stub_; }
+  ModelService& service() { return service_; }
   const std::shared_ptr<prometheus::Registry>& registry() { return registry_; }
 
   // As the server does on SIGTERM.

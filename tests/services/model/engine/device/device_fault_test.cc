@@ -149,7 +149,7 @@ TEST_P(KernelFault, IsATypedErrorThatLeavesTheSegmentAsItWas) {
                                         ? absl::StatusCode::kResourceExhausted
                                         : absl::StatusCode::kInternal;
   int failures = 0;
-  for (int at = 1;; at += 11) {  // in every layer, and not always at the same matrix
+  for (int at = 1;; at += 6) {  // in every layer, and not always at the same matrix
     Segment segment = DecodingStep();
     runner_.countdown = at;
     const absl::Status status = Run(segment);

@@ -24,7 +24,8 @@ constexpr char kCommandFooter[] =
 
 void AddCommonOptions(CLI::App& app, Tool& tool) {
   app.add_option("--server", tool.server, "Address of the model service")->capture_default_str();
-  app.add_option("--timeout", tool.timeout_seconds, "Seconds that a call, or the next message of a stream, may take")
+  app.add_option("--timeout", tool.timeout_seconds,
+                 "Seconds that a call, or the next message of a stream, may take")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--max-attempts", tool.max_attempts, "How often a server that cannot be reached is tried")

@@ -76,9 +76,8 @@ void ProgressPrinter::PrintIfDue() {
 void ProgressPrinter::Print(absl::Time now) {
   last_print_ = now;
   const double done_here = done_ + partly_done_ - resumed_;
-  const absl::Duration left = done_here > 0
-                                  ? (now - begin_) * ((total_ - done_ - partly_done_) / done_here)
-                                  : -absl::Seconds(1);
+  const absl::Duration left =
+      done_here > 0 ? (now - begin_) * ((total_ - done_ - partly_done_) / done_here) : -absl::Seconds(1);
   const std::string line = ProgressLine(stage_, done_, partly_done_, total_, left);
   if (is_terminal_) {
     out_ << kClearLine << line << std::flush;

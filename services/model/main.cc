@@ -56,9 +56,10 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--metrics-address", options.metrics_address,
                  "Where to serve Prometheus metrics; empty: nowhere")
       ->capture_default_str();
-  app.add_option("--device", options.device,
-                 "What computes; auto: Apple's GPU (mps), else an NVIDIA one (cuda), else the CPU. One that is "
-                 "missing is replaced by the CPU")
+  app.add_option(
+         "--device", options.device,
+         "What computes; auto: Apple's GPU (mps), else an NVIDIA one (cuda), else the CPU. One that is "
+         "missing is replaced by the CPU")
       ->check(CLI::IsMember({"auto", "cpu", "mps", "cuda"}))
       ->capture_default_str();
   app.add_flag("--skip-device-check", options.skip_device_check,
@@ -83,10 +84,11 @@ void AddOptions(CLI::App& app, Options& options) {
       "--save-quantized", options.save_quantized,
       "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
       "then serve that");
-  app.add_option("--memory-limit", options.service.memory_limit_bytes,
-                 "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
-                 "would take more, by estimate, is refused before it begins. 0: no limit on the CPU, what the "
-                 "device recommends on a GPU")
+  app.add_option(
+         "--memory-limit", options.service.memory_limit_bytes,
+         "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
+         "would take more, by estimate, is refused before it begins. 0: no limit on the CPU, what the "
+         "device recommends on a GPU")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
@@ -193,8 +195,9 @@ bool CheckDevice(ModelService& service) {
     return false;
   }
   if (!check->passed) {
-    spdlog::error("the device computes wrongly, so nothing is served: {} (tolerance {:.2g}). --device cpu works",
-                  check->problem, check->tolerance);
+    spdlog::error(
+        "the device computes wrongly, so nothing is served: {} (tolerance {:.2g}). --device cpu works",
+        check->problem, check->tolerance);
     return false;
   }
   spdlog::info("the device's arithmetic agrees with the CPU's (check {}, {:.1f} s)", check->id,

@@ -35,14 +35,14 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
                            "MEMORY_LIMIT");
   }
   if (bytes + stored > for_requests) {
-    return ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                           absl::StrCat(need, "of the server's ", Megabytes(for_requests),
-                                        ", stored activations hold ", Megabytes(stored),
-                                        ". Delete some, or wait until they expire"),
-                           "MEMORY_LIMIT");
+    return ErrorWithReason(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat(need, "of the server's ", Megabytes(for_requests), ", stored activations hold ",
+                     Megabytes(stored), ". Delete some, or wait until they expire"),
+        "MEMORY_LIMIT");
   }
-  return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Megabytes(reserved_bytes_), " of the server's ",
-                                    Megabytes(for_requests), "; try again shortly"),
+  return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Megabytes(reserved_bytes_),
+                                    " of the server's ", Megabytes(for_requests), "; try again shortly"),
                        "MEMORY_LIMIT", absl::Seconds(1));
 }
 

@@ -20,11 +20,12 @@ ModelService::ModelService(std::shared_ptr<const engine::Model> model, const Mod
       options_(options),
       metrics_(metrics),
       store_(options.max_stored_bytes, metrics),
-      budget_(options.memory_limit_bytes,
-              model_->total_weight_bytes() +
-                  engine::ScratchBytes(model_->config(), options.scheduler.max_batch_rows),
-              [this] { return store_.total_bytes(); },
-              [this](int64_t reserved) { metrics_.SetReserved(reserved); }),
+      budget_(
+          options.memory_limit_bytes,
+          model_->total_weight_bytes() +
+              engine::ScratchBytes(model_->config(), options.scheduler.max_batch_rows),
+          [this] { return store_.total_bytes(); },
+          [this](int64_t reserved) { metrics_.SetReserved(reserved); }),
       scheduler_(model_, options.scheduler, metrics) {
   metrics_.SetModel(*model_);
 }
@@ -121,9 +122,7 @@ grpc::Status ModelService::CheckDevice(grpc::ServerContext* context, const v1::C
   return grpc::Status::OK;
 }
 
-v1::ModelIdentity ModelService::Identity() const {
-  return BuildIdentity(*model_, device_check_.passed_id());
-}
+v1::ModelIdentity ModelService::Identity() const { return BuildIdentity(*model_, device_check_.passed_id()); }
 
 absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<bool()> is_cancelled) {
   Call call(*this, std::move(is_cancelled));

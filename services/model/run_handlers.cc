@@ -73,9 +73,9 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
       parser.PromptToRun(request.prompt(), sampling.max_new_tokens, parser.problems().At("prompt"));
   const engine::InterventionSet interventions =
       parser.Interventions(request.interventions(), parser.problems());
-  ABSTRACT_ASSIGN_OR_RETURN(
-      auto plan, Compile(call, parser, prompt, interventions, {},
-                         engine::GenerationBytes(model_->config(), prompt.length(), sampling.max_new_tokens)));
+  ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, {},
+                                               engine::GenerationBytes(model_->config(), prompt.length(),
+                                                                       sampling.max_new_tokens)));
 
   v1::GenerateResponse message;
   *message.mutable_header() = BuildHeader(Identity(), prompt, sampling.seed);
@@ -205,10 +205,10 @@ absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRe
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());
   const int source_length = sweep.source_prompt ? sweep.source_prompt->length() : 0;
-  ABSTRACT_RETURN_IF_ERROR(call.Admit(
-      engine::PlanBytes(model_->config(), compiler) +
-      engine::SweepBytes(model_->config(), sweep.prompt.length(), source_length, compiler.EntryPoints(),
-                         sweep.metrics, call.request.preferred_batch_rows())));
+  ABSTRACT_RETURN_IF_ERROR(call.Admit(engine::PlanBytes(model_->config(), compiler) +
+                                      engine::SweepBytes(model_->config(), sweep.prompt.length(),
+                                                         source_length, compiler.EntryPoints(), sweep.metrics,
+                                                         call.request.preferred_batch_rows())));
   metrics_.prompt_tokens.Increment(sweep.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(sweep.plans, engine::RunSourcesAndFinish(call.context, compiler));
 

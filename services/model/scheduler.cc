@@ -52,7 +52,7 @@ struct Scheduler::Job {
   PendingRun pending;                         // of those with rows left
   bool in_pass = false;
   bool cancelled = false;
-  absl::Status failure;  // of a pass that it was in; the engine thread's while it runs
+  absl::Status failure;   // of a pass that it was in; the engine thread's while it runs
   absl::Time idle_since;  // last time that it was not in a pass
   absl::Duration waited;
   bool done = false;

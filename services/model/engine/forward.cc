@@ -312,7 +312,8 @@ void RunPass(const Model& model, const Batch& batch) {
 void Restore(Segment& segment) {
   if (segment.cache != nullptr) segment.cache->Truncate(segment.first_position - segment.shared_length);
   for (auto& [site, recorded] : segment.activations) {
-    auto begin = std::lower_bound(recorded.positions.begin(), recorded.positions.end(), segment.first_position);
+    auto begin =
+        std::lower_bound(recorded.positions.begin(), recorded.positions.end(), segment.first_position);
     recorded.positions.erase(begin, recorded.positions.end());
     if (recorded.values.shape.empty()) continue;
     recorded.values.shape[0] = static_cast<int64_t>(recorded.positions.size());

@@ -41,8 +41,8 @@ int64_t EntryRowBytes(const ModelConfig& config, int64_t prompt_length,
 // then runs in one piece (SegmentChunks::CanSplit); heads' results before and after.
 int64_t HookBytes(const ModelConfig& config, const PlanCompiler& compiler) {
   int64_t bytes = 0;
-  const int64_t attended = std::max(compiler.LongestRunWith(HookPoint::kAttnScores),
-                                    compiler.LongestRunWith(HookPoint::kPattern));
+  const int64_t attended =
+      std::max(compiler.LongestRunWith(HookPoint::kAttnScores), compiler.LongestRunWith(HookPoint::kPattern));
   if (attended > 0) {
     bytes += attended * attended * config.head_count * kFloatBytes + ScratchBytes(config, attended);
   }

@@ -32,8 +32,9 @@ absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats&
     return absl::OkStatus();
   }
   return absl::ResourceExhaustedError(absl::StrCat(
-      checkpoint.directory(), ": the weights would take ", weights >> 20, " MiB of memory and forward passes ",
-      scratch >> 20, " MiB, the limit is ", options.memory_limit_bytes >> 20, " MiB",
+      checkpoint.directory(), ": the weights would take ", weights >> 20,
+      " MiB of memory and forward passes ", scratch >> 20, " MiB, the limit is ",
+      options.memory_limit_bytes >> 20, " MiB",
       formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
 }
 
@@ -79,9 +80,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->parameter_count_ = CountParameters(model->config_);
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
   try {
-    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(std::move(checkpoint), model->formats_,
-                                                                options.round_rope_frequencies_to_bfloat16,
-                                                                options.device));
+    ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
+                              LoadWeights(std::move(checkpoint), model->formats_,
+                                          options.round_rope_frequencies_to_bfloat16, options.device));
     model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
@@ -103,7 +104,8 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
                               ReloadWeights(model.weights(), model.formats(), selection));
     part->weights_ = std::make_unique<ModelWeights>(std::move(weights));
   } catch (const std::exception& error) {
-    return absl::ResourceExhaustedError(absl::StrCat(model.name(), ": loading weights again: ", error.what()));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(model.name(), ": loading weights again: ", error.what()));
   }
   return std::shared_ptr<const Model>(std::move(part));
 }

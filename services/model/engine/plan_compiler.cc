@@ -360,7 +360,7 @@ int64_t PlanCompiler::ValueBytes() const {
         continue;
       }
       const int width = ShapeOf(edit.edit.site.point, config_).width;
-      const int64_t dims = !edit.edit.dims.empty()  ? static_cast<int64_t>(edit.edit.dims.size())
+      const int64_t dims = !edit.edit.dims.empty() ? static_cast<int64_t>(edit.edit.dims.size())
                            : width == kWidthIsKeys ? pending.plan.prompt_length
                                                    : width;
       const auto positions = std::max<int64_t>(1, static_cast<int64_t>(edit.edit.positions.size()));

@@ -146,9 +146,8 @@ class Sweep {
   // compute its own.
   std::shared_ptr<const KvCache> WholeCache(const Segment& segment) {
     if (segment.cache == nullptr) return nullptr;
-    return std::make_shared<KvCache>(
-        config_,
-        KvCache::Parts{clean_cache_, length(), segment.cache, segment.shared_length, segment.entry_layer});
+    return std::make_shared<KvCache>(config_, KvCache::Parts{clean_cache_, length(), segment.cache,
+                                                             segment.shared_length, segment.entry_layer});
   }
 
   RunContext& context_;

@@ -99,8 +99,8 @@ absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
   return EmbeddingTable(view, d);
 }
 
-absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
-                                       const WeightFormats& formats, const Device& device) {
+absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer, const WeightFormats& formats,
+                                       const Device& device) {
   LayerWeights weights;
   ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain,
                             LoadGain(checkpoint, LayerName(layer, "input_layernorm"), device));
@@ -108,9 +108,9 @@ absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
                             LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm"), device));
   for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
     const std::string name = LayerName(layer, entry.name);
-    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member,
-                              LoadLinear(checkpoint, name, entry.out, entry.in,
-                                         LinearFormat(checkpoint, name, formats), device));
+    ABSTRACT_ASSIGN_OR_RETURN(
+        weights.*entry.member,
+        LoadLinear(checkpoint, name, entry.out, entry.in, LinearFormat(checkpoint, name, formats), device));
   }
   return weights;
 }
@@ -205,7 +205,8 @@ WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
   const bool nf4 = formats.quantization == Quantization::kNf4;
   formats.double_quantization = options.double_quantization;
   formats.head = options.head.value_or(nf4 ? HeadQuantization::kInt8 : HeadQuantization::kNone);
-  formats.compute_type = options.compute_type.value_or(nf4 ? FastType(options.device) : ComputeType::kFloat32);
+  formats.compute_type =
+      options.compute_type.value_or(nf4 ? FastType(options.device) : ComputeType::kFloat32);
   return formats;
 }
 

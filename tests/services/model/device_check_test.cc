@@ -34,8 +34,9 @@ class DeviceCheckTest : public testing::Test {
   }
 
   ServiceFixture::Generated Generate(ServiceFixture& server) {
-    return server.Generate(Parse<v1::GenerateRequest>(
-        "prompt { token_ids { ids: 1 ids: 5 ids: 9 } } sampling { max_new_tokens: 2 ignore_stop_tokens: true }"));
+    return server.Generate(
+        Parse<v1::GenerateRequest>("prompt { token_ids { ids: 1 ids: 5 ids: 9 } } sampling { max_new_tokens: "
+                                   "2 ignore_stop_tokens: true }"));
   }
 };
 

@@ -120,7 +120,8 @@ TEST_F(MemoryLimit, WhatIsHeldIsToldByPart) {
             static_cast<uint64_t>(engine::ScratchBytes(fixture_.model()->config(), kBatchRows)));
   context.TryCancel();
   reader->Finish();
-  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i)
+    absl::SleepFor(absl::Milliseconds(10));
   EXPECT_EQ(Part(Model(*server), v1::MEMORY_PART_KEY_VALUE_CACHE), 0u);
 }
 
@@ -138,7 +139,8 @@ TEST_F(MemoryLimit, IsToldWithWhatIsReserved) {
     context.TryCancel();
     reader->Finish();
   }
-  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i) absl::SleepFor(absl::Milliseconds(10));
+  for (int i = 0; i < 1000 && Model(*server).reserved_bytes() > 0; ++i)
+    absl::SleepFor(absl::Milliseconds(10));
   EXPECT_EQ(Model(*server).reserved_bytes(), 0u);
 }
 

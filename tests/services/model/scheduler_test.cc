@@ -380,12 +380,11 @@ TEST_F(SchedulerTest, WhatFailsInAPassFailsAlone) {
 // What does not fit into memory together is run in smaller passes.
 TEST_F(SchedulerTest, APassThatIsTooLargeForMemoryIsRunInPieces) {
   std::vector<size_t> sizes;
-  Scheduler scheduler(fixture_.model(), Options(), metrics_,
-                      [&](const engine::Model&, absl::Span<Segment* const> segments) {
-                        sizes.push_back(segments.size());
-                        return segments.size() > 2 ? absl::ResourceExhaustedError("no memory")
-                                                   : absl::OkStatus();
-                      });
+  Scheduler scheduler(
+      fixture_.model(), Options(), metrics_, [&](const engine::Model&, absl::Span<Segment* const> segments) {
+        sizes.push_back(segments.size());
+        return segments.size() > 2 ? absl::ResourceExhaustedError("no memory") : absl::OkStatus();
+      });
   EXPECT_TRUE(Launch(scheduler, Sweep(1, 6, 2)).get().ok());
   EXPECT_THAT(sizes, ElementsAre(6, 3, 1, 2, 3, 1, 2));
 }

@@ -90,7 +90,8 @@ void AtenArithmetic::Rotate(const Rows& x, int64_t heads) {
   const at::Tensor values = Get(x).view({x.count, heads, 2 * half});
   const at::Tensor first = values.narrow(2, 0, half), second = values.narrow(2, half, half);
   const at::Tensor cosines = cosines_.narrow(0, 0, x.count), sines = sines_.narrow(0, 0, x.count);
-  Set(x, at::cat({first.mul(cosines).sub_(second.mul(sines)), second.mul(cosines).add_(first.mul(sines))}, 2));
+  Set(x,
+      at::cat({first.mul(cosines).sub_(second.mul(sines)), second.mul(cosines).add_(first.mul(sines))}, 2));
 }
 
 }  // namespace mechinterp::engine

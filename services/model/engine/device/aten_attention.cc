@@ -66,18 +66,16 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
   // [KV, B, G, T, Dh]: one product over all segments with what they share, one for each
   // with its own.
   const at::Tensor q = query.reshape({b, t, kv, g, dh}).permute({2, 0, 3, 1, 4}).contiguous();
-  at::Tensor scores = at::bmm(q.view({kv * b, g * t, dh}), own_keys.reshape({b, own, kv, dh})
-                                                               .permute({2, 0, 3, 1})
-                                                               .contiguous()
-                                                               .view({kv * b, dh, own}));
+  at::Tensor scores =
+      at::bmm(q.view({kv * b, g * t, dh}),
+              own_keys.reshape({b, own, kv, dh}).permute({2, 0, 3, 1}).contiguous().view({kv * b, dh, own}));
   if (shared > 0) {
     const at::Tensor before = segment.shared->KeyTensor(layer)
                                   .narrow(0, 0, shared)
                                   .view({shared, kv, dh})
                                   .permute({1, 2, 0})
                                   .contiguous();
-    scores = at::cat(
-        {at::bmm(q.view({kv, b * g * t, dh}), before).view({kv * b, g * t, shared}), scores}, 2);
+    scores = at::cat({at::bmm(q.view({kv, b * g * t, dh}), before).view({kv * b, g * t, shared}), scores}, 2);
   }
   scores.mul_(1.0f / std::sqrt(static_cast<float>(dh)));
   const at::Tensor pattern =

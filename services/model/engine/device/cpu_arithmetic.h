@@ -43,8 +43,7 @@ class CpuArithmetic final : public Arithmetic {
 
  private:
   float* Data(const Rows& rows) {
-    return reinterpret_cast<float*>(slots_[static_cast<int>(rows.slot)].data()) +
-           rows.first * rows.width;
+    return reinterpret_cast<float*>(slots_[static_cast<int>(rows.slot)].data()) + rows.first * rows.width;
   }
 
   inline static std::atomic<int64_t> total_bytes_ = 0;

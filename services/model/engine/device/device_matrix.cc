@@ -66,10 +66,10 @@ DeviceMatrix UploadNf4(const Nf4Matrix& source, kernels::ComputeType compute, co
     return UploadValues(Dequantize(source).values, out, in, compute, device);
   }
   DeviceMatrix matrix;
-  matrix.quantized = {metal::WeightFormat::kNf4, out, in,
-                      Upload(source.codes.data(), {static_cast<int64_t>(source.codes.size())}, at::kByte, device),
-                      Upload(source.absmax.data(), {static_cast<int64_t>(source.absmax.size())}, at::kFloat,
-                             device)};
+  matrix.quantized = {
+      metal::WeightFormat::kNf4, out, in,
+      Upload(source.codes.data(), {static_cast<int64_t>(source.codes.size())}, at::kByte, device),
+      Upload(source.absmax.data(), {static_cast<int64_t>(source.absmax.size())}, at::kFloat, device)};
   return matrix;
 }
 
@@ -84,7 +84,8 @@ DeviceMatrix UploadInt8(absl::Span<const float> values, int64_t out, int64_t in,
     }
   });
   DeviceMatrix matrix;
-  matrix.quantized = {metal::WeightFormat::kInt8, out, in, Upload(weights.data(), {out * in}, at::kChar, device),
+  matrix.quantized = {metal::WeightFormat::kInt8, out, in,
+                      Upload(weights.data(), {out * in}, at::kChar, device),
                       Upload(scales.data(), {out * blocks}, at::kFloat, device)};
   return matrix;
 }

@@ -207,8 +207,8 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
   PackOperands(x, n, first, pairs, operands.data());
   const auto part =
       pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
-  const int64_t grain = std::max<int64_t>(
-      1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
+  const int64_t grain =
+      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
   const uint32_t* packed = operands.data();
   const auto multiply = [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {

@@ -55,8 +55,10 @@ TEST_F(MemoryEstimate, ThePlansBeforeTheirRunsAreLikeThoseAfter) {
     EXPECT_EQ(std::pair(entries[i].layer, entries[i].position), std::pair(after.layer, after.position));
     for (const auto& [site, edits] : (*plans)[i]->edits) {
       for (const CompiledEdit& edit : edits) {
-        if (const auto* set = std::get_if<SetValues>(&edit.change)) value_bytes += 4 * set->values.values.size();
-        if (const auto* add = std::get_if<AddValues>(&edit.change)) value_bytes += 4 * add->values.values.size();
+        if (const auto* set = std::get_if<SetValues>(&edit.change))
+          value_bytes += 4 * set->values.values.size();
+        if (const auto* add = std::get_if<AddValues>(&edit.change))
+          value_bytes += 4 * add->values.values.size();
       }
     }
   }

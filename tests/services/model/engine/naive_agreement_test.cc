@@ -189,8 +189,10 @@ TEST_P(NaiveAgreement, SweepEqualsOneForwardPassPerSet) {
         MeasureLogits(run->front().logits.values, clean_run->front().logits.values, request.metrics);
     ExpectSame(results[i]->metrics.logit_difference, expected.logit_difference, "set " + std::to_string(i));
     ExpectSame(results[i]->metrics.kl_from_clean, expected.kl_from_clean, "set " + std::to_string(i));
-    ExpectSame(results[i]->metrics.top_tokens[0].logit, expected.top_tokens[0].logit, "set " + std::to_string(i));
-    ExpectSame(results[i]->effect, Effect(expected, baselines.clean, *baselines.source), "set " + std::to_string(i));
+    ExpectSame(results[i]->metrics.top_tokens[0].logit, expected.top_tokens[0].logit,
+               "set " + std::to_string(i));
+    ExpectSame(results[i]->effect, Effect(expected, baselines.clean, *baselines.source),
+               "set " + std::to_string(i));
 
     // Against the plain implementation, the openings too.
     auto opening = [&](std::vector<std::vector<TokenId>> openings) {

@@ -19,9 +19,12 @@ namespace {
 // Wrong results on MPS, though there are kernels: pytorch issues 195910 and 174861;
 // a tensor as the value waits for the device.
 const std::set<std::string> kKnownWrong = {
-    "scaled_dot_product_attention", "_scaled_dot_product_attention_math_for_mps",
-    "masked_fill_.Tensor",          "index_copy_",
-    "index_copy",                   "multinomial",
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math_for_mps",
+    "masked_fill_.Tensor",
+    "index_copy_",
+    "index_copy",
+    "multinomial",
 };
 
 // Operands must be contiguous (issues 193487, 162779), and no side longer than this

@@ -135,7 +135,8 @@ TEST_P(OpAuditTest, TheSelfCheck) {
 
 INSTANTIATE_TEST_SUITE_P(Weights, OpAuditTest,
                          testing::Values(Weights{"Plain", Quantization::kNone, HeadQuantization::kNone},
-                                         Weights{"Nf4WithInt8Head", Quantization::kNf4, HeadQuantization::kInt8},
+                                         Weights{"Nf4WithInt8Head", Quantization::kNf4,
+                                                 HeadQuantization::kInt8},
                                          Weights{"Nf4", Quantization::kNf4, HeadQuantization::kNf4}),
                          [](const auto& info) { return info.param.name; });
 

@@ -193,8 +193,8 @@ float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, i
   float total = 0;
   const int first_half = (group / 8 + 1) / 2 * 8;
   for (int64_t begin = 0; begin < in; begin += group) {
-    for (const auto& [first, last] : {std::pair(begin, begin + first_half),
-                                      std::pair(begin + first_half, begin + group)}) {
+    for (const auto& [first, last] :
+         {std::pair(begin, begin + first_half), std::pair(begin + first_half, begin + group)}) {
       float sum = 0;
       for (int64_t k = first; k < std::min(in, last); ++k) {
         sum = std::fma(Rounded(compute, x[k]), w.values[row * in + k], sum);

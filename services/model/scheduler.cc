@@ -52,7 +52,9 @@ struct Scheduler::Job {
   PendingRun pending;                         // of those with rows left
   bool in_pass = false;
   bool cancelled = false;
-  absl::Status failure;   // of a pass that it was in; the engine thread's while it runs
+  // Of a pass that it was in; the engine thread's while it runs.
+  absl::Status failure;
+  bool abandoned = false;
   absl::Time idle_since;  // last time that it was not in a pass
   absl::Duration waited;
   bool done = false;
@@ -203,15 +205,22 @@ Scheduler::Pass Scheduler::PlanNextPass() {
   return pass;
 }
 
-// Here a pass that nobody wants any more could stop between layers: when all its
-// jobs are cancelled, or the scheduler stops.
+// Nobody waits for what these make.
+bool Scheduler::IsAbandoned(absl::Span<const Part> parts) const {
+  return stopping_ ||
+         std::all_of(parts.begin(), parts.end(), [](const Part& part) { return part.job->cancelled; });
+}
+
 absl::Status Scheduler::TryParts(absl::Span<Part> parts) {
   absl::Status status;
   std::vector<engine::Segment*> segments;
   try {
     segments.reserve(parts.size());
     for (const Part& part : parts) segments.push_back(part.chunks->Next(part.rows));
-    status = forward_(*model_, segments);
+    status = forward_(*model_, segments, [&] {
+      const std::lock_guard lock(mutex_);
+      return IsAbandoned(parts);
+    });
     if (status.ok()) {
       for (const Part& part : parts) part.chunks->Collect();
       return status;
@@ -226,6 +235,10 @@ absl::Status Scheduler::TryParts(absl::Span<Part> parts) {
 void Scheduler::RunParts(absl::Span<Part> parts) {
   const absl::Status status = TryParts(parts);
   if (status.ok()) return;
+  if (absl::IsCancelled(status)) {  // FinishPass tells why
+    for (const Part& part : parts) part.job->abandoned = true;
+    return;
+  }
   if (parts.size() == 1) {
     parts[0].job->failure = ToRequestError(status);
     return;
@@ -252,7 +265,7 @@ void Scheduler::FinishPass(Pass& pass, absl::Duration took) {
     job->in_pass = false;
     if (!job->failure.ok()) {
       Finish(*job, job->failure);
-    } else if (job->pending.empty()) {
+    } else if (!job->abandoned && job->pending.empty()) {
       expected_back.push_back(job->request_id);
       Finish(*job, absl::OkStatus());
     } else if (job->cancelled) {

@@ -45,8 +45,8 @@ class Scheduler {
  public:
   class Request;
   // What runs a pass; another one in tests.
-  using ForwardFunction =
-      std::function<absl::Status(const engine::Model&, absl::Span<engine::Segment* const>)>;
+  using ForwardFunction = std::function<absl::Status(
+      const engine::Model&, absl::Span<engine::Segment* const>, absl::FunctionRef<bool()> abandoned)>;
 
   // `metrics` must outlive the scheduler.
   Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
@@ -55,11 +55,12 @@ class Scheduler {
 
   // Ends the service: what waits fails now, and what comes later at once, with
   // UNAVAILABLE. Does not wait for the pass in progress; requests in it fail when
-  // it ends, unless it was their last. May be called more than once.
+  // its layer ends. May be called more than once.
   void Stop();
 
  private:
   struct Job;
+  struct Part;
   struct Pass;
 
   absl::Status Admit(Request& request);
@@ -72,13 +73,13 @@ class Scheduler {
   // Blocks until it is time for a pass; false when stopping.
   bool WaitForWork(std::unique_lock<std::mutex>& lock);
   Pass PlanNextPass();
+  bool IsAbandoned(absl::Span<const Part> parts) const;
   void FinishPass(Pass& pass, absl::Duration took);
   void Finish(Job& job, const absl::Status& status);
   void CountQueue();
 
   // Called without it. Where a pass fails its halves are tried, so that what cannot be
   // run, or cannot be run together, fails alone.
-  struct Part;
   void RunParts(absl::Span<Part> parts);
   absl::Status TryParts(absl::Span<Part> parts);
 
@@ -116,7 +117,7 @@ class Scheduler::Request final : public engine::Executor {
   void Leave() { scheduler_.Leave(*this); }
 
   // CANCELLED as soon as the client has gone, unless some of the segments are
-  // in a pass: then when it ends. UNAVAILABLE when the scheduler stops.
+  // in a pass: then when it ends, or its layer when nobody else is in it. UNAVAILABLE when the scheduler stops.
   absl::Status Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) override {
     return scheduler_.Run(*this, segments, waited);
   }

@@ -31,16 +31,19 @@ class Pass {
   Pass(const Model& model, const Batch& batch, Arithmetic& arithmetic)
       : config_(model.config()), weights_(model.weights()), batch_(batch), math_(arithmetic) {}
 
-  void Run() {
+  // False when it was abandoned.
+  bool Run(absl::FunctionRef<bool()> abandoned) {
     const Rows residual = math_.Take(Slot::kResidual, batch_.row_count(), config_.d_model);
     PrepareAngles();
     Embed(residual);
     for (int layer = 0; layer < config_.layer_count; ++layer) {
+      if (abandoned()) return false;
       Enter(layer, residual);
       if (const int64_t rows = batch_.RowsAt(layer); rows > 0) Block(layer, residual.Part(0, rows));
     }
     Enter(config_.layer_count, residual);
     Head(residual);
+    return true;
   }
 
  private:
@@ -295,17 +298,17 @@ class Pass {
   std::vector<float> sines_;
 };
 
-void RunPass(const Model& model, const Batch& batch) {
+bool RunPass(const Model& model, const Batch& batch, absl::FunctionRef<bool()> abandoned) {
   if (!model.device().UsesLibtorch()) {
     thread_local CpuArithmetic arithmetic;
     arithmetic.set_config(&model.config());
-    Pass(model, batch, arithmetic).Run();
-    return;
+    return Pass(model, batch, arithmetic).Run(abandoned);
   }
   ReleaseNow();
   AtenArithmetic arithmetic(model);
-  Pass(model, batch, arithmetic).Run();
+  const bool finished = Pass(model, batch, arithmetic).Run(abandoned);
   ReleaseUnusedMemory(model.device());
+  return finished;
 }
 
 // Takes back what a pass that failed has left in a segment.
@@ -334,16 +337,19 @@ absl::Status ToStatus(const std::exception& error) {
 
 }  // namespace
 
-absl::Status Forward(const Model& model, absl::Span<Segment* const> segments) {
+absl::Status Forward(const Model& model, absl::Span<Segment* const> segments,
+                     absl::FunctionRef<bool()> abandoned) {
   const at::NoGradGuard no_grad;
+  absl::Status status;
   try {
     const Batch batch(segments);
-    RunPass(model, batch);
-    return absl::OkStatus();
+    if (RunPass(model, batch, abandoned)) return status;
+    status = absl::CancelledError("forward pass: nobody waits for it any more");
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
-    for (Segment* segment : segments) Restore(*segment);
-    return ToStatus(error);
+    status = ToStatus(error);
   }
+  for (Segment* segment : segments) Restore(*segment);
+  return status;
 }
 
 }  // namespace mechinterp::engine

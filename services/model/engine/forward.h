@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "services/model/engine/model.h"
@@ -24,8 +25,11 @@ inline constexpr int64_t kHeadRowsAtATime = 64;
 // ResourceExhausted when memory does not suffice, Internal when libtorch or a device's
 // kernel fails otherwise; the segments' caches and activations are then as they were,
 // so that they, or some of them, may be tried again.
+// `abandoned` is asked between layers whether nobody wants the results any more: then
+// Cancelled, with the segments as they were.
 // One call at a time for each device; the CPU allows any number.
-absl::Status Forward(const Model& model, absl::Span<Segment* const> segments);
+absl::Status Forward(const Model& model, absl::Span<Segment* const> segments,
+                     absl::FunctionRef<bool()> abandoned = [] { return false; });
 
 }  // namespace mechinterp::engine
 

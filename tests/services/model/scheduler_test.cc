@@ -17,6 +17,7 @@ namespace {
 
 using engine::Segment;
 using testing::ElementsAre;
+using Abandoned = absl::FunctionRef<bool()>;
 
 // Stands in for the forward pass: a pass ends when the test says so.
 class FakeEngine {
@@ -25,7 +26,7 @@ class FakeEngine {
   using Pass = std::map<int, int>;
 
   Scheduler::ForwardFunction function() {
-    return [this](const engine::Model&, absl::Span<Segment* const> segments) {
+    return [this](const engine::Model&, absl::Span<Segment* const> segments, Abandoned) {
       Pass pass;
       for (const Segment* segment : segments) pass[segment->tokens[0]] += segment->length();
       std::unique_lock lock(mutex_);
@@ -350,7 +351,7 @@ TEST_F(SchedulerTest, AFailedPassFailsItsRequestsAndNoOthers) {
 TEST_F(SchedulerTest, LackOfMemoryEndsThePassAlone) {
   std::atomic<int> passes = 0;
   Scheduler scheduler(fixture_.model(), Options(), metrics_,
-                      [&](const engine::Model&, absl::Span<Segment* const>) -> absl::Status {
+                      [&](const engine::Model&, absl::Span<Segment* const>, Abandoned) -> absl::Status {
                         if (passes++ == 0) throw std::bad_alloc();
                         return absl::OkStatus();
                       });
@@ -380,13 +381,43 @@ TEST_F(SchedulerTest, WhatFailsInAPassFailsAlone) {
 // What does not fit into memory together is run in smaller passes.
 TEST_F(SchedulerTest, APassThatIsTooLargeForMemoryIsRunInPieces) {
   std::vector<size_t> sizes;
-  Scheduler scheduler(
-      fixture_.model(), Options(), metrics_, [&](const engine::Model&, absl::Span<Segment* const> segments) {
-        sizes.push_back(segments.size());
-        return segments.size() > 2 ? absl::ResourceExhaustedError("no memory") : absl::OkStatus();
-      });
+  Scheduler scheduler(fixture_.model(), Options(), metrics_,
+                      [&](const engine::Model&, absl::Span<Segment* const> segments, Abandoned) {
+                        sizes.push_back(segments.size());
+                        return segments.size() > 2 ? absl::ResourceExhaustedError("no memory")
+                                                   : absl::OkStatus();
+                      });
   EXPECT_TRUE(Launch(scheduler, Sweep(1, 6, 2)).get().ok());
   EXPECT_THAT(sizes, ElementsAre(6, 3, 1, 2, 3, 1, 2));
+}
+
+// Between layers, when all that are in it have gone.
+TEST_F(SchedulerTest, APassThatNobodyWaitsForStops) {
+  std::atomic<bool> first_gone = false, second_gone = false;
+  std::atomic<int> passes = 0;
+  std::atomic<bool> stopped_early = false;
+  Scheduler scheduler(fixture_.model(), Options(), metrics_,
+                      [&](const engine::Model&, absl::Span<Segment* const> segments, Abandoned abandoned) {
+                        if (++passes == 1) {  // keeps the engine until both wait
+                          while (metrics_.queued_rows.Value() != 2) std::this_thread::yield();
+                          return absl::OkStatus();
+                        }
+                        EXPECT_EQ(segments.size(), 2u);
+                        first_gone = true;
+                        absl::SleepFor(absl::Milliseconds(20));  // many times the poll
+                        stopped_early = abandoned();  // the second still waits
+                        second_gone = true;
+                        while (!abandoned()) std::this_thread::yield();
+                        return absl::CancelledError("");
+                      });
+  auto blocker = Launch(scheduler, {Decode(9)});
+  while (passes == 0) std::this_thread::yield();
+  auto first = Launch(scheduler, {Decode(1)}, [&] { return first_gone.load(); });
+  auto second = Launch(scheduler, {Decode(2)}, [&] { return second_gone.load(); });
+  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_EQ(first.get().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(second.get().code(), absl::StatusCode::kCancelled);
+  EXPECT_FALSE(stopped_early);
 }
 
 TEST_F(SchedulerTest, TellsHowLongARequestWaited) {

@@ -67,15 +67,27 @@ struct Int8Pairs {
   using Arithmetic = PairArithmetic;
   using Table = NoTable;
   const uint8_t* data;
+  const __m512i upper_halves =
+      _mm512_set_epi16(63, 31, 61, 29, 59, 27, 57, 25, 55, 23, 53, 21, 51, 19, 49, 17, 47, 15, 45, 13, 43, 11,
+                       41, 9, 39, 7, 37, 5, 35, 3, 33, 1);
   HWY_INLINE Int8Pairs(const uint8_t* group, const NoTable&) : data(group) {}
   template <int kStep>
   HWY_INLINE VU Get(int eighth, int v) const {
     const auto* fours = reinterpret_cast<const uint32_t*>(data);
     const VU bytes = hn::Load(U(), fours + (2 * eighth + kStep / 2) * kPanelOutputs + v * kLanes);
-    // Small integers: bf16 holds them exactly, in the upper half of their fp32.
-    const VU even = hn::BitCast(U(), SignedByte<2 * (kStep % 2)>(bytes));
-    const VU odd = hn::BitCast(U(), SignedByte<2 * (kStep % 2) + 1>(bytes));
-    return hn::Or(hn::ShiftRight<16>(even), odd);
+    // Small integers: bf16 holds them exactly, in the upper halves of their fp32.
+    return VU{_mm512_permutex2var_epi16(Value<2 * (kStep % 2)>(bytes), upper_halves,
+                                        Value<2 * (kStep % 2) + 1>(bytes))};
+  }
+
+  // A signed byte of each lane as fp32. Its bits but for the sign, which is turned, are
+  // the last ones of 2^23 + 128 + value.
+  template <int kByte>
+  HWY_INLINE static __m512i Value(VU bytes) {
+    const __m512i byte = kByte == 0 ? bytes.raw : _mm512_srli_epi32(bytes.raw, 8 * kByte);
+    const __m512i sum =
+        _mm512_ternarylogic_epi32(byte, _mm512_set1_epi32(0xff), _mm512_set1_epi32(0x4b000080), 0x6a);
+    return _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(sum), _mm512_set1_ps(0x1p23f + 128)));
   }
 };
 

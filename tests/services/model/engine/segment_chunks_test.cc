@@ -217,5 +217,31 @@ TEST_P(ChunksOfRandomModels, ContinuationsAreTheSame) {
 
 INSTANTIATE_TEST_SUITE_P(RandomModels, ChunksOfRandomModels, testing::Range(0u, 12u));
 
+// Wherever a pass is abandoned, its segment can be run again and gives the same.
+TEST(AbandonedPass, LeavesItsSegmentAsItWas) {
+  const RandomCheckpoint checkpoint(3);
+  const auto model = *Model::Load(checkpoint.directory());
+  auto run = [&](Segment& segment, int layers) {
+    Segment* const segments[] = {&segment};
+    return Forward(*model, segments, [&] { return layers-- == 0; });
+  };
+  auto segment = [&] {
+    Segment fresh;
+    fresh.tokens = {1, 2, 3};
+    fresh.cache = std::make_shared<KvCache>(model->config());
+    fresh.logits_rows = LogitsRows::kAll;
+    return fresh;
+  };
+  Segment whole = segment();
+  ASSERT_TRUE(run(whole, -1).ok());
+  for (int layers = 0; layers < model->config().layer_count; ++layers) {
+    Segment stopped = segment();
+    EXPECT_EQ(run(stopped, layers).code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(stopped.cache->length(0), 0);
+    ASSERT_TRUE(run(stopped, -1).ok());
+    EXPECT_EQ(stopped.logits.values, whole.logits.values);
+  }
+}
+
 }  // namespace
 }  // namespace mechinterp::engine

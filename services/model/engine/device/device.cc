@@ -72,7 +72,7 @@ int64_t PhysicalMemory() {
 
 int64_t ResidentMemory() {
 #if defined(__APPLE__)
-  mach_task_basic_info_data_t info;
+  mach_task_basic_info_data_t info = {};
   mach_msg_type_number_t count = MACH_TASK_BASIC_INFO_COUNT;
   const kern_return_t result =
       ::task_info(mach_task_self(), MACH_TASK_BASIC_INFO, reinterpret_cast<task_info_t>(&info), &count);

@@ -100,8 +100,8 @@ int64_t SweepBytes(const ModelConfig& config, int64_t prompt_length, int64_t sou
   const int64_t runs = std::min<int64_t>(rows, static_cast<int64_t>(entries.size()));
   int64_t bytes = KeyValueBytes(config, prompt_length + source_length) +
                   EntryRowBytes(config, prompt_length, entries) +
-                  // the clean run's, as floats and as doubles, the source's, and the batch's
-                  LogitsBytes(config, 4 + runs) + rows * config.d_model * kFloatBytes;
+                  // the clean run's, twice as floats and once as doubles, the source's, the batch's
+                  LogitsBytes(config, 5 + runs) + rows * config.d_model * kFloatBytes;
   if (metrics.has_openings()) {
     // Each run keeps its own keys and values; one at a time is put together.
     bytes += KeyValueBytes(config, rows + prompt_length) + OpeningBytes(config, metrics);

@@ -56,13 +56,6 @@ double LogSumExp(absl::Span<const double> values) {
   return largest + std::log(sum);
 }
 
-std::vector<double> LogSoftmax(absl::Span<const float> logits) {
-  std::vector<double> result(logits.begin(), logits.end());
-  const double total = LogSumExp(result);
-  for (double& value : result) value -= total;
-  return result;
-}
-
 double LogNormalizer(absl::Span<const float> logits) {
   const double largest = kernels::MaxValue(logits.data(), logits.size());
   if (std::isinf(largest)) return largest;

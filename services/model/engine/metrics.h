@@ -38,12 +38,10 @@ struct RunMetrics {
 
 // log of the sum of exponentials; -infinity for none.
 double LogSumExp(absl::Span<const double> values);
-// Log-probabilities of a row of logits.
-std::vector<double> LogSoftmax(absl::Span<const float> logits);
 
 // log of the sum of the exponentials of a row of logits.
 double LogNormalizer(absl::Span<const float> logits);
-// log p(id) alone, without the rest of LogSoftmax.
+// log p(id).
 double LogProbability(absl::Span<const float> logits, TokenId id);
 
 // The clean run's side of the comparison with many others: what does not depend

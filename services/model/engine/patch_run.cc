@@ -10,13 +10,13 @@ namespace {
 
 // log p(opening | prompt), given the segment that read all but its last token
 // (no segment where there is one token).
-double LogProbability(const std::vector<TokenId>& opening, absl::Span<const float> last_logits,
-                      const Segment& segment) {
-  double total = LogSoftmax(last_logits)[opening[0]];
+double OpeningLogProbability(const std::vector<TokenId>& opening, absl::Span<const float> last_logits,
+                             const Segment& segment) {
+  double total = LogProbability(last_logits, opening[0]);
   const size_t vocabulary = last_logits.size();
   for (size_t i = 1; i < opening.size(); ++i) {
     const absl::Span<const float> row(segment.logits.values.data() + (i - 1) * vocabulary, vocabulary);
-    total += LogSoftmax(row)[opening[i]];
+    total += LogProbability(row, opening[i]);
   }
   return total;
 }
@@ -47,7 +47,7 @@ absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
 
   std::vector<double> scores;
   for (size_t i = 0; i < openings.size(); ++i)
-    scores.push_back(LogProbability(*openings[i], last_logits, segments[i]));
+    scores.push_back(OpeningLogProbability(*openings[i], last_logits, segments[i]));
   const absl::Span<const double> all(scores);
   const size_t refusals = options.refusal_openings.size();
   if (refusals > 0) metrics.refusal_opening_log_probability = LogSumExp(all.first(refusals));

@@ -79,6 +79,7 @@ class Sweep {
     ABSTRACT_RETURN_IF_ERROR(context_.Run(segments));
     totals_.computed_token_layers += int64_t{length()} * config_.layer_count;
 
+    clean_distribution_.emplace(clean_.logits.values);
     ABSTRACT_ASSIGN_OR_RETURN(baselines_.clean,
                               Measure(clean_.logits, request_.prompt, nullptr, clean_cache_));
     if (request_.source_prompt) {
@@ -92,7 +93,7 @@ class Sweep {
   absl::StatusOr<RunMetrics> Measure(const HostTensor& logits, const TokenizedPrompt& prompt,
                                      std::shared_ptr<const HookPlan> plan,
                                      std::shared_ptr<const KvCache> cache) {
-    RunMetrics metrics = MeasureLogits(logits.values, clean_.logits.values, request_.metrics);
+    RunMetrics metrics = MeasureLogits(logits.values, *clean_distribution_, request_.metrics);
     if (request_.metrics.has_openings()) {
       ABSTRACT_RETURN_IF_ERROR(ScoreOpenings(context_, prompt, std::move(plan), std::move(cache),
                                              logits.values, request_.metrics, metrics));
@@ -157,6 +158,7 @@ class Sweep {
   std::vector<EntryPoint> entries_;
   Segment clean_;
   std::shared_ptr<KvCache> clean_cache_;
+  std::optional<ReferenceDistribution> clean_distribution_;
   SweepBaselines baselines_;
   SweepTotals totals_;
 };

@@ -13,6 +13,14 @@ namespace {
 const std::vector<float> kClean = {std::log(0.1f), std::log(0.4f), std::log(0.2f), std::log(0.3f)};
 const std::vector<float> kPatched = {std::log(0.25f), std::log(0.25f), std::log(0.25f), std::log(0.25f)};
 
+// All log-probabilities, plainly.
+std::vector<double> LogSoftmax(absl::Span<const float> logits) {
+  std::vector<double> result(logits.begin(), logits.end());
+  const double total = LogSumExp(result);
+  for (double& value : result) value -= total;
+  return result;
+}
+
 TEST(MeasureLogits, FollowsTheDefinitions) {
   MetricOptions options;
   options.refusal_token_ids = {1, 2};

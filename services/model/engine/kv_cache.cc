@@ -1,6 +1,7 @@
 #include "services/model/engine/kv_cache.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
@@ -43,19 +44,19 @@ const float* KvCache::values(int layer) const {
   return stored.values.defined() ? stored.values.data_ptr<float>() : nullptr;
 }
 
-at::Tensor KvCache::KeyTensor(int layer) const {
+at::Tensor KvCache::KeyTensor(int layer, int64_t rows) const {
   const Layer& stored = Joined(layer);
-  return stored.keys.defined() ? stored.keys.narrow(0, 0, stored.length) : stored.keys;
+  return stored.keys.defined() ? stored.keys.narrow(0, 0, rows) : stored.keys;
 }
 
-at::Tensor KvCache::ValueTensor(int layer) const {
+at::Tensor KvCache::ValueTensor(int layer, int64_t rows) const {
   const Layer& stored = Joined(layer);
-  return stored.values.defined() ? stored.values.narrow(0, 0, stored.length) : stored.values;
+  return stored.values.defined() ? stored.values.narrow(0, 0, rows) : stored.values;
 }
 
 void KvCache::Append(int layer, const float* keys, const float* values, int64_t rows) {
   Layer& stored = layers_[layer];
-  Grow(stored, rows, reserved_, at::TensorOptions(at::kFloat));
+  Grow(stored, rows, reserved_, 1, at::TensorOptions(at::kFloat));
   const int64_t offset = stored.length * row_size_, count = rows * row_size_;
   std::memcpy(stored.keys.data_ptr<float>() + offset, keys, count * sizeof(float));
   std::memcpy(stored.values.data_ptr<float>() + offset, values, count * sizeof(float));
@@ -66,7 +67,7 @@ void KvCache::Append(int layer, const float* keys, const float* values, int64_t 
 void KvCache::Append(int layer, const at::Tensor& keys, const at::Tensor& values) {
   const int64_t rows = keys.size(0);
   Layer& stored = layers_[layer];
-  Grow(stored, rows, reserved_, keys.options());
+  Grow(stored, rows, reserved_, kRoomStep, keys.options());
   stored.keys.narrow(0, stored.length, rows).copy_(keys);
   stored.values.narrow(0, stored.length, rows).copy_(values);
   stored.length += rows;
@@ -80,13 +81,16 @@ void KvCache::Truncate(int64_t positions) {
   }
 }
 
-void KvCache::Grow(Layer& layer, int64_t rows, int64_t expected, const at::TensorOptions& options) const {
+void KvCache::Grow(Layer& layer, int64_t rows, int64_t expected, int64_t step,
+                   const at::TensorOptions& options) const {
   const int64_t needed = layer.length + rows;
   const int64_t capacity = layer.keys.defined() ? layer.keys.size(0) : 0;
   if (needed <= capacity) return;
-  const int64_t room = std::max({needed, expected, 2 * capacity});
+  const int64_t room = (std::max({needed, expected, 2 * capacity}) + step - 1) / step * step;
   for (at::Tensor* stored : {&layer.keys, &layer.values}) {
-    at::Tensor larger = at::empty({room, row_size_}, options);
+    // What is read past the length must be finite.
+    at::Tensor larger =
+        step > 1 ? at::zeros({room, row_size_}, options) : at::empty({room, row_size_}, options);
     if (layer.length > 0) larger.narrow(0, 0, layer.length).copy_(stored->narrow(0, 0, layer.length));
     *stored = std::move(larger);
   }
@@ -99,7 +103,7 @@ const KvCache::Layer& KvCache::Joined(int layer) const {
   auto append = [&](const KvCache& part, int64_t rows) {
     if (rows == 0) return;
     const at::Tensor keys = part.KeyTensor(layer), values = part.ValueTensor(layer);
-    Grow(stored, rows, length(layer), keys.options());
+    Grow(stored, rows, length(layer), 1, keys.options());
     stored.keys.narrow(0, stored.length, rows).copy_(keys.narrow(0, 0, rows));
     stored.values.narrow(0, stored.length, rows).copy_(values.narrow(0, 0, rows));
     stored.length += rows;

@@ -49,8 +49,14 @@ class KvCache {
   // [length, KV, Dh] of a layer, contiguous; null (undefined) where there are none.
   const float* keys(int layer) const;  // on the CPU
   const float* values(int layer) const;
-  at::Tensor KeyTensor(int layer) const;  // [length, KV * Dh]
-  at::Tensor ValueTensor(int layer) const;
+  at::Tensor KeyTensor(int layer) const { return KeyTensor(layer, length(layer)); }  // [length, KV * Dh]
+  at::Tensor ValueTensor(int layer) const { return ValueTensor(layer, length(layer)); }
+  // The first `rows` of the room there is, which in caches made of tensors is a multiple
+  // of kRoomStep: those past the length are finite and mean nothing. So a device sees few
+  // shapes, for each of which libtorch keeps something.
+  static constexpr int64_t kRoomStep = 64;
+  at::Tensor KeyTensor(int layer, int64_t rows) const;
+  at::Tensor ValueTensor(int layer, int64_t rows) const;
 
   // Makes room for so many positions in all, when the first come. Memory that is not
   // written to yet is only promised by the system, so a generous guess costs little.
@@ -70,8 +76,10 @@ class KvCache {
     int64_t length = 0;
   };
 
-  // Room for `rows` more; for `expected` rows in all if it has to be made.
-  void Grow(Layer& layer, int64_t rows, int64_t expected, const at::TensorOptions& options) const;
+  // Room for `rows` more; if it has to be made, for `expected` rows in all, and a multiple
+  // of `step`.
+  void Grow(Layer& layer, int64_t rows, int64_t expected, int64_t step,
+            const at::TensorOptions& options) const;
   const Layer& Joined(int layer) const;
   void Count(int64_t rows) const;
 

@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <utility>
 
 #include "services/model/engine/device/arithmetic.h"
 #include "services/model/engine/model.h"
@@ -50,9 +49,9 @@ class AtenArithmetic final : public Arithmetic {
 
   void AttendGroup(const Group& group, int layer, const at::Tensor& query, const at::Tensor& key,
                    const at::Tensor& value, const Rows& z);
-  at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores);
+  at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys);
   void HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores);
-  const at::Tensor& Mask(int64_t rows, int64_t keys);
+  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width);
 
   const ModelConfig& config_;
   const at::Device device_;
@@ -61,7 +60,7 @@ class AtenArithmetic final : public Arithmetic {
   std::array<at::Tensor, static_cast<int>(Slot::kCount)> slots_;
   at::Tensor cosines_;  // [N, 1, Dh / 2]
   at::Tensor sines_;
-  std::map<std::pair<int64_t, int64_t>, at::Tensor> masks_;  // by rows and keys
+  std::map<std::array<int64_t, 3>, at::Tensor> masks_;  // by rows, keys and width
 };
 
 }  // namespace mechinterp::engine

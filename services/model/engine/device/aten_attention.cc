@@ -56,13 +56,22 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
   const int64_t b = group.count(), t = group.rows(), kv = config_.key_value_head_count,
                 g = config_.head_count / kv, dh = config_.head_size;
   const Segment& segment = group.segment();
+  const int64_t shared = segment.shared_length;
   at::Tensor own_keys = key, own_values = value;
+  int64_t keys = shared + t;  // that the last row sees
   if (segment.cache != nullptr) {
-    segment.cache->Append(layer, key, value);
-    own_keys = segment.cache->KeyTensor(layer);
-    own_values = segment.cache->ValueTensor(layer);
+    KvCache& cache = *segment.cache;
+    cache.Append(layer, key, value);
+    keys = shared + cache.length(layer);
+    // Continuations grow by a key a step: they are padded, so that a step has the shape of
+    // the one before. The mask hides what is past the end.
+    constexpr int64_t kStep = KvCache::kRoomStep;
+    const int64_t rows =
+        group.has_hooks ? cache.length(layer) : (cache.length(layer) + kStep - 1) / kStep * kStep;
+    own_keys = cache.KeyTensor(layer, rows);
+    own_values = cache.ValueTensor(layer, rows);
   }
-  const int64_t own = own_keys.size(0) / b, shared = segment.shared_length;
+  const int64_t own = own_keys.size(0) / b;
   // [KV, B, G, T, Dh]: one product over all segments with what they share, one for each
   // with its own.
   const at::Tensor q = query.reshape({b, t, kv, g, dh}).permute({2, 0, 3, 1, 4}).contiguous();
@@ -78,8 +87,8 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
     scores = at::cat({at::bmm(q.view({kv, b * g * t, dh}), before).view({kv * b, g * t, shared}), scores}, 2);
   }
   scores.mul_(1.0f / std::sqrt(static_cast<float>(dh)));
-  const at::Tensor pattern =
-      Pattern(group, layer, scores.view({kv * b * g, t, shared + own})).view({kv * b, g * t, shared + own});
+  const at::Tensor pattern = Pattern(group, layer, scores.view({kv * b * g, t, shared + own}), keys)
+                                 .view({kv * b, g * t, shared + own});
   at::Tensor mixed = at::bmm(
       pattern.narrow(2, shared, own).contiguous(),
       own_values.reshape({b, own, kv, dh}).permute({2, 0, 1, 3}).contiguous().view({kv * b, own, dh}));
@@ -95,11 +104,12 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
   Set(z, mixed.view({kv, b, g, t, dh}).permute({1, 3, 0, 2, 4}).contiguous());
 }
 
-// Softmax of the scores [_, T, K] that the causal mask leaves, with the hooks before and
-// after. With hooks the group is one segment and the scores are [H, T, K].
-at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tensor& scores) {
-  const int64_t rows = scores.size(1), keys = scores.size(2);
-  at::Tensor masked = rows > 1 ? scores.add(Mask(rows, keys)) : scores;
+// Softmax of the scores [_, T, K] that the causal mask leaves, the last row being the one
+// that sees `keys`, with the hooks before and after. With hooks the group is one segment and the scores are
+// [H, T, K].
+at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys) {
+  const int64_t rows = scores.size(1), width = scores.size(2);
+  at::Tensor masked = rows > 1 || keys < width ? scores.add(Mask(rows, keys, width)) : scores;
   if (!group.has_hooks) return at::softmax(masked, 2);
   HookScores(group, {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(), masked);
   at::Tensor pattern = at::softmax(masked, 2);
@@ -125,17 +135,17 @@ void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float 
   Batch::CaptureItem(item, site, values, heads, keys);
 }
 
-// 0 where a row sees a key, -infinity where that comes later: [T, K]; the last row sees
-// all.
-const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys) {
-  at::Tensor& mask = masks_[{rows, keys}];
+// 0 where a row sees a key, -infinity where that comes later: [T, width]; the last row
+// sees `keys`.
+const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys, int64_t width) {
+  at::Tensor& mask = masks_[{rows, keys, width}];
   if (mask.defined()) return mask;
-  std::vector<float> values(rows * keys, 0.0f);
+  std::vector<float> values(rows * width, 0.0f);
   for (int64_t i = 0; i < rows; ++i) {
-    std::fill(values.begin() + i * keys + (keys - rows + i + 1), values.begin() + (i + 1) * keys,
+    std::fill(values.begin() + i * width + (keys - rows + i + 1), values.begin() + (i + 1) * width,
               -std::numeric_limits<float>::infinity());
   }
-  mask = FromHost(values.data(), {rows, keys});
+  mask = FromHost(values.data(), {rows, width});
   return mask;
 }
 

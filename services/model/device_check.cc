@@ -8,19 +8,18 @@
 namespace mechinterp {
 
 absl::StatusOr<engine::SelfCheck> DeviceCheck::Run(engine::RunContext& context) {
+  const std::lock_guard one_at_a_time(run_mutex_);
   absl::StatusOr<engine::SelfCheck> check = engine::CheckDevice(context);
-  // A client that hung up has found out nothing about the device.
-  if (absl::IsCancelled(check.status()) || absl::IsUnavailable(check.status())) return check;
+  // A check that could not be made has found out nothing about the device.
+  if (!check.ok()) return check;
   std::function<void(bool)> listener;
-  bool may_serve;
   {
     const std::lock_guard lock(mutex_);
-    problem_ = check.ok() ? check->problem : std::string(check.status().message());
-    may_serve = problem_.empty();
-    if (may_serve) passed_id_ = check->id;
+    problem_ = check->passed ? "" : check->problem;
+    if (check->passed) passed_id_ = check->id;
     listener = listener_;
   }
-  if (listener) listener(may_serve);
+  if (listener) listener(check->passed);
   return check;
 }
 

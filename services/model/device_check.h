@@ -14,8 +14,7 @@ namespace mechinterp {
 // first check it may, unless one is required. Thread-safe.
 class DeviceCheck {
  public:
-  // Runs engine::CheckDevice and remembers the result; a check that could not be made
-  // counts as failed.
+  // Runs engine::CheckDevice and remembers what it found. One at a time.
   absl::StatusOr<engine::SelfCheck> Run(engine::RunContext& context);
 
   // From now on until the first check passes, the device may not serve.
@@ -27,10 +26,11 @@ class DeviceCheck {
   // check failed.
   absl::Status MayServe() const;
 
-  // Told after every check whether the device may serve, from the thread that checked.
-  void set_listener(std::function<void(bool may_serve)> listener);
+  // Told after every check whether it passed, from the thread that checked.
+  void set_listener(std::function<void(bool passed)> listener);
 
  private:
+  std::mutex run_mutex_;  // taken before mutex_
   mutable std::mutex mutex_;
   std::string passed_id_;
   std::string problem_;

@@ -167,6 +167,7 @@ int Fail(const absl::Status& status) {
 engine::Device UseDevice(Options& options) {
   const engine::DeviceChoice choice = engine::ChooseDevice(ToDevicePreference(options.device));
   if (!choice.fallback.empty()) spdlog::warn("{}", choice.fallback);
+  engine::TendMemory(choice.device);
   if (choice.device.kind != engine::DeviceKind::kCpu && options.service.memory_limit_bytes == 0) {
     options.service.memory_limit_bytes = engine::MemoryOf(choice.device).total_bytes;
   }
@@ -186,23 +187,21 @@ void DescribeDevice(const engine::Model& model) {
   if (!model.device_remark().empty()) spdlog::warn("{}", model.device_remark());
 }
 
-// Whether the model may be served. What is wrong is in the log, and the server is up for
-// `abstract doctor` to ask.
-bool CheckDevice(ModelService& service) {
+// What is wrong is in the log, and the server is up for `abstract doctor` to ask; it serves
+// as soon as a check passes.
+void CheckDevice(ModelService& service) {
   const absl::StatusOr<engine::SelfCheck> check = service.RunDeviceCheck();
   if (!check.ok()) {
-    spdlog::error("the device could not be checked: {}", DescribeStatus(check.status()));
-    return false;
-  }
-  if (!check->passed) {
+    spdlog::error("the device could not be checked, so nothing is served: {}",
+                  DescribeStatus(check.status()));
+  } else if (!check->passed) {
     spdlog::error(
         "the device computes wrongly, so nothing is served: {} (tolerance {:.2g}). --device cpu works",
         check->problem, check->tolerance);
-    return false;
+  } else {
+    spdlog::info("the device's arithmetic agrees with the CPU's (check {}, {:.1f} s)", check->id,
+                 absl::ToDoubleSeconds(check->duration));
   }
-  spdlog::info("the device's arithmetic agrees with the CPU's (check {}, {:.1f} s)", check->id,
-               absl::ToDoubleSeconds(check->duration));
-  return true;
 }
 
 int Serve(Options options, TerminationSignals& signals) {
@@ -253,13 +252,15 @@ int Serve(Options options, TerminationSignals& signals) {
   if (needs_check) service.device_check().Require();
   absl::StatusOr<std::unique_ptr<RpcServer>> server = RpcServer::Start(rpc, {&service});
   if (!server.ok()) return Fail(server.status());
-  service.device_check().set_listener([&server](bool may_serve) { (*server)->SetServing(may_serve); });
-  if (!needs_check || CheckDevice(service)) (*server)->SetServing(true);
+  (*server)->SetServing(!needs_check);
+  service.device_check().set_listener([&server](bool passed) { (*server)->SetServing(passed); });
+  if (needs_check) CheckDevice(service);
   spdlog::info("serving mechinterp.v1.ModelService on port {}", (*server)->port());
 
   const int signal = signals.Wait();
   spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
                options.shutdown_grace_seconds);
+  service.device_check().set_listener(nullptr);  // nothing turns health back
   (*server)->Shutdown(absl::Seconds(options.shutdown_grace_seconds), [&service] { service.Stop(); });
   spdlog::info("stopped");
   return 0;

@@ -126,7 +126,7 @@ v1::ModelIdentity ModelService::Identity() const { return BuildIdentity(*model_,
 
 absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<bool()> is_cancelled) {
   Call call(*this, std::move(is_cancelled));
-  ABSTRACT_RETURN_IF_ERROR(call.AdmitForCheck(engine::SelfCheckBytes(*model_)));
+  ABSTRACT_RETURN_IF_ERROR(call.AdmitUnchecked(engine::SelfCheckBytes(*model_)));
   return device_check_.Run(call.context);
 }
 

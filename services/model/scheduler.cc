@@ -205,6 +205,16 @@ Scheduler::Pass Scheduler::PlanNextPass() {
   return pass;
 }
 
+// What ran is not run again: if its results find no room, its request fails.
+void Scheduler::Collect(const Part& part) {
+  try {
+    part.chunks->Collect();
+  } catch (const std::exception& error) {
+    part.job->failure =
+        ToRequestError(absl::ResourceExhaustedError(absl::StrCat("results of a pass: ", error.what())));
+  }
+}
+
 // Nobody waits for what these make.
 bool Scheduler::IsAbandoned(absl::Span<const Part> parts) const {
   return stopping_ ||
@@ -221,14 +231,14 @@ absl::Status Scheduler::TryParts(absl::Span<Part> parts) {
       const std::lock_guard lock(mutex_);
       return IsAbandoned(parts);
     });
-    if (status.ok()) {
-      for (const Part& part : parts) part.chunks->Collect();
-      return status;
-    }
   } catch (const std::exception& error) {  // std::bad_alloc: chunks make copies
     status = absl::ResourceExhaustedError(absl::StrCat("chunks of a pass: ", error.what()));
   }
-  for (const Part& part : parts.first(segments.size())) part.chunks->TakeBack();
+  if (status.ok()) {
+    for (const Part& part : parts) Collect(part);
+  } else {
+    for (const Part& part : parts.first(segments.size())) part.chunks->TakeBack();
+  }
   return status;
 }
 

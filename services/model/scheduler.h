@@ -45,8 +45,8 @@ class Scheduler {
  public:
   class Request;
   // What runs a pass; another one in tests.
-  using ForwardFunction = std::function<absl::Status(
-      const engine::Model&, absl::Span<engine::Segment* const>, absl::FunctionRef<bool()> abandoned)>;
+  using ForwardFunction = std::function<absl::Status(const engine::Model&, absl::Span<engine::Segment* const>,
+                                                     absl::FunctionRef<bool()> abandoned)>;
 
   // `metrics` must outlive the scheduler.
   Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
@@ -82,6 +82,7 @@ class Scheduler {
   // run, or cannot be run together, fails alone.
   void RunParts(absl::Span<Part> parts);
   absl::Status TryParts(absl::Span<Part> parts);
+  static void Collect(const Part& part);
 
   const std::shared_ptr<const engine::Model> model_;
   const SchedulerOptions options_;
@@ -117,7 +118,8 @@ class Scheduler::Request final : public engine::Executor {
   void Leave() { scheduler_.Leave(*this); }
 
   // CANCELLED as soon as the client has gone, unless some of the segments are
-  // in a pass: then when it ends, or its layer when nobody else is in it. UNAVAILABLE when the scheduler stops.
+  // in a pass: then when it ends, or its layer when nobody else is in it. UNAVAILABLE when the scheduler
+  // stops.
   absl::Status Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) override {
     return scheduler_.Run(*this, segments, waited);
   }

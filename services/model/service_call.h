@@ -24,9 +24,9 @@ struct ModelService::Call {
   // device computes wrongly.
   absl::Status Admit(int64_t bytes) {
     ABSTRACT_RETURN_IF_ERROR(service.device_check_.MayServe());
-    return AdmitForCheck(bytes);
+    return AdmitUnchecked(bytes);
   }
-  absl::Status AdmitForCheck(int64_t bytes) {
+  absl::Status AdmitUnchecked(int64_t bytes) {
     ABSTRACT_ASSIGN_OR_RETURN(memory, service.budget_.Reserve(bytes));
     return request.Admit();
   }

@@ -19,7 +19,6 @@ void Batch::AddItem(Segment* segment, int64_t rows, int first_position) {
   if (segment->plan == nullptr) return;
   for (const auto& [site, edits] : segment->plan->edits) {
     hooks_[site].push_back(items_.back());
-    edits_.insert(site);
   }
   for (const auto& [site, capture] : segment->plan->captures) {
     if (segment->plan->edits.count(site) == 0) hooks_[site].push_back(items_.back());

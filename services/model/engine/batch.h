@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -36,8 +35,7 @@ class Batch {
   absl::Span<const Item> ItemsAt(int layer) const;
   absl::Span<const Item> items() const { return items_; }
 
-  // Whether any segment edits (or edits or captures) at this site.
-  bool Edits(const HookSite& site) const { return edits_.count(site) > 0; }
+  // Whether any segment edits or captures at this site.
   bool Wants(const HookSite& site) const { return hooks_.count(site) > 0; }
   // Whether this item does.
   static bool Edits(const Item& item, const HookSite& site);
@@ -61,7 +59,6 @@ class Batch {
   std::vector<Item> items_;
   int64_t row_count_ = 0;
   std::map<HookSite, std::vector<Item>> hooks_;
-  std::set<HookSite> edits_;
 };
 
 }  // namespace mechinterp::engine

@@ -42,7 +42,7 @@ class Pass {
       if (const int64_t rows = batch_.RowsAt(layer); rows > 0) Block(layer, residual.Part(0, rows));
     }
     Enter(config_.layer_count, residual);
-    Head(residual);
+    if (!Head(residual)) math_.Finish(residual);
     return true;
   }
 
@@ -221,10 +221,10 @@ class Pass {
     }
   }
 
-  // Final norm and logits, of the rows that somebody reads.
-  void Head(const Rows& residual) {
+  // Final norm and logits, of the rows that somebody reads; false when nobody does.
+  bool Head(const Rows& residual) {
     const Batch head = batch_.HeadRows();
-    if (head.row_count() == 0) return;
+    if (head.row_count() == 0) return false;
     const Rows normalized = Normalize(head, GatherRows(residual, head), weights_.ln_final_gain,
                                       {HookPoint::kLnFinalScale, 0}, {HookPoint::kLnFinalNormalized, 0});
     for (const Batch::Item& item : head.items()) {
@@ -242,6 +242,7 @@ class Pass {
         return false;  // nothing reads them after this
       });
     }
+    return true;
   }
 
   static int64_t WantedLogits(const Batch::Item& item) {
@@ -305,10 +306,18 @@ bool RunPass(const Model& model, const Batch& batch, absl::FunctionRef<bool()> a
     return Pass(model, batch, arithmetic).Run(abandoned);
   }
   ReleaseNow();
-  AtenArithmetic arithmetic(model);
-  const bool finished = Pass(model, batch, arithmetic).Run(abandoned);
-  ReleaseUnusedMemory(model.device());
-  return finished;
+  try {
+    bool finished;
+    {
+      AtenArithmetic arithmetic(model);
+      finished = Pass(model, batch, arithmetic).Run(abandoned);
+    }
+    TendMemory(model.device());
+    return finished;
+  } catch (const std::exception&) {
+    TendMemory(model.device(), /*release_all=*/true);
+    throw;
+  }
 }
 
 // Takes back what a pass that failed has left in a segment.
@@ -328,8 +337,10 @@ void Restore(Segment& segment) {
 absl::Status ToStatus(const std::exception& error) {
   const std::string text(absl::StripTrailingAsciiWhitespace(
       std::string(error.what()).substr(0, std::string(error.what()).find("\nException raised from"))));
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr || absl::StrContains(text, "out of memory") ||
-      absl::StrContains(text, "can't allocate memory")) {
+  const std::string lower = absl::AsciiStrToLower(text);
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr || absl::StrContains(lower, "out of memory") ||
+      absl::StrContains(lower, "can't allocate memory") || absl::StrContains(lower, "insufficient memory") ||
+      absl::StrContains(lower, "outofmemory")) {
     return absl::ResourceExhaustedError(absl::StrCat("forward pass: the device is out of memory: ", text));
   }
   return absl::InternalError(absl::StrCat("forward pass: ", text));

@@ -67,7 +67,9 @@ void KvCache::Append(int layer, const float* keys, const float* values, int64_t 
 void KvCache::Append(int layer, const at::Tensor& keys, const at::Tensor& values) {
   const int64_t rows = keys.size(0);
   Layer& stored = layers_[layer];
-  Grow(stored, rows, reserved_, kRoomStep, keys.options());
+  // A device's memory is taken at once, so little of what was reserved is taken ahead.
+  const int64_t ahead = std::min(reserved_, stored.length + rows + 4 * kRoomStep);
+  Grow(stored, rows, ahead, kRoomStep, keys.options());
   stored.keys.narrow(0, stored.length, rows).copy_(keys);
   stored.values.narrow(0, stored.length, rows).copy_(values);
   stored.length += rows;
@@ -87,31 +89,37 @@ void KvCache::Grow(Layer& layer, int64_t rows, int64_t expected, int64_t step,
   const int64_t capacity = layer.keys.defined() ? layer.keys.size(0) : 0;
   if (needed <= capacity) return;
   const int64_t room = (std::max({needed, expected, 2 * capacity}) + step - 1) / step * step;
-  for (at::Tensor* stored : {&layer.keys, &layer.values}) {
+  auto larger = [&](const at::Tensor& stored) {
     // What is read past the length must be finite.
-    at::Tensor larger =
+    const at::Tensor fresh =
         step > 1 ? at::zeros({room, row_size_}, options) : at::empty({room, row_size_}, options);
-    if (layer.length > 0) larger.narrow(0, 0, layer.length).copy_(stored->narrow(0, 0, layer.length));
-    *stored = std::move(larger);
-  }
+    if (layer.length > 0) fresh.narrow(0, 0, layer.length).copy_(stored.narrow(0, 0, layer.length));
+    return fresh;
+  };
+  // Both or, where there is no memory, none.
+  at::Tensor keys = larger(layer.keys), values = larger(layer.values);
+  layer.keys = std::move(keys);
+  layer.values = std::move(values);
 }
 
 // Of a joined cache: puts the layer together if nobody has asked for it yet.
 const KvCache::Layer& KvCache::Joined(int layer) const {
   Layer& stored = layers_[layer];
   if (!parts_ || stored.length > 0) return stored;
+  Layer joined;
   auto append = [&](const KvCache& part, int64_t rows) {
     if (rows == 0) return;
-    const at::Tensor keys = part.KeyTensor(layer), values = part.ValueTensor(layer);
-    Grow(stored, rows, length(layer), 1, keys.options());
-    stored.keys.narrow(0, stored.length, rows).copy_(keys.narrow(0, 0, rows));
-    stored.values.narrow(0, stored.length, rows).copy_(values.narrow(0, 0, rows));
-    stored.length += rows;
-    Count(rows);
+    const at::Tensor keys = part.KeyTensor(layer, rows), values = part.ValueTensor(layer, rows);
+    Grow(joined, rows, length(layer), 1, keys.options());
+    joined.keys.narrow(0, joined.length, rows).copy_(keys);
+    joined.values.narrow(0, joined.length, rows).copy_(values);
+    joined.length += rows;
   };
   const bool own = layer >= parts_->first_own_layer;
   append(*parts_->base, own ? parts_->shared_rows : parts_->base_rows);
   if (own) append(*parts_->own, parts_->own->length(layer));
+  stored = std::move(joined);
+  Count(stored.length);
   return stored;
 }
 

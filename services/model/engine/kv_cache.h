@@ -41,7 +41,7 @@ class KvCache {
   };
   KvCache(const ModelConfig& config, Parts parts);
 
-  // What all caches of this process hold; from any thread.
+  // What is written in all caches of this process; from any thread.
   static int64_t total_bytes() { return total_bytes_; }
 
   int64_t length(int layer) const;
@@ -58,8 +58,8 @@ class KvCache {
   at::Tensor KeyTensor(int layer, int64_t rows) const;
   at::Tensor ValueTensor(int layer, int64_t rows) const;
 
-  // Makes room for so many positions in all, when the first come. Memory that is not
-  // written to yet is only promised by the system, so a generous guess costs little.
+  // Makes room for so many positions in all, when the first come. On the CPU memory that
+  // is not written to yet is only promised by the system, so a generous guess costs little.
   void Reserve(int64_t positions) { reserved_ = positions; }
 
   void Append(int layer, const float* keys, const float* values, int64_t rows);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -82,7 +83,7 @@ void PackDequantized(const Nf4Matrix& source, PackedMatrix& matrix) {
   });
 }
 
-LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
+LinearWeight PackFromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
   const int64_t out = source.shape[0], in = source.shape[1];
   LinearWeight weight{Empty(out, in, HeldFormat(in, format), format.compute), nullptr};
   kernels::Allocate(weight.matrix);
@@ -95,43 +96,53 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 }
 
 LinearWeight OnDevice(int64_t out, int64_t in, const MatrixFormat& format, DeviceMatrix matrix) {
-  WeightFormat held = format.format;
-  if (matrix.values.defined()) {  // in the type of the products, fp16 told as bf16
-    held = format.compute == ComputeType::kFloat32 ? WeightFormat::kFloat32 : WeightFormat::kBFloat16;
-  }
+  const bool as_values = !matrix.pieces.empty();
+  const WeightFormat held =
+      as_values ? UnquantizedFormat(DType::kF32, format.compute, format.device) : format.format;
   return {Empty(out, in, held, format.compute), std::make_shared<DeviceMatrix>(std::move(matrix))};
 }
 
-LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format, const Device& device) {
-  if (!device.UsesLibtorch()) return FromNf4(source, format);
-  return OnDevice(source.shape[0], source.shape[1], format,
-                  UploadNf4(source, format.compute, TorchDevice(device)));
+// As int8 or unquantized; nothing when a value is not finite.
+std::optional<LinearWeight> Upload(ReadRows read, int64_t out, int64_t in, const MatrixFormat& format) {
+  const at::Device device = TorchDevice(format.device);
+  std::optional<DeviceMatrix> matrix = format.format == WeightFormat::kInt8
+                                           ? UploadInt8(read, out, in, device)
+                                           : UploadValues(read, out, in, format.compute, device);
+  if (!matrix) return std::nullopt;
+  return OnDevice(out, in, format, *std::move(matrix));
 }
 
-// `values` read in any type; kInt8 or unquantized.
-LinearWeight FromValues(const std::vector<float>& values, int64_t out, int64_t in, const MatrixFormat& format,
-                        const Device& device) {
-  const at::Device there = TorchDevice(device);
-  return OnDevice(out, in, format,
-                  format.format == WeightFormat::kInt8
-                      ? UploadInt8(values, out, in, there)
-                      : UploadValues(values, out, in, format.compute, there));
+LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
+  if (!format.device.UsesLibtorch()) return PackFromNf4(source, format);
+  const int64_t out = source.shape[0], in = source.shape[1];
+  if (format.format == WeightFormat::kNf4 && IsStandardNf4(source)) {
+    return OnDevice(out, in, format, UploadNf4(source, TorchDevice(format.device)));
+  }
+  const HostTensor values = Dequantize(source);
+  return *Upload(
+      [&](int64_t first, int64_t count, float* rows) {
+        std::copy_n(values.values.begin() + first * in, count * in, rows);
+        return true;
+      },
+      out, in, format);
 }
 
 }  // namespace
 
-WeightFormat UnquantizedFormat(DType stored, ComputeType compute) {
+WeightFormat UnquantizedFormat(DType stored, ComputeType compute, const Device& device) {
+  if (device.UsesLibtorch() && compute == ComputeType::kFloat32) return WeightFormat::kFloat32;
+  if (device.UsesLibtorch()) return WeightFormat::kBFloat16;
   if (compute == ComputeType::kBFloat16) return WeightFormat::kBFloat16;
   return stored == DType::kBF16 && compute == ComputeType::kFloat32 ? WeightFormat::kBFloat16
                                                                     : WeightFormat::kFloat32;
 }
 
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
-                                        int64_t in, const MatrixFormat& format, const Device& device) {
+                                        int64_t in, const MatrixFormat& format) {
   const int64_t shape[] = {out, in};
   if (IsNf4(checkpoint, name)) {
     ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix source, ReadNf4(checkpoint, name, shape));
-    LinearWeight weight = FromNf4(source, format, device);
+    LinearWeight weight = FromNf4(source, format);
     ReleasePages(*checkpoint.Find(name));
     return weight;
   }
@@ -140,17 +151,20 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
     absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
     if (!quantized.ok()) return NotFinite(checkpoint, name);
     ReleasePages(view);
-    return FromNf4(*quantized, format, device);
+    return FromNf4(*quantized, format);
   }
-  if (device.UsesLibtorch()) {
-    std::vector<float> values(out * in);
-    if (!StoredValues(view).Read(0, out * in, values.data())) return NotFinite(checkpoint, name);
+  const StoredValues values(view);
+  if (format.device.UsesLibtorch()) {
+    std::optional<LinearWeight> weight = Upload(
+        [&](int64_t first, int64_t count, float* rows) { return values.Read(first * in, count * in, rows); },
+        out, in, format);
+    if (!weight) return NotFinite(checkpoint, name);
     ReleasePages(view);
-    return FromValues(values, out, in, format, device);
+    return *std::move(weight);
   }
   LinearWeight weight{Empty(out, in, format.format, format.compute), nullptr};
   kernels::Allocate(weight.matrix);
-  if (!PackStored(StoredValues(view), weight.matrix)) return NotFinite(checkpoint, name);
+  if (!PackStored(values, weight.matrix)) return NotFinite(checkpoint, name);
   ReleasePages(view);
   return weight;
 }
@@ -158,8 +172,10 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
 int64_t LinearWeight::bytes() const { return device != nullptr ? device->bytes() : matrix.bytes(); }
 
 WeightFormat HeldFormat(int64_t in, const MatrixFormat& format) {
-  if (format.format != WeightFormat::kNf4 || kernels::CanPackNf4(in)) return format.format;
-  return UnquantizedFormat(DType::kF32, format.compute);
+  if (format.format != WeightFormat::kNf4 || kernels::CanPackNf4(in) || format.device.UsesLibtorch()) {
+    return format.format;
+  }
+  return UnquantizedFormat(DType::kF32, format.compute, format.device);
 }
 
 int64_t HeldBytes(int64_t out, int64_t in, const MatrixFormat& format) {

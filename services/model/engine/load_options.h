@@ -60,6 +60,7 @@ struct WeightFormats {
   bool double_quantization = false;
   HeadQuantization head = HeadQuantization::kNone;
   ComputeType compute_type = ComputeType::kFloat32;
+  Device device;
 };
 WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4);
 

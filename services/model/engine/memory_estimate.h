@@ -17,7 +17,8 @@ namespace mechinterp::engine {
 // Keys and values of so many positions.
 int64_t KeyValueBytes(const ModelConfig& config, int64_t positions);
 
-// Intermediate results of forward passes of up to so many rows (Workspace).
+// Intermediate results of forward passes of up to so many rows (Slot); on a GPU attention
+// takes more for as long as it works, with the square of a prompt's length.
 int64_t ScratchBytes(const ModelConfig& config, int64_t rows);
 
 // Activations of these sites over so many positions of a prompt.

@@ -45,16 +45,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(directory));
   std::shared_ptr<Model> model(new Model());
   model->config_ = checkpoint.config();
-  model->device_ = options.device;
   model->kernel_runner_ = options.kernel_runner;
-  if (model->device_.kind == DeviceKind::kMps && model->kernel_runner_ == nullptr) {
-    if (absl::StatusOr<metal::KernelRunner*> runner = metal::StartMetalRunner(); runner.ok()) {
-      model->kernel_runner_ = *runner;
-    } else {
-      model->device_remark_ =
-          absl::StrCat(runner.status().message(), "; 4-bit products go through dequantized panels, slower");
-    }
-  }
   model->name_ = options.name.empty() ? checkpoint.name() : options.name;
   model->fingerprint_ = checkpoint.Fingerprint();
 
@@ -77,18 +68,33 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   }
 
   model->formats_ = ResolveFormats(options, StoredAsNf4(checkpoint));
+  model->StartKernels();
   model->parameter_count_ = CountParameters(model->config_);
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
   try {
     ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
                               LoadWeights(std::move(checkpoint), model->formats_,
-                                          options.round_rope_frequencies_to_bfloat16, options.device));
+                                          options.round_rope_frequencies_to_bfloat16));
     model->weights_ = std::make_unique<ModelWeights>(std::move(weights));
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
   }
   model->weight_bytes_ = CountWeightBytes(*model->weights_);
+  TendMemory(model->device());
   return model;
+}
+
+// Our kernels for Apple's GPU, where there is one and weights that they multiply.
+void Model::StartKernels() {
+  const bool quantized =
+      formats_.quantization == Quantization::kNf4 || formats_.head != HeadQuantization::kNone;
+  if (formats_.device.kind != DeviceKind::kMps || kernel_runner_ != nullptr || !quantized) return;
+  if (absl::StatusOr<metal::KernelRunner*> runner = metal::StartMetalRunner(); runner.ok()) {
+    kernel_runner_ = *runner;
+  } else {
+    device_remark_ =
+        absl::StrCat(runner.status().message(), "; quantized products go through dequantized panels, slower");
+  }
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
@@ -99,6 +105,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
   part->name_ = model.name();
   part->fingerprint_ = model.fingerprint();
   part->formats_ = model.formats();
+  part->formats_.device = {};
   try {
     ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights,
                               ReloadWeights(model.weights(), model.formats(), selection));

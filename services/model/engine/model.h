@@ -51,7 +51,7 @@ class Model {
   const std::map<kernels::WeightFormat, int64_t>& weight_bytes() const { return weight_bytes_; }
   int64_t total_weight_bytes() const;
 
-  const Device& device() const { return device_; }
+  const Device& device() const { return formats_.device; }
   // Runs our kernels for Apple's GPU; null: libtorch's operations do their work.
   metal::KernelRunner* kernel_runner() const { return kernel_runner_; }
   // What users of the device should be told: why our kernels do not run, say.
@@ -59,6 +59,7 @@ class Model {
 
  private:
   Model() = default;
+  void StartKernels();
 
   ModelConfig config_;
   std::unique_ptr<ModelWeights> weights_;
@@ -68,7 +69,6 @@ class Model {
   std::string fingerprint_;
   int64_t parameter_count_ = 0;
   WeightFormats formats_;
-  Device device_;
   metal::KernelRunner* kernel_runner_ = nullptr;
   std::string device_remark_;
   std::map<kernels::WeightFormat, int64_t> weight_bytes_;

@@ -70,11 +70,12 @@ void SegmentChunks::TakeBack() {
 }
 
 void SegmentChunks::Collect() {
+  if (chunk_ != nullptr) {
+    AppendRows(chunk_->logits, whole_->logits);
+    chunk_->logits = {};
+    whole_->activations = std::move(chunk_->activations);
+  }
   done_ += chunk_rows_;
-  if (chunk_ == nullptr) return;
-  whole_->activations = std::move(chunk_->activations);
-  AppendRows(chunk_->logits, whole_->logits);
-  chunk_->logits = {};
 }
 
 }  // namespace mechinterp::engine

@@ -4,20 +4,24 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "services/common/status_macros.h"
+#include "services/model/engine/kv_cache.h"
+#include "services/model/engine/metal/kernel_library.h"
 #include "services/model/engine/random.h"
 #include "services/model/engine/weights.h"
 
 namespace mechinterp::engine {
 namespace {
 
-// As long as a short question, so that attention has something to mask.
-constexpr int kPromptLength = 24;
+// Longer than what the kernels for few rows take, so that the way of long prompts is
+// checked; one token more is decoded, by the way of single rows.
+constexpr int kPromptLength = metal::kMaxLinearRows + 8;
 
 // Roundings of operands in another order of additions; found by running it, with room.
 double Tolerance(ComputeType compute) {
@@ -32,16 +36,17 @@ double Tolerance(ComputeType compute) {
   return 5e-2;
 }
 
-std::vector<TokenId> FixedPrompt(const ModelConfig& config) {
-  std::vector<TokenId> ids(std::min(kPromptLength, config.context_length));
+// The prompt, and the token to decode after it.
+std::vector<TokenId> FixedTokens(const ModelConfig& config) {
+  std::vector<TokenId> ids(std::min<int>(kPromptLength + 1, config.context_length));
   for (size_t i = 0; i < ids.size(); ++i) {
     ids[i] = static_cast<TokenId>(RandomBits(/*seed=*/1, /*key=*/0, i) % config.vocabulary_size);
   }
   return ids;
 }
 
-// |a - b| / |b|.
-double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
+// |a - b| / |b|, Euclidean norms.
+double RelativeError(absl::Span<const float> a, absl::Span<const float> b) {
   double difference = 0, size = 0;
   for (size_t i = 0; i < b.size(); ++i) {
     difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
@@ -49,6 +54,14 @@ double RelativeError(const std::vector<float>& a, const std::vector<float>& b) {
   }
   const double error = std::sqrt(difference) / std::max(std::sqrt(size), 1e-30);
   return std::isfinite(error) ? error : std::numeric_limits<double>::infinity();
+}
+
+// The larger of that of the prompt's rows and that of the decoded one.
+double LargerError(const std::vector<float>& a, const std::vector<float>& b, int64_t width) {
+  const size_t prompt = b.size() - width;
+  const absl::Span<const float> x(a), y(b);
+  return std::max(RelativeError(x.first(prompt), y.first(prompt)),
+                  RelativeError(x.subspan(prompt), y.subspan(prompt)));
 }
 
 std::vector<float> Difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -79,21 +92,31 @@ class Check {
   }
 
  private:
+  // The prompt and a decoding step after it, which record into the same segment.
   absl::Status RunDevice() {
+    const std::vector<TokenId> tokens = FixedTokens(config_);
+    rows_ = static_cast<int>(tokens.size());
     auto plan = std::make_shared<HookPlan>();
-    device_.tokens = FixedPrompt(config_);
-    plan->prompt_length = device_.length();
-    std::vector<int> positions(device_.length());
-    for (int i = 0; i < device_.length(); ++i) positions[i] = i;
+    plan->prompt_length = rows_;
+    positions_.resize(rows_);
+    std::iota(positions_.begin(), positions_.end(), 0);
     for (int layer : CheckedLayers(config_)) {
       for (HookPoint point : {HookPoint::kResidPre, HookPoint::kResidPost}) {
-        plan->captures[{point, layer}] = {{point, layer}, positions};
+        plan->captures[{point, layer}] = {{point, layer}, positions_};
       }
     }
     device_.plan = std::move(plan);
-    device_.logits_rows = LogitsRows::kLast;
+    device_.cache = std::make_shared<KvCache>(config_);
+    device_.logits_rows = LogitsRows::kAll;
+    device_.tokens.assign(tokens.begin(), tokens.end() - 1);
     Segment* const segments[] = {&device_};
-    return context_.Run(segments);
+    ABSTRACT_RETURN_IF_ERROR(context_.Run(segments));
+    logits_ = std::move(device_.logits.values);
+    device_.tokens.assign(1, tokens.back());
+    device_.first_position = rows_ - 1;
+    ABSTRACT_RETURN_IF_ERROR(context_.Run(segments));
+    logits_.insert(logits_.end(), device_.logits.values.begin(), device_.logits.values.end());
+    return absl::OkStatus();
   }
 
   const std::vector<float>& Recorded(HookPoint point, int layer) const {
@@ -101,39 +124,38 @@ class Check {
   }
 
   // A segment that starts from what the device had at a point.
-  Segment From(HookPoint point, int layer, int rows) const {
+  Segment From(HookPoint point, int layer) const {
     Segment segment;
-    const std::vector<float>& recorded = Recorded(point, layer);
-    const int64_t size = int64_t{rows} * config_.d_model;
-    segment.residual = {{rows, config_.d_model}, {recorded.end() - size, recorded.end()}};
+    segment.residual = {{rows_, config_.d_model}, Recorded(point, layer)};
     return segment;
   }
 
   absl::Status CheckLayer(int layer) {
     ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> reference,
                               Model::LoadPart(model_, {{layer}, /*with_head=*/false}));
-    Segment segment = From(HookPoint::kResidPre, layer, device_.length());
-    auto plan = std::make_shared<HookPlan>(*device_.plan);
+    Segment segment = From(HookPoint::kResidPre, layer);
+    auto plan = std::make_shared<HookPlan>();
+    plan->prompt_length = rows_;
     const HookSite out{HookPoint::kResidPost, 0};
-    plan->captures = {{out, {out, device_.plan->captures.begin()->second.positions}}};
+    plan->captures[out] = {out, positions_};
     segment.plan = std::move(plan);
     Segment* const segments[] = {&segment};
     ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
     const std::vector<float>& before = Recorded(HookPoint::kResidPre, layer);
     result_.layers.push_back(
-        {layer, RelativeError(Difference(Recorded(HookPoint::kResidPost, layer), before),
-                              Difference(segment.activations.at(out).values.values, before))});
+        {layer, LargerError(Difference(Recorded(HookPoint::kResidPost, layer), before),
+                            Difference(segment.activations.at(out).values.values, before), config_.d_model)});
     return absl::OkStatus();
   }
 
   absl::Status CheckHead() {
     ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> reference,
                               Model::LoadPart(model_, {{}, /*with_head=*/true}));
-    Segment segment = From(HookPoint::kResidPost, config_.layer_count - 1, 1);
-    segment.logits_rows = LogitsRows::kLast;
+    Segment segment = From(HookPoint::kResidPost, config_.layer_count - 1);
+    segment.logits_rows = LogitsRows::kAll;
     Segment* const segments[] = {&segment};
     ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
-    result_.head_relative_error = RelativeError(device_.logits.values, segment.logits.values);
+    result_.head_relative_error = LargerError(logits_, segment.logits.values, config_.vocabulary_size);
     return absl::OkStatus();
   }
 
@@ -164,6 +186,9 @@ class Check {
   const Model& model_;
   const ModelConfig& config_;
   Segment device_;
+  int rows_ = 0;  // of the prompt and the step
+  std::vector<int> positions_;
+  std::vector<float> logits_;  // [rows, V]
   SelfCheck result_;
 };
 

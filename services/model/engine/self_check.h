@@ -18,7 +18,7 @@ namespace mechinterp::engine {
 struct LayerError {
   int layer = 0;
   // |device - CPU| / |CPU|, Euclidean norms over what the block adds to the residual
-  // stream. Infinite when the device's is not finite.
+  // stream: the larger of that of the prompt and that of the step. Infinite when the device's is not finite.
   double relative_error = 0;
 };
 
@@ -34,8 +34,8 @@ struct SelfCheck {
   absl::Duration duration;
 };
 
-// Runs a fixed prompt through the whole model, and what the device had before the first,
-// the middle and the last block, and before the head, through those again on the CPU,
+// Runs a fixed prompt and a decoding step through the whole model, and what the device had
+// before the first, the middle and the last block, and before the head, through those again on the CPU,
 // from weights read anew from the checkpoint: so an upload that went wrong shows too,
 // and a layer's error does not hide behind those before it. Takes a layer's weights in
 // memory a second time, one after the other, and seconds for an 8B model.

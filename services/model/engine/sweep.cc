@@ -26,11 +26,13 @@ class Sweep {
 
   absl::StatusOr<SweepTotals> Run() {
     ABSTRACT_RETURN_IF_ERROR(RunBaselines());
-    // Neighbours in a batch then enter at the same layer, or nearly so.
+    // Neighbours in a batch then enter at the same layer, or nearly so, and of those at the
+    // same position.
     std::vector<int> order(entries_.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return entries_[a].layer < entries_[b].layer; });
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      return std::pair(entries_[a].layer, FirstPosition(a)) < std::pair(entries_[b].layer, FirstPosition(b));
+    });
     for (size_t begin = 0; begin < order.size();) {
       size_t end = begin;
       int rows = 0;

@@ -57,18 +57,19 @@ DType StoredType(const Checkpoint& checkpoint, const std::string& name) {
 
 MatrixFormat LinearFormat(const Checkpoint& checkpoint, const std::string& name,
                           const WeightFormats& formats) {
-  const WeightFormat format = formats.quantization == Quantization::kNf4
-                                  ? WeightFormat::kNf4
-                                  : UnquantizedFormat(StoredType(checkpoint, name), formats.compute_type);
-  return {format, formats.compute_type, formats.double_quantization};
+  const WeightFormat format =
+      formats.quantization == Quantization::kNf4
+          ? WeightFormat::kNf4
+          : UnquantizedFormat(StoredType(checkpoint, name), formats.compute_type, formats.device);
+  return {format, formats.compute_type, formats.double_quantization, formats.device};
 }
 
 MatrixFormat HeadFormat(const Checkpoint& checkpoint, const WeightFormats& formats) {
-  MatrixFormat format{WeightFormat::kInt8, formats.compute_type, formats.double_quantization};
+  MatrixFormat format{WeightFormat::kInt8, formats.compute_type, formats.double_quantization, formats.device};
   if (formats.head == HeadQuantization::kNf4) format.format = WeightFormat::kNf4;
   if (formats.head == HeadQuantization::kNone) {
-    format.format =
-        UnquantizedFormat(StoredType(checkpoint, HeadName(checkpoint.config())), formats.compute_type);
+    format.format = UnquantizedFormat(StoredType(checkpoint, HeadName(checkpoint.config())),
+                                      formats.compute_type, formats.device);
   }
   return format;
 }
@@ -99,18 +100,16 @@ absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
   return EmbeddingTable(view, d);
 }
 
-absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer, const WeightFormats& formats,
-                                       const Device& device) {
+absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer, const WeightFormats& formats) {
   LayerWeights weights;
   ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain,
-                            LoadGain(checkpoint, LayerName(layer, "input_layernorm"), device));
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln2_gain,
-                            LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm"), device));
+                            LoadGain(checkpoint, LayerName(layer, "input_layernorm"), formats.device));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      weights.ln2_gain, LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm"), formats.device));
   for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
     const std::string name = LayerName(layer, entry.name);
-    ABSTRACT_ASSIGN_OR_RETURN(
-        weights.*entry.member,
-        LoadLinear(checkpoint, name, entry.out, entry.in, LinearFormat(checkpoint, name, formats), device));
+    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member, LoadLinear(checkpoint, name, entry.out, entry.in,
+                                                                LinearFormat(checkpoint, name, formats)));
   }
   return weights;
 }
@@ -166,18 +165,17 @@ void TellWhatComesNext(ModelWeights& weights) {
 }
 
 absl::Status LoadSelected(const WeightSelection& selection, const WeightFormats& formats,
-                          const Device& device, ModelWeights& weights) {
+                          ModelWeights& weights) {
   const Checkpoint& source = weights.checkpoint;
   const ModelConfig& config = source.config();
   for (int layer : selection.layers) {
-    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(source, layer, formats, device));
+    ABSTRACT_ASSIGN_OR_RETURN(LayerWeights layer_weights, LoadLayer(source, layer, formats));
     weights.layers.push_back(std::move(layer_weights));
   }
   if (!selection.with_head) return absl::OkStatus();
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight", device));
-  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding,
-                            LoadLinear(source, HeadName(config), config.vocabulary_size, config.d_model,
-                                       HeadFormat(source, formats), device));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight", formats.device));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadLinear(source, HeadName(config), config.vocabulary_size,
+                                                            config.d_model, HeadFormat(source, formats)));
   return absl::OkStatus();
 }
 
@@ -200,6 +198,7 @@ ComputeType FastType(const Device& device) {
 
 WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
   WeightFormats formats;
+  formats.device = options.device;
   formats.quantization =
       options.quantization.value_or(stored_as_nf4 ? Quantization::kNf4 : Quantization::kNone);
   const bool nf4 = formats.quantization == Quantization::kNf4;
@@ -225,14 +224,14 @@ bool StoredAsNf4(const Checkpoint& checkpoint) {
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
-                                         bool round_rope_frequencies_to_bfloat16, const Device& device) {
+                                         bool round_rope_frequencies_to_bfloat16) {
   ABSTRACT_ASSIGN_OR_RETURN(const EmbeddingTable embedding, OpenEmbedding(checkpoint));
   ModelWeights weights{std::move(checkpoint), embedding, {}, {}, {}, {}};
   const ModelConfig& config = weights.checkpoint.config();
   WeightSelection all;
   all.layers.resize(config.layer_count);
   std::iota(all.layers.begin(), all.layers.end(), 0);
-  ABSTRACT_RETURN_IF_ERROR(LoadSelected(all, formats, device, weights));
+  ABSTRACT_RETURN_IF_ERROR(LoadSelected(all, formats, weights));
   weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
   TellWhatComesNext(weights);
   return weights;
@@ -242,7 +241,9 @@ absl::StatusOr<ModelWeights> ReloadWeights(const ModelWeights& whole, const Weig
                                            const WeightSelection& selection) {
   ABSTRACT_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(whole.checkpoint.directory()));
   ModelWeights weights{std::move(checkpoint), whole.embedding, {}, {}, {}, whole.rotary_frequencies};
-  ABSTRACT_RETURN_IF_ERROR(LoadSelected(selection, formats, Device(), weights));
+  WeightFormats on_cpu = formats;
+  on_cpu.device = {};
+  ABSTRACT_RETURN_IF_ERROR(LoadSelected(selection, on_cpu, weights));
   return weights;
 }
 

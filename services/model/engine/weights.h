@@ -75,7 +75,7 @@ bool StoredAsNf4(const Checkpoint& checkpoint);
 // Reads and checks every tensor of the architecture, one after the other: the
 // checkpoint's own form is never in memory as a whole.
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
-                                         bool round_rope_frequencies_to_bfloat16, const Device& device);
+                                         bool round_rope_frequencies_to_bfloat16);
 
 // Some of a model's weights.
 struct WeightSelection {

@@ -54,7 +54,7 @@ TEST_F(DeviceCheckTest, ResponsesNameTheCheckThatPassedLast) {
 TEST_F(DeviceCheckTest, ADeviceThatComputesWronglyServesNothingUntilItPasses) {
   const auto model = Load(/*by_libtorch=*/true);
   ServiceFixture server(model);
-  const at::Tensor& gate = model->weights().layers[0].gate.device->values;
+  const at::Tensor& gate = model->weights().layers[0].gate.device->pieces[0];
   gate.mul_(2);
   const v1::CheckDeviceResponse failed = Check(server);
   EXPECT_FALSE(failed.passed());
@@ -82,7 +82,7 @@ TEST_F(DeviceCheckTest, TheListenerHearsOfEveryCheck) {
   ServiceFixture server(model);
   std::vector<bool> heard;
   server.service().device_check().set_listener([&](bool may_serve) { heard.push_back(may_serve); });
-  const at::Tensor& head = model->weights().unembedding.device->values;
+  const at::Tensor& head = model->weights().unembedding.device->pieces[0];
   Check(server);
   head.mul_(2);
   Check(server);

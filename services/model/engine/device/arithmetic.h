@@ -59,7 +59,7 @@ class Arithmetic {
   // A slot as [count, width], of undefined contents: what it held before is gone.
   virtual Rows Take(Slot slot, int64_t count, int64_t width) = 0;
 
-  // Has the host write rows; `write` gets them row-major and must fill them all.
+  // Has the host write rows, row-major; those that `write` leaves are of undefined contents.
   virtual void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) = 0;
   // Shows rows to the host. What it changed is kept if `look` returns true.
   virtual void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) = 0;
@@ -95,6 +95,10 @@ class Arithmetic {
   // the hooks on scores and pattern.
   virtual void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
                       const Rows& z) = 0;
+
+  // Waits until the rows are computed, so that an error of the device comes up here; for
+  // passes that nothing is read of.
+  virtual void Finish(const Rows& rows) = 0;
 };
 
 }  // namespace mechinterp::engine

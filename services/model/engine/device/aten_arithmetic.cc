@@ -69,7 +69,10 @@ void AtenArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) { Ge
 void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
   const at::Tensor operand = Get(x);
   for (const Product& product : products) {
-    Whole(product.slot) = MultiplyOnDevice(operand, *product.weight->device, compute_, runner_);
+    // Logits are differences of large numbers to those who read them.
+    const bool full_precision = product.slot == Slot::kLogits;
+    Whole(product.slot) =
+        MultiplyOnDevice(operand, *product.weight->device, compute_, full_precision, runner_);
   }
 }
 

@@ -15,14 +15,17 @@ Rows CpuArithmetic::Take(Slot slot, int64_t count, int64_t width) {
   kernels::Buffer& buffer = slots_[static_cast<int>(slot)];
   const size_t needed = count * width * sizeof(float);
   if (buffer.size() < needed) {
-    const auto before = static_cast<int64_t>(buffer.size());
-    buffer = {};  // not both at once
+    Count(-static_cast<int64_t>(buffer.size()));
+    { const kernels::Buffer old = std::move(buffer); }  // not both at once
     buffer = kernels::Buffer(needed);
-    const int64_t added = static_cast<int64_t>(needed) - before;
-    bytes_ += added;
-    total_bytes_ += added;
+    Count(static_cast<int64_t>(needed));
   }
   return {slot, 0, count, width};
+}
+
+void CpuArithmetic::Count(int64_t bytes) {
+  bytes_ += bytes;
+  total_bytes_ += bytes;
 }
 
 void CpuArithmetic::Copy(const Rows& from, const Rows& to) {

@@ -40,11 +40,14 @@ class CpuArithmetic final : public Arithmetic {
   void Rotate(const Rows& x, int64_t heads) override;
   void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
               const Rows& z) override;
+  void Finish(const Rows&) override {}
 
  private:
   float* Data(const Rows& rows) {
     return reinterpret_cast<float*>(slots_[static_cast<int>(rows.slot)].data()) + rows.first * rows.width;
   }
+
+  void Count(int64_t bytes);
 
   inline static std::atomic<int64_t> total_bytes_ = 0;
 

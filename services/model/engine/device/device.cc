@@ -4,6 +4,8 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <exception>
 #include <fstream>
 #include <utility>
 
@@ -18,13 +20,14 @@
 #include <sys/sysctl.h>
 #endif
 
-// Figures of MPS's memory came with libtorch 2.3, those of other accelerators with 2.9.
+// Figures of MPS's memory are there from libtorch 2.5 on, of CUDA's, without its own
+// headers, from 2.10 on.
 #define ABSTRACT_LIBTORCH_AT_LEAST(major, minor) \
   (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
-#if ABSTRACT_LIBTORCH_AT_LEAST(2, 3)
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 5)
 #include <ATen/detail/MPSHooksInterface.h>
 #endif
-#if ABSTRACT_LIBTORCH_AT_LEAST(2, 9)
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 10)
 #include <ATen/DeviceAccelerator.h>
 #endif
 
@@ -85,6 +88,48 @@ int64_t ResidentMemory() {
 #endif
 }
 
+// As the thread that uses the device saw them last.
+std::atomic<int64_t> gpu_total_bytes = 0;
+std::atomic<int64_t> gpu_allocated_bytes = 0;
+
+struct GpuMemory {
+  int64_t total = 0;
+  int64_t allocated = 0;  // taken from the system
+  int64_t used = 0;       // of that, by tensors
+};
+
+// Zeros where libtorch does not tell.
+GpuMemory ReadGpuMemory(DeviceKind kind) {
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 5)
+  if (kind == DeviceKind::kMps) {
+    const auto& hooks = at::detail::getMPSHooks();
+    return {static_cast<int64_t>(hooks.getRecommendedMaxMemory()),
+            static_cast<int64_t>(hooks.getDriverAllocatedMemory()),
+            static_cast<int64_t>(hooks.getCurrentAllocatedMemory())};
+  }
+#endif
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 10)
+  if (kind == DeviceKind::kCuda) {
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    const auto stats = at::accelerator::getDeviceStats(0);
+    return {static_cast<int64_t>(at::accelerator::getMemoryInfo(0).second), stats.reserved_bytes[0].current,
+            stats.allocated_bytes[0].current};
+  }
+#endif
+  (void)kind;
+  return {};
+}
+
+void EmptyCache(DeviceKind kind) {
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 5)
+  if (kind == DeviceKind::kMps) at::detail::getMPSHooks().emptyCache();
+#endif
+#if ABSTRACT_LIBTORCH_AT_LEAST(2, 10)
+  if (kind == DeviceKind::kCuda) at::accelerator::emptyCache();
+#endif
+  (void)kind;
+}
+
 }  // namespace
 
 const char* DeviceKindName(DeviceKind kind) {
@@ -133,32 +178,20 @@ std::string DeviceName(const Device& device) {
 
 DeviceMemory MemoryOf(const Device& device) {
   if (device.kind == DeviceKind::kCpu) return {PhysicalMemory(), ResidentMemory()};
-#if ABSTRACT_LIBTORCH_AT_LEAST(2, 3)
-  if (device.kind == DeviceKind::kMps) {
-    const auto& hooks = at::detail::getMPSHooks();
-    return {static_cast<int64_t>(hooks.getRecommendedMaxMemory()),
-            static_cast<int64_t>(hooks.getDriverAllocatedMemory())};
-  }
-#endif
-#if ABSTRACT_LIBTORCH_AT_LEAST(2, 9)
-  if (device.kind == DeviceKind::kCuda) {
-    const auto stats = at::accelerator::getDeviceStats(0);
-    const auto [free, total] = at::accelerator::getMemoryInfo(0);
-    return {static_cast<int64_t>(total), stats.reserved_bytes[0].current};
-  }
-#endif
-  return {};
+  return {gpu_total_bytes, gpu_allocated_bytes};
 }
 
-void ReleaseUnusedMemory(const Device& device) {
-#if ABSTRACT_LIBTORCH_AT_LEAST(2, 3)
-  if (device.kind != DeviceKind::kMps) return;
-  const auto& hooks = at::detail::getMPSHooks();
-  const size_t taken = hooks.getDriverAllocatedMemory(), used = hooks.getCurrentAllocatedMemory();
-  if (taken > used && taken - used > hooks.getRecommendedMaxMemory() / 4) hooks.emptyCache();
-#else
-  (void)device;
-#endif
+void TendMemory(const Device& device, bool release_all) {
+  if (device.kind == DeviceKind::kCpu) return;
+  try {
+    const GpuMemory memory = ReadGpuMemory(device.kind);
+    gpu_total_bytes = memory.total;
+    gpu_allocated_bytes = memory.allocated;
+    const bool wasteful = memory.total > 0 && memory.allocated - memory.used > memory.total / 4;
+    if (release_all || wasteful) EmptyCache(device.kind);
+  } catch (const std::exception&) {
+    // Figures are for people to look at: without them everything else goes on.
+  }
 }
 
 }  // namespace mechinterp::engine

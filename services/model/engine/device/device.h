@@ -34,7 +34,8 @@ struct DeviceChoice {
 // Takes what there is: the CPU where the device asked for is missing. Thread-safe.
 DeviceChoice ChooseDevice(DevicePreference preference);
 
-// The chip: "Apple M2", "AMD EPYC, AVX3_ZEN4 instructions"; what the system calls it.
+// "Apple M2", "AMD EPYC, AVX3_ZEN4 instructions": what the system calls the chip.
+// "CUDA device 0".
 std::string DeviceName(const Device& device);
 
 struct DeviceMemory {
@@ -43,13 +44,13 @@ struct DeviceMemory {
   // What this process has taken of it; of the CPU: resident memory. 0: unknown.
   int64_t allocated_bytes = 0;
 };
-// From any thread.
+// From any thread; of a GPU as TendMemory saw it last.
 DeviceMemory MemoryOf(const Device& device);
 
-// Gives back what libtorch's allocator keeps without need, when that has become more
-// than a quarter of the device's memory: it keeps something for every new shape. Only
-// from the thread that uses the device.
-void ReleaseUnusedMemory(const Device& device);
+// Looks at a GPU's memory, and gives back what libtorch's allocator keeps without need
+// when that has become more than a quarter of it, or in any case. Only from the thread
+// that uses the device.
+void TendMemory(const Device& device, bool release_all = false);
 
 }  // namespace mechinterp::engine
 

@@ -12,6 +12,7 @@ at::Tensor ToHost(const at::Tensor& there) {
 
 at::Tensor ToDevice(const at::Tensor& host, const at::Device& device) {
   TORCH_CHECK(host.is_cpu() && host.is_contiguous(), "only contiguous host values are copied to a device");
+  TORCH_CHECK(host.nbytes() < size_t{4} << 30, "4 GiB and more are not copied to a device in one piece");
   return host.to(device);
 }
 

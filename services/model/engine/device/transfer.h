@@ -6,8 +6,8 @@
 namespace mechinterp::engine {
 
 // The only ways between a device's memory and the host's, since libtorch's for MPS are
-// right only for plain copies: contiguous on both sides, of one type, waited for. They
-// throw c10::Error for others. Only from the thread that uses the device.
+// right only for plain copies: contiguous on both sides, of one type, waited for, and
+// below 4 GiB. They throw c10::Error for others. Only from the thread that uses the device.
 
 // A tensor's values on the host, in memory of their own; `there` is fp32.
 at::Tensor ToHost(const at::Tensor& there);

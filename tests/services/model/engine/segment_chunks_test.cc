@@ -243,5 +243,41 @@ TEST(AbandonedPass, LeavesItsSegmentAsItWas) {
   }
 }
 
+// A chunk whose pass failed is taken back, and runs again as if nothing had been.
+TEST(AbandonedPass, ChunksThatFailedRunAgain) {
+  const RandomCheckpoint checkpoint(5);
+  const auto model = *Model::Load(checkpoint.directory());
+  auto plan = std::make_shared<HookPlan>();
+  plan->prompt_length = 7;
+  const HookSite first{HookPoint::kResidPost, 0}, logits{HookPoint::kLogits, 0};
+  plan->captures = {{first, {first, {1, 2, 4, 5, 6}}}, {logits, {logits, {0, 3, 6}}}};
+  auto run = [&](int failures_of_each_chunk) {
+    auto segment = std::make_unique<Segment>();
+    segment->tokens = {1, 2, 3, 4, 5, 6, 7};
+    segment->plan = plan;
+    segment->logits_rows = LogitsRows::kAll;
+    SegmentChunks chunks(segment.get(), model->config());
+    while (chunks.rows_left() > 0) {
+      const int rows = std::min(3, chunks.rows_left());
+      for (int i = 0; i < failures_of_each_chunk; ++i) {
+        Segment* const one[] = {chunks.Next(rows)};
+        int layers = model->config().layer_count - 1;  // at the last, when much is recorded
+        EXPECT_FALSE(Forward(*model, one, [&] { return layers-- == 0; }).ok());
+        chunks.TakeBack();
+      }
+      Segment* const one[] = {chunks.Next(rows)};
+      EXPECT_TRUE(Forward(*model, one).ok());
+      chunks.Collect();
+    }
+    return segment;
+  };
+  const auto straight = run(0), stumbling = run(2);
+  EXPECT_EQ(stumbling->logits.values, straight->logits.values);
+  for (const HookSite& site : {first, logits}) {
+    EXPECT_EQ(stumbling->activations.at(site).positions, straight->activations.at(site).positions);
+    EXPECT_EQ(stumbling->activations.at(site).values.values, straight->activations.at(site).values.values);
+  }
+}
+
 }  // namespace
 }  // namespace mechinterp::engine

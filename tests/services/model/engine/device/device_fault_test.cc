@@ -9,6 +9,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "absl/strings/match.h"
 #include "services/model/engine/device/device_matrix.h"
 #include "services/model/engine/generation.h"
 #include "services/model/engine/self_check.h"
@@ -41,7 +42,7 @@ SelfCheck Check(const std::shared_ptr<const Model>& model) {
 class WrongResult : public testing::Test {
  protected:
   // The values of a weight on the device, for the test to spoil.
-  static const at::Tensor& Values(const LinearWeight& weight) { return weight.device->values; }
+  static const at::Tensor& Values(const LinearWeight& weight) { return weight.device->pieces[0]; }
   const LayerWeights& layer(int i) const { return model_->weights().layers[i]; }
 
   std::shared_ptr<const Model> model_ = Load(Quantization::kNone, nullptr);
@@ -83,6 +84,30 @@ TEST_F(WrongResult, WhatIsNotFiniteDoesNotPass) {
   const SelfCheck check = Check(model_);
   EXPECT_FALSE(check.passed);
   EXPECT_THAT(check.problem, HasSubstr("inf"));
+}
+
+// Wrong in one way only: that of long prompts, or that of single rows.
+class SpoiltRunner final : public metal::KernelRunner {
+ public:
+  explicit SpoiltRunner(std::string kernels) : kernels_(std::move(kernels)) {}
+  absl::Status Run(const metal::Launch& launch, absl::Span<const at::Tensor> buffers) override {
+    const absl::Status status = runner_.Run(launch, buffers);
+    if (absl::StrContains(launch.kernel, kernels_)) buffers.back().mul_(1.05);
+    return status;
+  }
+
+ private:
+  const std::string kernels_;
+  metal::ShimRunner runner_;
+};
+
+TEST(WrongKernel, IsFoundWhicheverWayTheRowsGo) {
+  for (const char* kernels : {"nf4_dequantize", "nf4_linear"}) {
+    SpoiltRunner runner(kernels);
+    EXPECT_THAT(Check(Load(Quantization::kNf4, &runner)).problem, StartsWith("layer 0: ")) << kernels;
+  }
+  SpoiltRunner none("no such kernel");
+  EXPECT_TRUE(Check(Load(Quantization::kNf4, &none)).passed);
 }
 
 // Fails at the launch that is asked for, as the device would.

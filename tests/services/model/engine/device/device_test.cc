@@ -1,12 +1,16 @@
 #include "services/model/engine/device/device.h"
 
 #include <ATen/Functions.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <thread>
 
+#include "services/model/engine/device/device_matrix.h"
 #include "services/model/engine/device/released_tensors.h"
+#include "services/model/engine/kv_cache.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -51,6 +55,57 @@ TEST(ReleasedTensors, AreReleasedWhereReleaseNowIsCalled) {
   EXPECT_EQ(watched.use_count(), 2);
   ReleaseNow();
   EXPECT_EQ(watched.use_count(), 1);
+}
+
+// A cache's destructor hands over what lies on a device; meta tensors stand for those.
+TEST(ReleasedTensors, CachesHandTheirsOver) {
+  const at::NoGradGuard no_grad;  // else a view keeps what it is a view of
+  ModelConfig config;
+  config.layer_count = 1;
+  config.key_value_head_count = 2;
+  config.head_size = 4;
+  auto cache = std::make_unique<KvCache>(config);
+  const at::Tensor rows = at::empty({3, 8}, at::TensorOptions(at::kFloat).device(at::kMeta));
+  cache->Append(0, rows, rows);
+  const at::Tensor view = cache->KeyTensor(0);
+  std::thread([&] { cache.reset(); }).join();
+  const size_t waiting = view.storage().use_count();
+  ReleaseNow();
+  EXPECT_EQ(view.storage().use_count(), waiting - 1);
+}
+
+float LargestDifference(const at::Tensor& a, const at::Tensor& b) {
+  return *at::max(at::abs(at::sub(a, b))).data_ptr<float>();
+}
+
+// A head of more outputs than a piece has, against one in one piece.
+TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
+  constexpr int64_t kOut = DeviceMatrix::kMaxPieceRows + 5, kIn = 8;
+  const ReadRows read = [](int64_t first, int64_t count, float* values) {
+    for (int64_t i = 0; i < count * kIn; ++i) values[i] = static_cast<float>((first * kIn + i) % 17 - 8);
+    return true;
+  };
+  const auto matrix = UploadValues(read, kOut, kIn, kernels::ComputeType::kBFloat16, at::kCPU);
+  ASSERT_TRUE(matrix.has_value());
+  ASSERT_EQ(matrix->pieces.size(), 2u);
+  EXPECT_EQ(matrix->bytes(), kOut * kIn * 2);
+  at::Tensor whole = at::empty({kOut, kIn});
+  read(0, kOut, whole.data_ptr<float>());
+  const at::Tensor x = at::rand({3, kIn});
+  const at::Tensor rounded = x.to(at::kBFloat16).to(at::kFloat);
+  const at::Tensor in_full = MultiplyOnDevice(x, *matrix, kernels::ComputeType::kBFloat16, true, nullptr);
+  EXPECT_LT(LargestDifference(in_full, at::linear(rounded, whole)), 1e-4);
+  // Without full precision the products are rounded too.
+  const at::Tensor products = MultiplyOnDevice(x, *matrix, kernels::ComputeType::kBFloat16, false, nullptr);
+  const float error = LargestDifference(products, at::linear(rounded, whole));
+  EXPECT_GT(error, 1e-4);
+  EXPECT_LT(error, 0.5);
+}
+
+TEST(DeviceMatrix, WhatIsNotFiniteIsRefused) {
+  const ReadRows read = [](int64_t, int64_t, float*) { return false; };
+  EXPECT_FALSE(UploadValues(read, 4, 8, kernels::ComputeType::kFloat32, at::kCPU).has_value());
+  EXPECT_FALSE(UploadInt8(read, 4, 8, at::kCPU).has_value());
 }
 
 }  // namespace

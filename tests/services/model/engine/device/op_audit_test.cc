@@ -20,7 +20,6 @@ namespace {
 using testing::Contains;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 
 // A tensor of one value, of the size that an edit at this site takes.
 HostTensor Vector(int64_t width, float value) { return {{width}, std::vector<float>(width, value)}; }

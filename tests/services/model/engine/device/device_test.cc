@@ -1,7 +1,7 @@
 #include "services/model/engine/device/device.h"
 
 #include <ATen/Functions.h>
-#include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -59,7 +59,7 @@ TEST(ReleasedTensors, AreReleasedWhereReleaseNowIsCalled) {
 
 // A cache's destructor hands over what lies on a device; meta tensors stand for those.
 TEST(ReleasedTensors, CachesHandTheirsOver) {
-  const at::NoGradGuard no_grad;  // else a view keeps what it is a view of
+  const c10::InferenceMode no_views_kept;  // else a view keeps what it is a view of
   ModelConfig config;
   config.layer_count = 1;
   config.key_value_head_count = 2;

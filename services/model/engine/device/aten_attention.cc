@@ -105,8 +105,8 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
 }
 
 // Softmax of the scores [_, T, K] that the causal mask leaves, the last row being the one
-// that sees `keys`, with the hooks before and after. With hooks the group is one segment and the scores are
-// [H, T, K].
+// that sees `keys`, with the hooks before and after. With hooks the group is one segment
+// and the scores are [H, T, K].
 at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys) {
   const int64_t rows = scores.size(1), width = scores.size(2);
   at::Tensor masked = rows > 1 || keys < width ? scores.add(Mask(rows, keys, width)) : scores;

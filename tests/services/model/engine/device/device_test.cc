@@ -81,7 +81,7 @@ float LargestDifference(const at::Tensor& a, const at::Tensor& b) {
 // A head of more outputs than a piece has, against one in one piece.
 TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
   constexpr int64_t kOut = DeviceMatrix::kMaxPieceRows + 5, kIn = 8;
-  const ReadRows read = [](int64_t first, int64_t count, float* values) {
+  const auto read = [](int64_t first, int64_t count, float* values) {
     for (int64_t i = 0; i < count * kIn; ++i) values[i] = static_cast<float>((first * kIn + i) % 17 - 8);
     return true;
   };
@@ -103,7 +103,7 @@ TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
 }
 
 TEST(DeviceMatrix, WhatIsNotFiniteIsRefused) {
-  const ReadRows read = [](int64_t, int64_t, float*) { return false; };
+  const auto read = [](int64_t, int64_t, float*) { return false; };
   EXPECT_FALSE(UploadValues(read, 4, 8, kernels::ComputeType::kFloat32, at::kCPU).has_value());
   EXPECT_FALSE(UploadInt8(read, 4, 8, at::kCPU).has_value());
 }

@@ -71,10 +71,15 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                         .Register(*registry_)),
       reserved_bytes_(Gauge(*registry_, "mechinterp_reserved_bytes",
                             "Bytes that requests in progress may come to take, by estimate.")),
+      device_bytes_(
+          Gauge(*registry_, "mechinterp_device_allocated_bytes",
+                "What this process has taken of the device's memory; of the CPU: resident memory.")),
       requests_in_progress(
           Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
       queued_rows(
           Gauge(*registry_, "mechinterp_queued_rows", "Token positions that wait for a forward pass.")),
+      failed_passes(Counter(*registry_, "mechinterp_failed_passes_total",
+                            "Forward passes that failed: the device, or its memory.")),
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
@@ -86,6 +91,7 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
       stored_bytes(Gauge(*registry_, "mechinterp_stored_bytes", "Bytes of activations kept.")) {}
 
 void ModelMetrics::SetModel(const engine::Model& model) {
+  device_ = model.device();
   BuildGauge()
       .Name("mechinterp_model_info")
       .Help("The model that is served; always 1.")
@@ -93,7 +99,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Add({{"name", model.name()},
             {"hash", model.fingerprint()},
             {"quantization", model.formats().quantization == engine::Quantization::kNf4 ? "nf4" : "none"},
-            {"device", "cpu"}})
+            {"device", engine::DeviceKindName(model.device().kind)}})
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
       .Set(static_cast<double>(model.parameter_count()));
@@ -127,6 +133,7 @@ void ModelMetrics::UpdateMemory() {
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   memory_bytes_.Add({{"part", "key_value_cache"}}).Set(static_cast<double>(use.key_value_caches));
   memory_bytes_.Add({{"part", "scratch"}}).Set(static_cast<double>(use.scratch));
+  device_bytes_.Set(static_cast<double>(engine::MemoryOf(device_).allocated_bytes));
 }
 
 void ModelMetrics::ObserveGatherWait(absl::Duration wait) {

@@ -42,10 +42,13 @@ class ModelMetrics {
   const std::array<prometheus::Counter*, kRowKindCount> rows_by_kind_;
   prometheus::Family<prometheus::Gauge>& memory_bytes_;
   prometheus::Gauge& reserved_bytes_;
+  prometheus::Gauge& device_bytes_;
+  engine::Device device_;  // set once, before anything is observed
 
  public:
   prometheus::Gauge& requests_in_progress;
   prometheus::Gauge& queued_rows;
+  prometheus::Counter& failed_passes;
   prometheus::Counter& prompt_tokens;
   prometheus::Counter& generated_tokens;
   prometheus::Counter& sweep_runs;

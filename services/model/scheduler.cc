@@ -249,6 +249,7 @@ void Scheduler::RunParts(absl::Span<Part> parts) {
     for (const Part& part : parts) part.job->abandoned = true;
     return;
   }
+  metrics_.failed_passes.Increment();
   if (parts.size() == 1) {
     parts[0].job->failure = ToRequestError(status);
     return;

@@ -389,6 +389,7 @@ TEST_F(SchedulerTest, APassThatIsTooLargeForMemoryIsRunInPieces) {
                       });
   EXPECT_TRUE(Launch(scheduler, Sweep(1, 6, 2)).get().ok());
   EXPECT_THAT(sizes, ElementsAre(6, 3, 1, 2, 3, 1, 2));
+  EXPECT_EQ(metrics_.failed_passes.Value(), 3);
 }
 
 // Between layers, when all that are in it have gone.

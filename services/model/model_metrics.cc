@@ -126,6 +126,8 @@ void ModelMetrics::ObservePass(const RowCounts& rows, int segments, absl::Durati
 
 void ModelMetrics::SetReserved(int64_t bytes) {
   reserved_bytes_.Set(static_cast<double>(bytes));
+  // Not after every pass: on the CPU this reads a file.
+  device_bytes_.Set(static_cast<double>(engine::MemoryOf(device_).allocated_bytes));
   UpdateMemory();
 }
 
@@ -133,7 +135,6 @@ void ModelMetrics::UpdateMemory() {
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   memory_bytes_.Add({{"part", "key_value_cache"}}).Set(static_cast<double>(use.key_value_caches));
   memory_bytes_.Add({{"part", "scratch"}}).Set(static_cast<double>(use.scratch));
-  device_bytes_.Set(static_cast<double>(engine::MemoryOf(device_).allocated_bytes));
 }
 
 void ModelMetrics::ObserveGatherWait(absl::Duration wait) {

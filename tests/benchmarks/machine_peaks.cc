@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "services/model/engine/kernels/bfloat16_unit.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/benchmarks/machine_peaks.cc"
 // The order matters.
@@ -158,6 +160,25 @@ __attribute__((target("avx512f,avx512bf16"))) double BFloat16Products(int64_t ro
 }
 #endif
 
+#if defined(__x86_64__)
+// Products of bf16 tiles, 16 x 32 x 16 each, on tiles of zeros.
+double TileProducts(int64_t rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } shapes;
+  asm volatile("ldtilecfg %0" : : "m"(shapes));
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile(
+        "tdpbf16ps %tmm6, %tmm4, %tmm0; tdpbf16ps %tmm7, %tmm4, %tmm1;"
+        "tdpbf16ps %tmm6, %tmm5, %tmm2; tdpbf16ps %tmm7, %tmm5, %tmm3");
+  }
+  asm volatile("tilerelease");
+  return static_cast<double>(rounds) * 4 * 16 * 32 * 16 * 2;
+}
+#endif
+
 // About 15 ms at a few GHz.
 constexpr int64_t kRounds = 8 << 20;
 
@@ -199,12 +220,14 @@ double PeakMeter::BFloat16Peak() {
   if (!__builtin_cpu_supports("avx512bf16")) return 0;
   const volatile uint32_t ones = 0x3f803f80;
   const uint32_t pair = ones;
-  return BestRate(threads_, [&](int) {
+  const double pairs = BestRate(threads_, [&](int) {
     float result;
     const double operations = BFloat16Products(kRounds, pair, &result);
     Keep(result);
     return operations;
   });
+  if (engine::kernels::DetectedBFloat16Unit() != engine::kernels::BFloat16Unit::kTiles) return pairs;
+  return std::max(pairs, BestRate(threads_, [&](int) { return TileProducts(kRounds / 16); }));
 #else
   return 0;
 #endif

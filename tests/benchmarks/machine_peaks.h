@@ -23,8 +23,8 @@ class PeakMeter {
   // Floating-point operations a second (a multiply-add is two) in fp32 fused
   // multiply-adds on registers; the best of several passes.
   double Float32Peak();
-  // The same in products of bf16 pairs, summed in fp32; 0 where the machine has no
-  // such instruction or this program does not know it.
+  // The same in products of bf16 pairs or tiles, whichever are faster, summed in fp32; 0
+  // where the machine has no such instruction or this program does not know it.
   double BFloat16Peak();
 
  private:

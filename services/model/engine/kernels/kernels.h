@@ -2,6 +2,7 @@
 #define SERVICES_MODEL_ENGINE_KERNELS_KERNELS_H_
 
 #include <cstdint>
+#include <string>
 
 namespace mechinterp::engine::kernels {
 
@@ -58,8 +59,8 @@ void SoftmaxRow(float* scores, int64_t count);
 // z = sum over t of pattern[t] value_t.
 void MixRow(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size, float* z);
 
-// Name of the instruction set in use, "AVX3_ZEN4" say.
-const char* InstructionSet();
+// Name of the instruction set in use, "AVX3_ZEN4" say, or "AVX3 and AMX".
+std::string InstructionSet();
 
 }  // namespace mechinterp::engine::kernels
 

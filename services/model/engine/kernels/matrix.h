@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "services/model/engine/kernels/bfloat16_unit.h"
 #include "services/model/engine/kernels/buffer.h"
 #include "services/model/engine/kernels/parallel.h"
 
@@ -24,9 +25,11 @@ namespace mechinterp::engine::kernels {
 // Batch invariance: an output is, group by group in order and in each group half
 // by half, the sum of the half's products in order, times the group's scale, added
 // to a running total by one fused multiply-add. (The first half has the odd eight
-// of indices of a group of 8 or 24.) Neither the number of rows nor of threads
-// changes that, so a row's bits are the same alone and in any batch. In fp32 they
-// are the same on every instruction set with fused multiply-add.
+// of indices of a group of 8 or 24.) Products of bf16 in tiles (UnitInUse) have an order
+// of their own: a group's sum is, 32 indices after the other, that of the even ones'
+// products in order plus that of the odd ones'. Neither the number of rows nor of
+// threads changes that, so a row's bits are the same alone and in any batch. In fp32
+// they are the same on every instruction set with fused multiply-add.
 
 inline constexpr int kPanelOutputs = 64;
 inline constexpr int kMaxGroup = 64;
@@ -41,8 +44,9 @@ enum class WeightFormat { kFloat32, kBFloat16, kInt8, kNf4 };
 // kFloat16 always does that.
 enum class ComputeType { kFloat32, kBFloat16, kFloat16 };
 
-// Whether this machine multiplies bf16 natively (AVX-512 BF16).
-bool MultipliesBFloat16();
+// What bf16 is multiplied by, with the instruction set in use.
+BFloat16Unit UnitInUse();
+inline bool MultipliesBFloat16() { return UnitInUse() != BFloat16Unit::kNone; }
 
 // A matrix [out, in] packed for Multiply. Movable; immutable once packed.
 struct PackedMatrix {

@@ -42,9 +42,12 @@ constexpr int kBlockVectors = 2;
 constexpr int kBlockVectors = 4;
 #endif
 constexpr int kBlockRows = 6;
-// Up to so many rows, packed weights are decoded in registers; above, a group of
-// a panel is first decoded into a tile that all rows then use.
-constexpr int kDirectRows = 4;
+// How the rows of x are taken. kRowsAtATime: for so many, a group is decoded once;
+// kDirectRows: up to so many, its weights are decoded in registers instead.
+struct ByRows {
+  static constexpr int64_t kRowsAtATime = 128;
+  static constexpr int kDirectRows = 4;
+};
 
 // Which of NEON's names Highway gives it (with or without AES, say) does not matter
 // here; SVE is not compiled (see CMakeLists.txt).
@@ -119,7 +122,7 @@ struct FloatArithmetic {
 
 // Weights give step `kStep` of the 8 inner indices from 8 * eighth on, for the
 // panel's v-th vector of outputs.
-struct FloatWeights {
+struct FloatWeights : ByRows {
   using Arithmetic = FloatArithmetic;
   using Table = NoTable;
   const uint8_t* data;
@@ -174,9 +177,15 @@ struct Nf4Weights {
   HWY_INLINE Nf4Weights(const uint8_t* group, const CodeTable& code) : data(group), table(code) {}
   template <int kStep>
   HWY_INLINE VF Get(int eighth, int v) const {
-    const auto* eights = reinterpret_cast<const uint32_t*>(data);
-    const VU indices = hn::Load(U(), eights + eighth * kPanelOutputs + v * kLanes);
-    return table(hn::ShiftRight<4 * (kStep / 2) + 16 * (kStep % 2)>(indices));
+    constexpr int kShift = 4 * (kStep / 2) + 16 * (kStep % 2);
+    const uint8_t* eights = data + (eighth * kPanelOutputs + v * kLanes) * 4;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+    // The unit that shifts is busy with multiplying, the one that loads is not.
+    const VU indices = hn::LoadU(U(), reinterpret_cast<const uint32_t*>(eights + kShift / 8));
+    return table(hn::ShiftRight<kShift % 8>(indices));
+#else
+    return table(hn::ShiftRight<kShift>(hn::Load(U(), reinterpret_cast<const uint32_t*>(eights))));
+#endif
   }
 };
 
@@ -323,7 +332,7 @@ HWY_INLINE void DecodeTile(const Weights& weights, int eighths, float* tile) {
 template <class Weights, class Tile>
 HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                  int64_t end, float* y) {
-  constexpr int64_t kRowsAtATime = 128;
+  constexpr int64_t kRowsAtATime = Tile::kRowsAtATime;
   constexpr int64_t kAheadBytes = 12 << 10;  // what the memory needs to be asked for in advance
   constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
   HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];
@@ -353,7 +362,7 @@ HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64
         const Weights weights(group, table);
         for (int64_t line = 0; line < group_bytes; line += 64) hwy::Prefetch(group + kAheadBytes + line);
         if constexpr (kDecodes) {
-          if (rows > kDirectRows) {
+          if (rows > Tile::kDirectRows) {
             DecodeTile(weights, eighths, tile);
             const Tile decoded(reinterpret_cast<const uint8_t*>(tile), no_table);
             AddGroupOfRows(decoded, eighths, operands, rows, scales, totals);

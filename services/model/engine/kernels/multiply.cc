@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <bit>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -15,11 +15,45 @@
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
 #include "services/model/engine/kernels/multiply-inl.h"
+#include "services/model/engine/kernels/pairs-inl.h"
+#include "services/model/engine/kernels/tiles-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
 namespace HWY_NAMESPACE {
+
+// To bf16 in the upper half of each lane, nearest even; a NaN stays one.
+HWY_INLINE VU RoundToBFloat16(VF x) {
+  const U u;
+  const VU bits = hn::BitCast(u, x);
+  const VU last = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+  const VU rounded = hn::Add(bits, hn::Add(last, hn::Set(u, 0x7fff)));
+  const VU number = hn::And(rounded, hn::Set(u, 0xffff0000u));
+  return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), hn::Set(u, 0x7fc00000u), number);
+}
+
+// One group of one row of x as the inner loops read it: `count` values rounded to the
+// compute type, and zeros past the row's end.
+HWY_ATTR void PackGroup(const float* row, int64_t count, const PackedMatrix& w, uint32_t* out) {
+  auto* values = reinterpret_cast<float*>(out);
+  int64_t i = 0;
+  switch (w.compute) {
+    case ComputeType::kFloat32:
+      std::copy(row, row + count, values);
+      break;
+    case ComputeType::kBFloat16:
+      for (; i + kLanes <= count; i += kLanes) {
+        hn::StoreU(RoundToBFloat16(hn::LoadU(F(), row + i)), U(), out + i);
+      }
+      for (; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
+      break;
+    case ComputeType::kFloat16:
+      for (; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
+      break;
+  }
+  std::fill(values + count, values + w.group, 0.0f);
+}
 
 HWY_ATTR void MultiplyPanels(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
                              float* y) {
@@ -35,86 +69,19 @@ HWY_ATTR void MultiplyPanels(const PackedMatrix& w, const uint32_t* x, int64_t n
   }
 }
 
-// Products of bf16 pairs, for the instruction sets that can have them. Whether the
-// machine does is asked at run time: they are no target of Highway's own.
+// Products of bf16 pairs, for the instruction sets that can have them.
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 
-// A step is two neighbouring inner indices; x holds them as one 32-bit word.
-struct PairArithmetic {
-  using Vector = VU;
-  static constexpr int kSteps = 4;
-  static HWY_INLINE VF MultiplyAdd(uint32_t x, VU w, VF sum) {
-    // The intrinsic would need another target for all that is inlined around it.
-    const VU pair = hn::Set(U(), x);
-    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(pair.raw));
-    return sum;
+HWY_ATTR void PackGroupInPairs(const float* row, int64_t count, const PackedMatrix& w, uint32_t* out) {
+  auto* halves = reinterpret_cast<uint16_t*>(out);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const VU upper = hn::ShiftRight<16>(RoundToBFloat16(hn::LoadU(F(), row + i)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + i), _mm512_cvtepi32_epi16(upper.raw));
   }
-};
-
-struct PairWeights {
-  using Arithmetic = PairArithmetic;
-  using Table = NoTable;
-  const uint8_t* data;
-  HWY_INLINE PairWeights(const uint8_t* group, const NoTable&) : data(group) {}
-  template <int kStep>
-  HWY_INLINE VU Get(int eighth, int v) const {
-    const auto* pairs = reinterpret_cast<const uint32_t*>(data);
-    return hn::Load(U(), pairs + (4 * eighth + kStep) * kPanelOutputs + v * kLanes);
-  }
-};
-
-struct Int8Pairs {
-  using Arithmetic = PairArithmetic;
-  using Table = NoTable;
-  const uint8_t* data;
-  const __m512i upper_halves =
-      _mm512_set_epi16(63, 31, 61, 29, 59, 27, 57, 25, 55, 23, 53, 21, 51, 19, 49, 17, 47, 15, 45, 13, 43, 11,
-                       41, 9, 39, 7, 37, 5, 35, 3, 33, 1);
-  HWY_INLINE Int8Pairs(const uint8_t* group, const NoTable&) : data(group) {}
-  template <int kStep>
-  HWY_INLINE VU Get(int eighth, int v) const {
-    const auto* fours = reinterpret_cast<const uint32_t*>(data);
-    const VU bytes = hn::Load(U(), fours + (2 * eighth + kStep / 2) * kPanelOutputs + v * kLanes);
-    // Small integers: bf16 holds them exactly, in the upper halves of their fp32.
-    return VU{_mm512_permutex2var_epi16(Value<2 * (kStep % 2)>(bytes), upper_halves,
-                                        Value<2 * (kStep % 2) + 1>(bytes))};
-  }
-
-  // A signed byte of each lane as fp32. Its bits but for the sign, which is turned, are
-  // the last ones of 2^23 + 128 + value.
-  template <int kByte>
-  HWY_INLINE static __m512i Value(VU bytes) {
-    const __m512i byte = kByte == 0 ? bytes.raw : _mm512_srli_epi32(bytes.raw, 8 * kByte);
-    const __m512i sum =
-        _mm512_ternarylogic_epi32(byte, _mm512_set1_epi32(0xff), _mm512_set1_epi32(0x4b000080), 0x6a);
-    return _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(sum), _mm512_set1_ps(0x1p23f + 128)));
-  }
-};
-
-// 16-bit lookups: the even index in the low half of a lane, the odd one in the high
-// half. A lookup reads five bits, so the table stands in the register twice.
-struct PairTable {
-  __m512i values;
-  HWY_INLINE explicit PairTable(const float* code) {
-    // The code is rounded to bf16 already: the upper halves of its fp32 values.
-    const VU bits = hn::ShiftRight<16>(hn::BitCast(U(), hn::LoadU(F(), code)));
-    values = _mm512_broadcast_i64x4(_mm512_cvtepi32_epi16(bits.raw));
-  }
-};
-
-struct Nf4Pairs {
-  using Arithmetic = PairArithmetic;
-  using Table = PairTable;
-  const uint8_t* data;
-  const PairTable& table;
-  HWY_INLINE Nf4Pairs(const uint8_t* group, const PairTable& code) : data(group), table(code) {}
-  template <int kStep>
-  HWY_INLINE VU Get(int eighth, int v) const {
-    const auto* eights = reinterpret_cast<const uint32_t*>(data);
-    const VU indices = hn::Load(U(), eights + eighth * kPanelOutputs + v * kLanes);
-    return VU{_mm512_permutexvar_epi16(_mm512_srli_epi16(indices.raw, 4 * kStep), table.values)};
-  }
-};
+  for (; i < count; ++i) halves[i] = FloatToBFloat16(row[i]);
+  std::fill(halves + count, halves + w.group, uint16_t{0});
+}
 
 void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
                            float* y) {
@@ -129,12 +96,50 @@ void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, 
       return;  // never packed for bf16 products
   }
 }
-bool HasPairs() { return __builtin_cpu_supports("avx512bf16"); }
+
+// One row, whose bits are those of MultiplyPanelsInTiles; x as MultiplyPanels takes it.
+HWY_ATTR void MultiplyPanelsInTileOrder(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                        int64_t end, float* y) {
+  const DenormalsAreZero setting;
+  switch (w.format) {
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<OneRow<BFloat16Weights>, OneRow<BFloat16Weights>>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<OneRow<Int8Weights>, OneRow<Int8Weights>>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<OneRow<Nf4Weights>, OneRow<Nf4Weights>>(w, x, n, begin, end, y);
+    case WeightFormat::kFloat32:
+      return;  // never packed for bf16 products
+  }
+}
+
+// `n` at least 1; x is padded by kMostRowsPastTheLast rows.
+HWY_ATTR void MultiplyPanelsInTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                    int64_t end, float* y) {
+  const DenormalsAreZero denormals;
+  const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
+                            HWY_MIN(w.group / 2, kTilePairs));
+  switch (w.format) {
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<TileWeights, TileWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<Int8Pairs, TileWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<Nf4Pairs, TileWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kFloat32:
+      return;  // never packed for bf16 products
+  }
+}
+
+BFloat16Unit UnitOfTarget() { return DetectedBFloat16Unit(); }
 
 #else
 
+void PackGroupInPairs(const float*, int64_t, const PackedMatrix&, uint32_t*) {}
 void MultiplyPanelsInPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-bool HasPairs() { return false; }
+void MultiplyPanelsInTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+void MultiplyPanelsInTileOrder(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+BFloat16Unit UnitOfTarget() { return BFloat16Unit::kNone; }
 
 #endif
 
@@ -145,60 +150,57 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mechinterp::engine::kernels {
 
+HWY_EXPORT(PackGroup);
+HWY_EXPORT(PackGroupInPairs);
 HWY_EXPORT(MultiplyPanels);
 HWY_EXPORT(MultiplyPanelsInPairs);
-HWY_EXPORT(HasPairs);
+HWY_EXPORT(MultiplyPanelsInTiles);
+HWY_EXPORT(MultiplyPanelsInTileOrder);
+HWY_EXPORT(UnitOfTarget);
 
 namespace {
 
-// To the upper half of the sum, nearest even; x is finite or NaN (which stays one).
-inline uint16_t RoundToBFloat16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-  return static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
-}
-
-// One group of one row of x as the inner loops read it: values rounded to the compute
-// type, zeros past the row's end.
-void PackGroup(const float* row, int64_t count, const PackedMatrix& w, bool pairs, uint32_t* out) {
-  if (pairs) {
-    auto* halves = reinterpret_cast<uint16_t*>(out);
-    for (int64_t i = 0; i < count; ++i) halves[i] = RoundToBFloat16(row[i]);
-    std::fill(halves + count, halves + w.group, uint16_t{0});
-    return;
-  }
-  auto* values = reinterpret_cast<float*>(out);
-  switch (w.compute) {
-    case ComputeType::kFloat32:
-      std::copy(row, row + count, values);
-      break;
-    case ComputeType::kBFloat16:
-      for (int64_t i = 0; i < count; ++i) values[i] = BFloat16ToFloat(RoundToBFloat16(row[i]));
-      break;
-    case ComputeType::kFloat16:
-      for (int64_t i = 0; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
-      break;
-  }
-  std::fill(values + count, values + w.group, 0.0f);
-}
+// Tiles read whole ones of them.
+constexpr int64_t kMostRowsPastTheLast = 31;
 
 // All rows, group by group: [groups][n][group].
 void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
   constexpr int64_t kValuesWorthAThread = 1 << 16;
+  const auto pack = pairs ? HWY_DYNAMIC_DISPATCH(PackGroupInPairs) : HWY_DYNAMIC_DISPATCH(PackGroup);
   const int64_t words = pairs ? w.group / 2 : w.group;
   const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (n * w.group));
   ParallelFor(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
-      for (int64_t r = 0; r < n; ++r)
-        PackGroup(x + r * w.in + first, count, w, pairs, out + (g * n + r) * words);
+      for (int64_t r = 0; r < n; ++r) pack(x + r * w.in + first, count, w, out + (g * n + r) * words);
     }
   });
 }
 
+// How a product is computed: from operands in pairs or in fp32, and by which function.
+struct Way {
+  bool pairs;
+  void (*multiply)(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end, float* y);
+};
+
+Way WayFor(ComputeType compute, int64_t n) {
+  if (compute == ComputeType::kBFloat16) {
+    switch (UnitInUse()) {
+      case BFloat16Unit::kNone:
+        break;
+      case BFloat16Unit::kPairs:
+        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs)};
+      case BFloat16Unit::kTiles:
+        if (n == 1) return {false, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTileOrder)};
+        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTiles)};
+    }
+  }
+  return {false, HWY_DYNAMIC_DISPATCH(MultiplyPanels)};
+}
+
 }  // namespace
 
-bool MultipliesBFloat16() { return HWY_DYNAMIC_DISPATCH(HasPairs)(); }
+BFloat16Unit UnitInUse() { return HWY_DYNAMIC_DISPATCH(UnitOfTarget)(); }
 
 void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) {
   if (n == 0 || products.empty()) return;
@@ -213,12 +215,10 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     panels += w.panels();
   }
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
-  const bool pairs = first.compute == ComputeType::kBFloat16 && MultipliesBFloat16();
+  const Way way = WayFor(first.compute, n);
   thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product
-  operands.resize(first.groups() * first.group * n / (pairs ? 2 : 1));
-  PackOperands(x, n, first, pairs, operands.data());
-  const auto part =
-      pairs ? HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs) : HWY_DYNAMIC_DISPATCH(MultiplyPanels);
+  operands.resize((first.groups() * n + kMostRowsPastTheLast) * first.group / (way.pairs ? 2 : 1));
+  PackOperands(x, n, first, way.pairs, operands.data());
   const int64_t grain =
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
   const uint32_t* packed = operands.data();
@@ -226,7 +226,7 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     for (const Product& product : products) {
       const int64_t count = product.w->panels();
       if (begin < count && end > 0) {
-        part(*product.w, packed, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
+        way.multiply(*product.w, packed, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
       }
       begin -= count;
       end -= count;
@@ -240,9 +240,10 @@ void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
   MultiplyEach(x, n, std::span(&product, 1));
 }
 
-const char* InstructionSet() {
+std::string InstructionSet() {
   const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;  // the machine's that are compiled
-  return hwy::TargetName(targets & -targets);
+  const std::string name = hwy::TargetName(targets & -targets);
+  return UnitInUse() == BFloat16Unit::kTiles ? name + " and AMX" : name;
 }
 
 }  // namespace mechinterp::engine::kernels

@@ -50,31 +50,74 @@ HWY_ATTR float Dot(const float* a, const float* b, int64_t count) {
   return hn::GetLane(hn::SumOfLanes(lanes, sum));
 }
 
-HWY_ATTR void SiluMultiplyPart(const float* gate, const float* up, int64_t count, float* y) {
+// y[i] = function(a[i], b[i]), each element as it would be alone; y may be a or b.
+template <typename Function>
+HWY_ATTR void ForEach(const float* a, const float* b, int64_t count, float* y, const Function& function) {
   const Lanes lanes;
-  auto silu_multiply = [&](V g, V u) HWY_ATTR {
-    const V denominator = hn::Add(hn::Set(lanes, 1.0f), hn::Exp(lanes, hn::Neg(g)));
-    return hn::Mul(hn::Div(g, denominator), u);
-  };
   int64_t i = 0;
   for (; i + Step() <= count; i += Step()) {
-    hn::StoreU(silu_multiply(hn::LoadU(lanes, gate + i), hn::LoadU(lanes, up + i)), lanes, y + i);
+    hn::StoreU(function(hn::LoadU(lanes, a + i), hn::LoadU(lanes, b + i)), lanes, y + i);
   }
   if (i < count) {
-    StoreTail(silu_multiply(LoadTail(gate + i, count - i, 0), LoadTail(up + i, count - i, 0)), y + i,
-              count - i);
+    StoreTail(function(LoadTail(a + i, count - i, 0), LoadTail(b + i, count - i, 0)), y + i, count - i);
+  }
+}
+
+HWY_ATTR void Divide(const float* x, float scale, int64_t count, float* y) {
+  const V divisor = hn::Set(Lanes(), scale);
+  ForEach(x, x, count, y, [&](V v, V) HWY_ATTR { return hn::Div(v, divisor); });
+}
+
+HWY_ATTR void MultiplyElements(const float* a, const float* b, int64_t count, float* y) {
+  ForEach(a, b, count, y, [](V v, V w) HWY_ATTR { return hn::Mul(v, w); });
+}
+
+HWY_ATTR void AddElements(const float* a, const float* b, int64_t count, float* y) {
+  ForEach(a, b, count, y, [](V v, V w) HWY_ATTR { return hn::Add(v, w); });
+}
+
+HWY_ATTR void SiluMultiplyElements(const float* gate, const float* up, int64_t count, float* y) {
+  const Lanes lanes;
+  ForEach(gate, up, count, y, [&](V g, V u) HWY_ATTR {
+    const V denominator = hn::Add(hn::Set(lanes, 1.0f), hn::Exp(lanes, hn::Neg(g)));
+    return hn::Mul(hn::Div(g, denominator), u);
+  });
+}
+
+// One head: x[i] and x[i + half] turn by the i-th angle.
+HWY_ATTR void RotateHead(float* x, int64_t half, const float* cosines, const float* sines) {
+  const Lanes lanes;
+  auto rotate = [](V& first, V& second, V cosine, V sine) HWY_ATTR {
+    const V turned = hn::MulSub(first, cosine, hn::Mul(second, sine));
+    second = hn::MulAdd(second, cosine, hn::Mul(first, sine));
+    first = turned;
+  };
+  int64_t i = 0;
+  for (; i + Step() <= half; i += Step()) {
+    V first = hn::LoadU(lanes, x + i), second = hn::LoadU(lanes, x + half + i);
+    rotate(first, second, hn::LoadU(lanes, cosines + i), hn::LoadU(lanes, sines + i));
+    hn::StoreU(first, lanes, x + i);
+    hn::StoreU(second, lanes, x + half + i);
+  }
+  if (const int64_t rest = half - i; rest > 0) {
+    V first = LoadTail(x + i, rest, 0), second = LoadTail(x + half + i, rest, 0);
+    rotate(first, second, LoadTail(cosines + i, rest, 0), LoadTail(sines + i, rest, 0));
+    StoreTail(first, x + i, rest);
+    StoreTail(second, x + half + i, rest);
   }
 }
 
 HWY_ATTR void Softmax(float* scores, int64_t count) {
   const Lanes lanes;
   const float infinity = std::numeric_limits<float>::infinity();
-  const float largest = *std::max_element(scores, scores + count);
-  const V shift = hn::Set(lanes, largest);
+  V largest = hn::Set(lanes, -infinity);
+  int64_t i = 0;
+  for (; i + Step() <= count; i += Step()) largest = hn::Max(largest, hn::LoadU(lanes, scores + i));
+  if (i < count) largest = hn::Max(largest, LoadTail(scores + i, count - i, -infinity));
+  const V shift = hn::MaxOfLanes(lanes, largest);
   V sum = hn::Zero(lanes);
   auto exponential = [&](V score) HWY_ATTR { return hn::Exp(lanes, hn::Sub(score, shift)); };
-  int64_t i = 0;
-  for (; i + Step() <= count; i += Step()) {
+  for (i = 0; i + Step() <= count; i += Step()) {
     const V e = exponential(hn::LoadU(lanes, scores + i));
     hn::StoreU(e, lanes, scores + i);
     sum = hn::Add(sum, e);
@@ -84,8 +127,7 @@ HWY_ATTR void Softmax(float* scores, int64_t count) {
     StoreTail(e, scores + i, count - i);
     sum = hn::Add(sum, e);
   }
-  const float total = hn::GetLane(hn::SumOfLanes(lanes, sum));
-  for (i = 0; i < count; ++i) scores[i] /= total;
+  Divide(scores, hn::GetLane(hn::SumOfLanes(lanes, sum)), count, scores);
 }
 
 HWY_ATTR void Score(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size,
@@ -99,29 +141,51 @@ HWY_ATTR void Score(const float* query, const HeadSequence& keys, int64_t visibl
   }
 }
 
-HWY_ATTR void MixLanes(const float* pattern, const HeadSequence& values, int64_t visible, int64_t begin,
-                       int64_t width, float* z) {
+// kVectors whole vectors of z from element `begin` on: as many sums that do not wait
+// for each other.
+template <int kVectors>
+HWY_ATTR void MixVectors(const float* pattern, const HeadSequence& values, int64_t visible, int64_t begin,
+                         float* z) {
   const Lanes lanes;
-  const bool whole = width == Step();
-  auto load = [&](const float* row) HWY_ATTR {
-    return whole ? hn::LoadU(lanes, row + begin) : LoadTail(row + begin, width, 0);
+  V sums[kVectors];
+  for (V& sum : sums) sum = hn::Zero(lanes);
+  auto add = [&](V weight, const float* row) HWY_ATTR {
+    for (int v = 0; v < kVectors; ++v) {
+      sums[v] = hn::MulAdd(weight, hn::LoadU(lanes, row + begin + v * Step()), sums[v]);
+    }
   };
-  V sum = hn::Zero(lanes);
   const int64_t shared = std::min(visible, values.shared.count);
   for (int64_t t = 0; t < shared; ++t) {
-    sum = hn::MulAdd(hn::Set(lanes, pattern[t]), load(values.shared.data + t * values.stride), sum);
+    add(hn::Set(lanes, pattern[t]), values.shared.data + t * values.stride);
   }
   for (int64_t t = shared; t < visible; ++t) {
-    sum = hn::MulAdd(hn::Set(lanes, pattern[t]), load(values.own.data + (t - shared) * values.stride), sum);
+    add(hn::Set(lanes, pattern[t]), values.own.data + (t - shared) * values.stride);
+  }
+  for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[v], lanes, z + begin + v * Step());
+}
+
+// The elements that fill no vector.
+HWY_ATTR void MixTail(const float* pattern, const HeadSequence& values, int64_t visible, int64_t begin,
+                      int64_t width, float* z) {
+  V sum = hn::Zero(Lanes());
+  const int64_t shared = std::min(visible, values.shared.count);
+  for (int64_t t = 0; t < visible; ++t) {
+    const float* row =
+        t < shared ? values.shared.data + t * values.stride : values.own.data + (t - shared) * values.stride;
+    sum = hn::MulAdd(hn::Set(Lanes(), pattern[t]), LoadTail(row + begin, width, 0), sum);
   }
   StoreTail(sum, z + begin, width);
 }
 
 HWY_ATTR void Mix(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size,
                   float* z) {
-  for (int64_t begin = 0; begin < head_size; begin += Step()) {
-    MixLanes(pattern, values, visible, begin, std::min(Step(), head_size - begin), z);
+  constexpr int kAtOnce = 8;
+  int64_t begin = 0;
+  for (; begin + kAtOnce * Step() <= head_size; begin += kAtOnce * Step()) {
+    MixVectors<kAtOnce>(pattern, values, visible, begin, z);
   }
+  for (; begin + Step() <= head_size; begin += Step()) MixVectors<1>(pattern, values, visible, begin, z);
+  if (begin < head_size) MixTail(pattern, values, visible, begin, head_size - begin, z);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -132,72 +196,67 @@ HWY_AFTER_NAMESPACE();
 namespace mechinterp::engine::kernels {
 
 HWY_EXPORT(Dot);
-HWY_EXPORT(SiluMultiplyPart);
+HWY_EXPORT(Divide);
+HWY_EXPORT(MultiplyElements);
+HWY_EXPORT(AddElements);
+HWY_EXPORT(SiluMultiplyElements);
+HWY_EXPORT(RotateHead);
 HWY_EXPORT(Softmax);
 HWY_EXPORT(Score);
 HWY_EXPORT(Mix);
 
 namespace {
 
-// Rows, or stretches of values, enough of them for a thread. Each is computed as it
-// would be alone.
+// What is worth a thread: values that are added or multiplied, and those whose
+// exponential is taken.
 constexpr int64_t kValuesWorthAThread = 1 << 15;
+constexpr int64_t kExponentialsWorthAThread = 1 << 11;
 
+// Rows, each computed as it would be alone.
 template <typename Function>
 void ForRows(int64_t n, int64_t width, Function&& function) {
-  ParallelFor(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)), function);
+  ParallelFor(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)),
+              [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) function(i);
+              });
 }
 
 }  // namespace
 
 void RootMeanSquare(const float* x, int64_t n, int64_t width, float epsilon, float* scale) {
   const auto dot = HWY_DYNAMIC_DISPATCH(Dot);
-  ForRows(n, width, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float* row = x + i * width;
-      scale[i] = std::sqrt(dot(row, row, width) / static_cast<float>(width) + epsilon);
-    }
+  ForRows(n, width, [&](int64_t i) {
+    const float* row = x + i * width;
+    scale[i] = std::sqrt(dot(row, row, width) / static_cast<float>(width) + epsilon);
   });
 }
 
-// Element by element: the compiler's vectors give the same bits as scalars.
 void DivideRows(const float* x, const float* scale, int64_t n, int64_t width, float* y) {
-  ForRows(n, width, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] / scale[i];
-    }
-  });
+  const auto divide = HWY_DYNAMIC_DISPATCH(Divide);
+  ForRows(n, width, [&](int64_t i) { divide(x + i * width, scale[i], width, y + i * width); });
 }
 
 void MultiplyColumns(const float* x, const float* gain, int64_t n, int64_t width, float* y) {
-  ForRows(n, width, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < width; ++j) y[i * width + j] = x[i * width + j] * gain[j];
-    }
-  });
+  const auto multiply = HWY_DYNAMIC_DISPATCH(MultiplyElements);
+  ForRows(n, width, [&](int64_t i) { multiply(x + i * width, gain, width, y + i * width); });
 }
 
 void AddInPlace(float* x, const float* y, int64_t count) {
-  ForRows(count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) x[i] += y[i];
-  });
+  const auto add = HWY_DYNAMIC_DISPATCH(AddElements);
+  ParallelFor(0, count, kValuesWorthAThread,
+              [&](int64_t begin, int64_t end) { add(x + begin, y + begin, end - begin, x + begin); });
 }
 
 void SiluMultiply(const float* gate, const float* up, int64_t count, float* y) {
-  const auto part = HWY_DYNAMIC_DISPATCH(SiluMultiplyPart);
-  ForRows(count, 1,
-          [&](int64_t begin, int64_t end) { part(gate + begin, up + begin, end - begin, y + begin); });
+  const auto multiply = HWY_DYNAMIC_DISPATCH(SiluMultiplyElements);
+  ParallelFor(0, count, kExponentialsWorthAThread, [&](int64_t begin, int64_t end) {
+    multiply(gate + begin, up + begin, end - begin, y + begin);
+  });
 }
 
 void RotateRow(float* x, int64_t heads, int64_t head_size, const float* cosines, const float* sines) {
-  const int64_t half = head_size / 2;
-  for (int64_t h = 0; h < heads; ++h, x += head_size) {
-    for (int64_t i = 0; i < half; ++i) {
-      const float first = x[i], second = x[i + half];
-      x[i] = first * cosines[i] - second * sines[i];
-      x[i + half] = second * cosines[i] + first * sines[i];
-    }
-  }
+  const auto rotate = HWY_DYNAMIC_DISPATCH(RotateHead);
+  for (int64_t h = 0; h < heads; ++h) rotate(x + h * head_size, head_size / 2, cosines, sines);
 }
 
 void ScoreRow(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size, float scale,

@@ -63,10 +63,11 @@ struct Size {
   int64_t n, in, out;
 };
 // Around every boundary: panels of 64 outputs, groups of 64 (and of 8, 16 and 32 for
-// NF4), blocks of 6 rows, 4 rows decoded in registers, 128 rows at a time.
-const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64}, {3, 176, 65},
-                       {4, 72, 130},  {5, 64, 63},  {6, 256, 70}, {7, 352, 128},
-                       {13, 40, 200}, {33, 64, 64}, {129, 24, 5}, {140, 192, 66}};
+// NF4), blocks of 6 rows, 4 rows decoded in registers, tiles of 16 rows, 64 and 128 rows
+// at a time.
+const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64},  {3, 176, 65},  {4, 72, 130},
+                       {5, 64, 63},   {6, 256, 70}, {7, 352, 128}, {13, 40, 200}, {16, 96, 40},
+                       {17, 128, 64}, {33, 64, 64}, {49, 32, 70},  {129, 24, 5},  {140, 192, 66}};
 
 struct Kind {
   WeightFormat format;
@@ -85,7 +86,8 @@ const Kind kKinds[] = {
     {WeightFormat::kNf4, ComputeType::kFloat16, "Nf4InFloat16"},
 };
 
-// Calls a function with each instruction set that this machine has.
+// Calls a function with each instruction set that this machine has, and with each of its
+// ways to multiply bf16.
 template <typename Function>
 void OnEveryInstructionSet(Function&& function) {
   const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
@@ -94,6 +96,10 @@ void OnEveryInstructionSet(Function&& function) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     function(std::string(hwy::TargetName(target)));
+    if (UnitInUse() != BFloat16Unit::kTiles) continue;
+    LimitBFloat16Unit(BFloat16Unit::kPairs);
+    function(std::string(hwy::TargetName(target)) + " without tiles");
+    LimitBFloat16Unit(BFloat16Unit::kTiles);
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
@@ -205,6 +211,24 @@ float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, i
   return total;
 }
 
+// The same of products of bf16 in tiles.
+float TiledProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group) {
+  float total = 0;
+  for (int64_t begin = 0; begin < in; begin += group) {
+    float sum = 0;
+    for (int64_t first = begin; first < begin + group; first += 32) {
+      float even_and_odd[] = {0, 0};
+      for (int64_t k = first; k < std::min({in, begin + group, first + 32}); ++k) {
+        float& part = even_and_odd[k % 2];
+        part = std::fma(Rounded(ComputeType::kBFloat16, x[k]), w.values[row * in + k], part);
+      }
+      sum += even_and_odd[0] + even_and_odd[1];
+    }
+    total = std::fma(sum, w.scales[row * in + begin], total);
+  }
+  return total;
+}
+
 // SSE and Highway's portable code round twice.
 bool FusesMultiplyAdd(const std::string& target) {
   for (const char* without : {"SSE2", "SSSE3", "SSE4", "EMU128", "SCALAR"}) {
@@ -235,6 +259,24 @@ TEST_P(Multiplication, InFp32IsBitForBitTheChainOfFusedMultiplyAddsThatTheHeader
 
 INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),
                          [](const auto& info) { return std::string(info.param.name); });
+
+TEST(MultiplicationInTiles, IsBitForBitTheOrderThatTheHeaderPromises) {
+  if (UnitInUse() != BFloat16Unit::kTiles) GTEST_SKIP() << "this machine has none";
+  for (const Kind& kind : kKinds) {
+    if (kind.compute != ComputeType::kBFloat16) continue;
+    for (const auto& [n, in, out] : kSizes) {
+      const std::vector<float> x = Random(n * in, 11), w = Random(out * in, 12);
+      const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+      const Unscaled unscaled = UnscaledOf(kind, out, in, w);
+      std::vector<float> expected(n * out), y(n * out);
+      for (int64_t i = 0; i < n * out; ++i) {
+        expected[i] = TiledProduct(unscaled, &x[i / out * in], i % out, in, matrix.group);
+      }
+      Multiply(x.data(), n, matrix, y.data());
+      ASSERT_EQ(y, expected) << kind.name << n << "x" << in << "x" << out;
+    }
+  }
+}
 
 TEST(PackedMatrix, HoldsUnquantizedValuesAsTheyAre) {
   const std::vector<float> w = Random(70 * 100, 5);

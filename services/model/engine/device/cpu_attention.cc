@@ -33,25 +33,37 @@ struct Work {
   }
   float* Z(int64_t i, int64_t head) const { return z + (i * config.head_count + head) * head_size(); }
 
-  kernels::HeadSequence Sequence(int64_t head, const float* shared, const float* own) const {
-    const int64_t offset = head / (config.head_count / config.key_value_head_count) * head_size();
+  // Query heads of one key/value head.
+  int64_t group() const { return config.head_count / config.key_value_head_count; }
+
+  kernels::HeadSequence Sequence(int64_t key_value_head, const float* shared, const float* own) const {
+    const int64_t offset = key_value_head * head_size();
     const int64_t shared_count = item.segment->shared_length;
     return {{shared_count > 0 ? shared + offset : nullptr, shared_count},
             {own + offset, key_count() - shared_count},
             config.key_value_width()};
   }
-  kernels::HeadSequence Keys(int64_t head) const { return Sequence(head, shared_keys, keys); }
-  kernels::HeadSequence Values(int64_t head) const { return Sequence(head, shared_values, values); }
+  // Scores of a query row's heads of one key/value head, from its first query head on.
+  void Score(int64_t i, int64_t head, float* scores, int64_t stride) const {
+    kernels::ScoreRows(Query(i, head), group(), Sequence(head / group(), shared_keys, keys), Visible(i),
+                       head_size(), scale(), scores, stride);
+  }
+  void Mix(int64_t i, int64_t head, const float* pattern, int64_t stride) const {
+    kernels::MixRows(pattern, stride, group(), Sequence(head / group(), shared_values, values), Visible(i),
+                     head_size(), Z(i, head));
+  }
 };
 
-void AttendHead(const Work& work, int64_t head) {
-  const kernels::HeadSequence keys = work.Keys(head), values = work.Values(head);
-  std::vector<float> scores(work.key_count());
+// Of the query heads of one key/value head.
+void AttendGroup(const Work& work, int64_t key_value_head) {
+  const int64_t head = key_value_head * work.group(), stride = work.key_count();
+  std::vector<float> scores(work.group() * stride);
   for (int64_t i = 0; i < work.item.rows; ++i) {
-    const int64_t visible = work.Visible(i);
-    kernels::ScoreRow(work.Query(i, head), keys, visible, work.head_size(), work.scale(), scores.data());
-    kernels::SoftmaxRow(scores.data(), visible);
-    kernels::MixRow(scores.data(), values, visible, work.head_size(), work.Z(i, head));
+    work.Score(i, head, scores.data(), stride);
+    for (int64_t h = 0; h < work.group(); ++h) {
+      kernels::SoftmaxRow(scores.data() + h * stride, work.Visible(i));
+    }
+    work.Mix(i, head, scores.data(), stride);
   }
 }
 
@@ -65,6 +77,11 @@ void AttendWithHooks(const Work& work, int layer) {
   auto for_each_row = [&](auto&& function) {
     for (int64_t i = 0; i < work.item.rows; ++i) {
       for (int64_t head = 0; head < heads; ++head) function(i, head, row(i, head));
+    }
+  };
+  auto for_each_group = [&](auto&& function) {
+    for (int64_t i = 0; i < work.item.rows; ++i) {
+      for (int64_t head = 0; head < heads; head += work.group()) function(i, head);
     }
   };
   auto hide = [&](float hidden) {
@@ -83,16 +100,11 @@ void AttendWithHooks(const Work& work, int layer) {
     Batch::CaptureItem(work.item, site, scores.data(), heads, width);
   };
 
-  for_each_row([&](int64_t i, int64_t head, float* values) {
-    kernels::ScoreRow(work.Query(i, head), work.Keys(head), work.Visible(i), work.head_size(), work.scale(),
-                      values);
-  });
+  for_each_group([&](int64_t i, int64_t head) { work.Score(i, head, row(i, head), width); });
   hook(HookPoint::kAttnScores, -std::numeric_limits<float>::infinity());
   for_each_row([&](int64_t i, int64_t, float* values) { kernels::SoftmaxRow(values, work.Visible(i)); });
   hook(HookPoint::kPattern, 0.0f);
-  for_each_row([&](int64_t i, int64_t head, float* values) {
-    kernels::MixRow(values, work.Values(head), work.Visible(i), work.head_size(), work.Z(i, head));
-  });
+  for_each_group([&](int64_t i, int64_t head) { work.Mix(i, head, row(i, head), width); });
 }
 
 Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, const float* query,
@@ -120,7 +132,7 @@ Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, 
 void AttendOnCpu(const ModelConfig& config, const Batch& batch, int layer, const float* query,
                  const float* key, const float* value, float* z) {
   std::vector<Work> plain;
-  int64_t multiplications = 0;  // of one head, over all segments
+  int64_t multiplications = 0;  // of one key/value head's query heads, over all segments
   for (const Batch::Item& item : batch.ItemsAt(layer)) {
     const Work work = PrepareWork(config, item, layer, query, key, value, z);
     if (Batch::Wants(item, {HookPoint::kAttnScores, layer}) ||
@@ -128,15 +140,16 @@ void AttendOnCpu(const ModelConfig& config, const Batch& batch, int layer, const
       AttendWithHooks(work, layer);
     } else {
       plain.push_back(work);
-      multiplications += 2 * item.rows * work.key_count() * config.head_size;
+      multiplications += 2 * item.rows * work.key_count() * config.head_size * work.group();
     }
   }
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 16;
   const auto count = static_cast<int64_t>(plain.size());
-  const int64_t mean = count == 0 ? 1 : std::max<int64_t>(1, multiplications / count);
+  const int64_t groups = config.key_value_head_count;
+  const int64_t mean = std::max<int64_t>(1, multiplications / std::max<int64_t>(1, count));
   const int64_t grain = std::max<int64_t>(1, kMultiplicationsWorthAThread / mean);
-  kernels::ParallelFor(0, count * config.head_count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) AttendHead(plain[i / config.head_count], i % config.head_count);
+  kernels::ParallelFor(0, count * groups, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) AttendGroup(plain[i / groups], i % groups);
   });
 }
 

@@ -50,14 +50,19 @@ struct HeadSequence {
   int64_t count() const { return shared.count + own.count; }
 };
 
-// The three steps of attention for one query of one head, over the first
-// `visible` positions. scores[t] = (query . key_t) * scale.
-void ScoreRow(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size, float scale,
-              float* scores);
+// The three steps of attention, for one query row of `heads` query heads that share a
+// key/value head (grouped-query attention, Ainslie et al. 2023), over the first
+// `visible` positions. A key or a value is read once for several heads; each head's
+// numbers are those that it has alone.
+//
+// queries [heads, head_size]; scores[h * stride + t] = (query_h . key_t) * scale.
+void ScoreRows(const float* queries, int64_t heads, const HeadSequence& keys, int64_t visible,
+               int64_t head_size, float scale, float* scores, int64_t stride);
 // scores become probabilities, in place. -infinity gives 0.
 void SoftmaxRow(float* scores, int64_t count);
-// z = sum over t of pattern[t] value_t.
-void MixRow(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size, float* z);
+// z [heads, head_size]: z_h = sum over t of pattern[h * stride + t] value_t.
+void MixRows(const float* pattern, int64_t stride, int64_t heads, const HeadSequence& values, int64_t visible,
+             int64_t head_size, float* z);
 
 // Name of the instruction set in use, "AVX3_ZEN4" say, or "AVX3 and AMX".
 std::string InstructionSet();

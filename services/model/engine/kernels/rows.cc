@@ -130,62 +130,113 @@ HWY_ATTR void Softmax(float* scores, int64_t count) {
   Divide(scores, hn::GetLane(hn::SumOfLanes(lanes, sum)), count, scores);
 }
 
-HWY_ATTR void Score(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size,
-                    float scale, float* scores) {
-  const int64_t shared = std::min(visible, keys.shared.count);
-  for (int64_t t = 0; t < shared; ++t) {
-    scores[t] = Dot(query, keys.shared.data + t * keys.stride, head_size) * scale;
-  }
+// Calls function(t, row) for the first `visible` rows of a sequence.
+template <typename Function>
+HWY_ATTR void ForVisibleRows(const HeadSequence& sequence, int64_t visible, const Function& function) {
+  const int64_t shared = std::min(visible, sequence.shared.count);
+  for (int64_t t = 0; t < shared; ++t) function(t, sequence.shared.data + t * sequence.stride);
   for (int64_t t = shared; t < visible; ++t) {
-    scores[t] = Dot(query, keys.own.data + (t - shared) * keys.stride, head_size) * scale;
+    function(t, sequence.own.data + (t - shared) * sequence.stride);
   }
 }
 
-// kVectors whole vectors of z from element `begin` on: as many sums that do not wait
-// for each other.
-template <int kVectors>
-HWY_ATTR void MixVectors(const float* pattern, const HeadSequence& values, int64_t visible, int64_t begin,
-                         float* z) {
+// Heads whose sums are made together, so that they read a key or a value once.
+constexpr int kHeadsAtOnce = 4;
+
+// As Dot, of each of kHeads queries.
+template <int kHeads>
+HWY_ATTR void ScoreHeads(const float* queries, const HeadSequence& keys, int64_t visible, int64_t head_size,
+                         float scale, float* scores, int64_t stride) {
   const Lanes lanes;
-  V sums[kVectors];
-  for (V& sum : sums) sum = hn::Zero(lanes);
-  auto add = [&](V weight, const float* row) HWY_ATTR {
-    for (int v = 0; v < kVectors; ++v) {
-      sums[v] = hn::MulAdd(weight, hn::LoadU(lanes, row + begin + v * Step()), sums[v]);
+  ForVisibleRows(keys, visible, [&](int64_t t, const float* key) HWY_ATTR {
+    V sums[kHeads];
+    for (V& sum : sums) sum = hn::Zero(lanes);
+    int64_t i = 0;
+    for (; i + Step() <= head_size; i += Step()) {
+      const V k = hn::LoadU(lanes, key + i);
+      for (int h = 0; h < kHeads; ++h) {
+        sums[h] = hn::MulAdd(hn::LoadU(lanes, queries + h * head_size + i), k, sums[h]);
+      }
     }
-  };
-  const int64_t shared = std::min(visible, values.shared.count);
-  for (int64_t t = 0; t < shared; ++t) {
-    add(hn::Set(lanes, pattern[t]), values.shared.data + t * values.stride);
-  }
-  for (int64_t t = shared; t < visible; ++t) {
-    add(hn::Set(lanes, pattern[t]), values.own.data + (t - shared) * values.stride);
-  }
-  for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[v], lanes, z + begin + v * Step());
+    if (const int64_t rest = head_size - i; rest > 0) {
+      const V k = LoadTail(key + i, rest, 0);
+      for (int h = 0; h < kHeads; ++h) {
+        sums[h] = hn::MulAdd(LoadTail(queries + h * head_size + i, rest, 0), k, sums[h]);
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      scores[h * stride + t] = hn::GetLane(hn::SumOfLanes(lanes, sums[h])) * scale;
+    }
+  });
 }
 
-// The elements that fill no vector.
-HWY_ATTR void MixTail(const float* pattern, const HeadSequence& values, int64_t visible, int64_t begin,
-                      int64_t width, float* z) {
-  V sum = hn::Zero(Lanes());
-  const int64_t shared = std::min(visible, values.shared.count);
-  for (int64_t t = 0; t < visible; ++t) {
-    const float* row =
-        t < shared ? values.shared.data + t * values.stride : values.own.data + (t - shared) * values.stride;
-    sum = hn::MulAdd(hn::Set(Lanes(), pattern[t]), LoadTail(row + begin, width, 0), sum);
+HWY_ATTR void Score(const float* queries, int64_t heads, const HeadSequence& keys, int64_t visible,
+                    int64_t head_size, float scale, float* scores, int64_t stride) {
+  int64_t h = 0;
+  for (; h + kHeadsAtOnce <= heads; h += kHeadsAtOnce) {
+    ScoreHeads<kHeadsAtOnce>(queries + h * head_size, keys, visible, head_size, scale, scores + h * stride,
+                             stride);
   }
-  StoreTail(sum, z + begin, width);
+  for (; h < heads; ++h) {
+    ScoreHeads<1>(queries + h * head_size, keys, visible, head_size, scale, scores + h * stride, stride);
+  }
 }
 
-HWY_ATTR void Mix(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size,
-                  float* z) {
-  constexpr int kAtOnce = 8;
+// kVectors whole vectors of each of kHeads heads' z, from element `begin` on: as many
+// sums that do not wait for each other.
+template <int kHeads, int kVectors>
+HWY_ATTR void MixVectors(const float* pattern, int64_t stride, const HeadSequence& values, int64_t visible,
+                         int64_t head_size, int64_t begin, float* z) {
+  const Lanes lanes;
+  V sums[kHeads][kVectors];
+  for (auto& head : sums) {
+    for (V& sum : head) sum = hn::Zero(lanes);
+  }
+  ForVisibleRows(values, visible, [&](int64_t t, const float* row) HWY_ATTR {
+    V value[kVectors];
+    for (int v = 0; v < kVectors; ++v) value[v] = hn::LoadU(lanes, row + begin + v * Step());
+    for (int h = 0; h < kHeads; ++h) {
+      const V weight = hn::Set(lanes, pattern[h * stride + t]);
+      for (int v = 0; v < kVectors; ++v) sums[h][v] = hn::MulAdd(weight, value[v], sums[h][v]);
+    }
+  });
+  for (int h = 0; h < kHeads; ++h) {
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(sums[h][v], lanes, z + h * head_size + begin + v * Step());
+    }
+  }
+}
+
+template <int kHeads, int kVectors>
+HWY_ATTR void MixHeads(const float* pattern, int64_t stride, const HeadSequence& values, int64_t visible,
+                       int64_t head_size, float* z) {
   int64_t begin = 0;
-  for (; begin + kAtOnce * Step() <= head_size; begin += kAtOnce * Step()) {
-    MixVectors<kAtOnce>(pattern, values, visible, begin, z);
+  for (; begin + kVectors * Step() <= head_size; begin += kVectors * Step()) {
+    MixVectors<kHeads, kVectors>(pattern, stride, values, visible, head_size, begin, z);
   }
-  for (; begin + Step() <= head_size; begin += Step()) MixVectors<1>(pattern, values, visible, begin, z);
-  if (begin < head_size) MixTail(pattern, values, visible, begin, head_size - begin, z);
+  for (; begin + Step() <= head_size; begin += Step()) {
+    MixVectors<kHeads, 1>(pattern, stride, values, visible, head_size, begin, z);
+  }
+  if (const int64_t rest = head_size - begin; rest > 0) {  // elements that fill no vector
+    for (int h = 0; h < kHeads; ++h) {
+      V sum = hn::Zero(Lanes());
+      ForVisibleRows(values, visible, [&](int64_t t, const float* row) HWY_ATTR {
+        sum = hn::MulAdd(hn::Set(Lanes(), pattern[h * stride + t]), LoadTail(row + begin, rest, 0), sum);
+      });
+      StoreTail(sum, z + h * head_size + begin, rest);
+    }
+  }
+}
+
+HWY_ATTR void Mix(const float* pattern, int64_t stride, int64_t heads, const HeadSequence& values,
+                  int64_t visible, int64_t head_size, float* z) {
+  int64_t h = 0;
+  for (; h + kHeadsAtOnce <= heads; h += kHeadsAtOnce) {
+    MixHeads<kHeadsAtOnce, 2>(pattern + h * stride, stride, values, visible, head_size, z + h * head_size);
+  }
+  for (; h < heads; ++h) {
+    MixHeads<1, 8>(pattern + h * stride, stride, values, visible, head_size, z + h * head_size);
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -259,15 +310,16 @@ void RotateRow(float* x, int64_t heads, int64_t head_size, const float* cosines,
   for (int64_t h = 0; h < heads; ++h) rotate(x + h * head_size, head_size / 2, cosines, sines);
 }
 
-void ScoreRow(const float* query, const HeadSequence& keys, int64_t visible, int64_t head_size, float scale,
-              float* scores) {
-  HWY_DYNAMIC_DISPATCH(Score)(query, keys, visible, head_size, scale, scores);
+void ScoreRows(const float* queries, int64_t heads, const HeadSequence& keys, int64_t visible,
+               int64_t head_size, float scale, float* scores, int64_t stride) {
+  HWY_DYNAMIC_DISPATCH(Score)(queries, heads, keys, visible, head_size, scale, scores, stride);
 }
 
 void SoftmaxRow(float* scores, int64_t count) { HWY_DYNAMIC_DISPATCH(Softmax)(scores, count); }
 
-void MixRow(const float* pattern, const HeadSequence& values, int64_t visible, int64_t head_size, float* z) {
-  HWY_DYNAMIC_DISPATCH(Mix)(pattern, values, visible, head_size, z);
+void MixRows(const float* pattern, int64_t stride, int64_t heads, const HeadSequence& values, int64_t visible,
+             int64_t head_size, float* z) {
+  HWY_DYNAMIC_DISPATCH(Mix)(pattern, stride, heads, values, visible, head_size, z);
 }
 
 }  // namespace mechinterp::engine::kernels

@@ -54,28 +54,49 @@ TEST(SoftmaxRow, SumsToOneAndHidesMinusInfinity) {
   EXPECT_NEAR(scores[0], std::exp(before[0]) / expected_total, 1e-6);
 }
 
-// A sequence in two stretches is the same sequence.
-TEST(Attention, SharedAndOwnRowsAreOneSequence) {
+// Scores and z of one query row of several heads.
+struct Attended {
+  std::vector<float> scores;  // [heads, count]
+  std::vector<float> z;       // [heads, size]
+};
+Attended Attend(const float* queries, int64_t heads, const HeadSequence& rows, int64_t size) {
+  const int64_t count = rows.count();
+  Attended result{std::vector<float>(heads * count), std::vector<float>(heads * size)};
+  ScoreRows(queries, heads, rows, count, size, 0.5f, result.scores.data(), count);
+  MixRows(result.scores.data(), count, heads, rows, count, size, result.z.data());
+  return result;
+}
+
+TEST(Attention, IsTheDefinition) {
   constexpr int64_t kCount = 11, kSize = 18, kStride = 40;
   const std::vector<float> rows = Random(kCount * kStride, 9), query = Random(kSize, 10);
-  const HeadSequence whole{{nullptr, 0}, {rows.data(), kCount}, kStride};
-  std::vector<float> scores(kCount), z(kSize);
-  ScoreRow(query.data(), whole, kCount, kSize, 0.5f, scores.data());
-  MixRow(scores.data(), whole, kCount, kSize, z.data());
-  for (int64_t shared : {1, 5, 10}) {
-    const HeadSequence split{
-        {rows.data(), shared}, {rows.data() + shared * kStride, kCount - shared}, kStride};
-    std::vector<float> split_scores(kCount), split_z(kSize);
-    ScoreRow(query.data(), split, kCount, kSize, 0.5f, split_scores.data());
-    MixRow(split_scores.data(), split, kCount, kSize, split_z.data());
-    EXPECT_EQ(split_scores, scores);
-    EXPECT_EQ(split_z, z);
-  }
+  const auto [scores, z] = Attend(query.data(), 1, {{nullptr, 0}, {rows.data(), kCount}, kStride}, kSize);
   double dot = 0, mixed = 0;
   for (int64_t i = 0; i < kSize; ++i) dot += double{query[i]} * rows[2 * kStride + i];
   EXPECT_NEAR(scores[2], dot * 0.5, 1e-5);
   for (int64_t t = 0; t < kCount; ++t) mixed += double{scores[t]} * rows[t * kStride + 17];
   EXPECT_NEAR(z[17], mixed, 1e-4);
+}
+
+// A sequence in two stretches is the same sequence, and a head's numbers do not depend
+// on the heads that it shares keys with.
+TEST(Attention, IsTheSameInTwoStretchesAndForEachHeadAlone) {
+  constexpr int64_t kCount = 11, kStride = 300, kHeads = 7;
+  for (int64_t size : {2, 18, 64, 128, 150, 272}) {
+    const std::vector<float> rows = Random(kCount * kStride, 9), queries = Random(kHeads * size, 10);
+    const Attended together =
+        Attend(queries.data(), kHeads, {{nullptr, 0}, {rows.data(), kCount}, kStride}, size);
+    for (int64_t shared : {1, 5, 10}) {
+      const HeadSequence split{
+          {rows.data(), shared}, {rows.data() + shared * kStride, kCount - shared}, kStride};
+      for (int64_t h = 0; h < kHeads; ++h) {
+        const auto [scores, z] = Attend(queries.data() + h * size, 1, split, size);
+        EXPECT_EQ(scores, std::vector<float>(together.scores.begin() + h * kCount,
+                                             together.scores.begin() + (h + 1) * kCount));
+        EXPECT_EQ(z, std::vector<float>(together.z.begin() + h * size, together.z.begin() + (h + 1) * size));
+      }
+    }
+  }
 }
 
 }  // namespace

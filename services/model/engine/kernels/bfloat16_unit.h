@@ -3,7 +3,7 @@
 
 namespace mechinterp::engine::kernels {
 
-// What multiplies bf16 natively on this machine, its best first.
+// What multiplies bf16 natively on this machine, from worst to best.
 enum class BFloat16Unit {
   kNone,   // fp32 products of rounded operands
   kPairs,  // AVX-512 BF16: two products for each of 16 lanes

@@ -24,7 +24,8 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Twelve independent sums hide the latency of an instruction that two units
-// start every cycle, and fit 16 registers together with the two operands.
+// start every cycle, and fit 16 registers together with the two operands. They begin
+// with different values: of equal ones the compiler would make one.
 #define MECHINTERP_TWELVE_TIMES(STEP) \
   STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)
 
@@ -33,7 +34,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 double MultiplyAdds(int64_t rounds, const float* operands, float* result) {
   const hn::ScalableTag<float> lanes;
   const auto a = hn::Set(lanes, operands[0]), b = hn::Set(lanes, operands[1]);
-#define MECHINTERP_START(i) auto sum##i = hn::Set(lanes, operands[0]);
+#define MECHINTERP_START(i) auto sum##i = hn::Set(lanes, operands[0] + i);
 #define MECHINTERP_ADD(i) sum##i = hn::MulAdd(a, b, sum##i);
 #define MECHINTERP_TOTAL(i) total = hn::Add(total, sum##i);
   MECHINTERP_TWELVE_TIMES(MECHINTERP_START)
@@ -143,7 +144,7 @@ __attribute__((target("avx512f,avx512bf16"))) double BFloat16Products(int64_t ro
                                                                       float* result) {
   const auto a = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair));
   const auto b = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair ^ 1));
-#define MECHINTERP_START(i) __m512 sum##i = _mm512_setzero_ps();
+#define MECHINTERP_START(i) __m512 sum##i = _mm512_set1_ps(i);
 #define MECHINTERP_ADD(i) sum##i = _mm512_dpbf16_ps(sum##i, a, b);
 #define MECHINTERP_TOTAL(i) total = _mm512_add_ps(total, sum##i);
   MECHINTERP_TWELVE_TIMES(MECHINTERP_START)

@@ -160,7 +160,8 @@ HWY_EXPORT(UnitOfTarget);
 
 namespace {
 
-// Tiles read whole ones of them.
+// Operands that products in tiles read without need: two tiles of 16 rows begin with at
+// least one row that is there.
 constexpr int64_t kMostRowsPastTheLast = 31;
 
 // All rows, group by group: [groups][n][group].

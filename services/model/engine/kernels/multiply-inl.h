@@ -303,26 +303,63 @@ HWY_INLINE void AddGroupOfRows(const Weights& weights, int eighths, const uint32
   }
 }
 
-// The values (or pairs) of one group of a panel, in the order of FloatWeights.
+// An eighth's values (or pairs) of one vector of outputs, to their places in the group's
+// tile, which is in the order of FloatWeights.
 template <class Weights>
-HWY_INLINE void DecodeTile(const Weights& weights, int eighths, float* tile) {
+HWY_INLINE void DecodeEighth(const Weights& weights, int eighth, int v, float* tile) {
   const F f;
   constexpr int kSteps = Weights::Arithmetic::kSteps;
-  auto* out = reinterpret_cast<float*>(tile);
+  float* first = tile + eighth * kSteps * kPanelOutputs + v * kLanes;
+  hn::Store(hn::BitCast(f, weights.template Get<0>(eighth, v)), f, first);
+  hn::Store(hn::BitCast(f, weights.template Get<1>(eighth, v)), f, first + 1 * kPanelOutputs);
+  hn::Store(hn::BitCast(f, weights.template Get<2>(eighth, v)), f, first + 2 * kPanelOutputs);
+  hn::Store(hn::BitCast(f, weights.template Get<3>(eighth, v)), f, first + 3 * kPanelOutputs);
+  if constexpr (kSteps == 8) {
+    hn::Store(hn::BitCast(f, weights.template Get<4>(eighth, v)), f, first + 4 * kPanelOutputs);
+    hn::Store(hn::BitCast(f, weights.template Get<5>(eighth, v)), f, first + 5 * kPanelOutputs);
+    hn::Store(hn::BitCast(f, weights.template Get<6>(eighth, v)), f, first + 6 * kPanelOutputs);
+    hn::Store(hn::BitCast(f, weights.template Get<7>(eighth, v)), f, first + 7 * kPanelOutputs);
+  }
+}
+
+template <class Weights>
+HWY_INLINE void DecodeTile(const Weights& weights, int eighths, float* tile) {
   for (int e = 0; e < eighths; ++e) {
-    for (int v = 0; v < kPanelVectors; ++v) {
-      float* first = out + e * kSteps * kPanelOutputs + v * kLanes;
-      hn::Store(hn::BitCast(f, weights.template Get<0>(e, v)), f, first);
-      hn::Store(hn::BitCast(f, weights.template Get<1>(e, v)), f, first + 1 * kPanelOutputs);
-      hn::Store(hn::BitCast(f, weights.template Get<2>(e, v)), f, first + 2 * kPanelOutputs);
-      hn::Store(hn::BitCast(f, weights.template Get<3>(e, v)), f, first + 3 * kPanelOutputs);
-      if constexpr (kSteps == 8) {
-        hn::Store(hn::BitCast(f, weights.template Get<4>(e, v)), f, first + 4 * kPanelOutputs);
-        hn::Store(hn::BitCast(f, weights.template Get<5>(e, v)), f, first + 5 * kPanelOutputs);
-        hn::Store(hn::BitCast(f, weights.template Get<6>(e, v)), f, first + 6 * kPanelOutputs);
-        hn::Store(hn::BitCast(f, weights.template Get<7>(e, v)), f, first + 7 * kPanelOutputs);
-      }
-    }
+    for (int v = 0; v < kPanelVectors; ++v) DecodeEighth(weights, e, v, tile);
+  }
+}
+
+// The sizes of a matrix's groups, and where in one the scales are.
+struct Groups {
+  const int eighths;
+  const int64_t bytes;
+  const bool scaled;
+  HWY_INLINE explicit Groups(const PackedMatrix& w)
+      : eighths(w.group / 8),
+        bytes(w.group_bytes()),
+        scaled(w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4) {}
+  HWY_INLINE const float* Scales(const uint8_t* group) const {
+    return scaled ? reinterpret_cast<const float*>(group + bytes) - kPanelOutputs : nullptr;
+  }
+};
+
+constexpr int64_t kAheadBytes = 12 << 10;  // what the memory needs to be asked for in advance
+
+// What the first steps need, which nothing has asked for.
+HWY_INLINE void AskForBeginning(const PackedMatrix& w, int64_t begin, int64_t end) {
+  const uint8_t* start = w.data.data() + begin * w.panel_bytes();
+  for (int64_t line = 0; line < HWY_MIN(kAheadBytes, (end - begin) * w.panel_bytes()); line += 64) {
+    hwy::Prefetch(start + line);
+  }
+}
+
+// The panel's columns of y [rows, out] from totals [rows][kPanelOutputs].
+HWY_INLINE void StoreOutputs(const float* totals, int64_t rows, const PackedMatrix& w, int64_t panel,
+                             float* y) {
+  const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* out = y + r * w.out + panel * kPanelOutputs;
+    for (int64_t o = 0; o < outputs; ++o) out[o] = totals[r * kPanelOutputs + o];
   }
 }
 
@@ -333,48 +370,35 @@ template <class Weights, class Tile>
 HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                  int64_t end, float* y) {
   constexpr int64_t kRowsAtATime = Tile::kRowsAtATime;
-  constexpr int64_t kAheadBytes = 12 << 10;  // what the memory needs to be asked for in advance
   constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
   HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];
   HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
   const typename Weights::Table table(w.code.data());
   const NoTable no_table(nullptr);
-  const int eighths = w.group / 8;
-  const int64_t row_stride = int64_t{eighths} * Weights::Arithmetic::kSteps;
-  const int64_t group_bytes = w.group_bytes();
-  const bool scaled = w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4;
-  const int64_t code_bytes = group_bytes - (scaled ? kPanelOutputs * 4 : 0);
-
-  // What the first steps need, which nothing has asked for.
-  const uint8_t* start = w.data.data() + begin * w.panel_bytes();
-  for (int64_t line = 0; line < HWY_MIN(kAheadBytes, (end - begin) * w.panel_bytes()); line += 64) {
-    hwy::Prefetch(start + line);
-  }
+  const Groups groups(w);
+  const int64_t row_stride = int64_t{groups.eighths} * Weights::Arithmetic::kSteps;
+  AskForBeginning(w, begin, end);
   for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
     for (int64_t first = 0; first < n; first += kRowsAtATime) {
       const int64_t rows = HWY_MIN(kRowsAtATime, n - first);
       for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
       const uint8_t* group = w.data.data() + panel * w.panel_bytes();
-      for (int64_t g = 0; g < w.groups(); ++g, group += group_bytes) {
+      for (int64_t g = 0; g < w.groups(); ++g, group += groups.bytes) {
         const uint32_t* operands = x + (g * n + first) * row_stride;
-        const float* scales = scaled ? reinterpret_cast<const float*>(group + code_bytes) : nullptr;
+        const float* scales = groups.Scales(group);
         const Weights weights(group, table);
-        for (int64_t line = 0; line < group_bytes; line += 64) hwy::Prefetch(group + kAheadBytes + line);
+        for (int64_t line = 0; line < groups.bytes; line += 64) hwy::Prefetch(group + kAheadBytes + line);
         if constexpr (kDecodes) {
           if (rows > Tile::kDirectRows) {
-            DecodeTile(weights, eighths, tile);
+            DecodeTile(weights, groups.eighths, tile);
             const Tile decoded(reinterpret_cast<const uint8_t*>(tile), no_table);
-            AddGroupOfRows(decoded, eighths, operands, rows, scales, totals);
+            AddGroupOfRows(decoded, groups.eighths, operands, rows, scales, totals);
             continue;
           }
         }
-        AddGroupOfRows(weights, eighths, operands, rows, scales, totals);
+        AddGroupOfRows(weights, groups.eighths, operands, rows, scales, totals);
       }
-      for (int64_t r = 0; r < rows; ++r) {
-        float* out = y + (first + r) * w.out + panel * kPanelOutputs;
-        for (int64_t o = 0; o < outputs; ++o) out[o] = totals[r * kPanelOutputs + o];
-      }
+      StoreOutputs(totals, rows, w, panel, y + first * w.out);
     }
   }
 }

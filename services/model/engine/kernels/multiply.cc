@@ -97,35 +97,18 @@ void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, 
   }
 }
 
-// One row, whose bits are those of MultiplyPanelsInTiles; x as MultiplyPanels takes it.
-HWY_ATTR void MultiplyPanelsInTileOrder(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                        int64_t end, float* y) {
-  const DenormalsAreZero setting;
-  switch (w.format) {
-    case WeightFormat::kBFloat16:
-      return MultiplyPanelsOf<OneRow<BFloat16Weights>, OneRow<BFloat16Weights>>(w, x, n, begin, end, y);
-    case WeightFormat::kInt8:
-      return MultiplyPanelsOf<OneRow<Int8Weights>, OneRow<Int8Weights>>(w, x, n, begin, end, y);
-    case WeightFormat::kNf4:
-      return MultiplyPanelsOf<OneRow<Nf4Weights>, OneRow<Nf4Weights>>(w, x, n, begin, end, y);
-    case WeightFormat::kFloat32:
-      return;  // never packed for bf16 products
-  }
-}
-
 // `n` at least 1; x is padded by kMostRowsPastTheLast rows.
 HWY_ATTR void MultiplyPanelsInTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                     int64_t end, float* y) {
-  const DenormalsAreZero denormals;
   const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
                             HWY_MIN(w.group / 2, kTilePairs));
   switch (w.format) {
     case WeightFormat::kBFloat16:
-      return MultiplyPanelsOf<TileWeights, TileWeights>(w, x, n, begin, end, y);
+      return MultiplyPanelsInTilesOf<PairWeights>(w, x, n, begin, end, y);
     case WeightFormat::kInt8:
-      return MultiplyPanelsOf<Int8Pairs, TileWeights>(w, x, n, begin, end, y);
+      return MultiplyPanelsInTilesOf<Int8Pairs>(w, x, n, begin, end, y);
     case WeightFormat::kNf4:
-      return MultiplyPanelsOf<Nf4Pairs, TileWeights>(w, x, n, begin, end, y);
+      return MultiplyPanelsInTilesOf<Nf4Pairs>(w, x, n, begin, end, y);
     case WeightFormat::kFloat32:
       return;  // never packed for bf16 products
   }
@@ -138,7 +121,6 @@ BFloat16Unit UnitOfTarget() { return DetectedBFloat16Unit(); }
 void PackGroupInPairs(const float*, int64_t, const PackedMatrix&, uint32_t*) {}
 void MultiplyPanelsInPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
 void MultiplyPanelsInTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-void MultiplyPanelsInTileOrder(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
 BFloat16Unit UnitOfTarget() { return BFloat16Unit::kNone; }
 
 #endif
@@ -155,7 +137,6 @@ HWY_EXPORT(PackGroupInPairs);
 HWY_EXPORT(MultiplyPanels);
 HWY_EXPORT(MultiplyPanelsInPairs);
 HWY_EXPORT(MultiplyPanelsInTiles);
-HWY_EXPORT(MultiplyPanelsInTileOrder);
 HWY_EXPORT(UnitOfTarget);
 
 namespace {
@@ -178,13 +159,23 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
   });
 }
 
+// The calling thread's room for operands, whose lines of 64 bytes are whole cache lines; kept,
+// so that not every product allocates.
+uint32_t* KeptOperands(int64_t words) {
+  constexpr int64_t kWordsOfALine = 16;
+  thread_local std::vector<uint32_t> room;
+  room.resize(words + kWordsOfALine - 1);
+  const auto line = reinterpret_cast<uintptr_t>(room.data()) / sizeof(uint32_t) % kWordsOfALine;
+  return room.data() + (kWordsOfALine - line) % kWordsOfALine;
+}
+
 // How a product is computed: from operands in pairs or in fp32, and by which function.
 struct Way {
   bool pairs;
   void (*multiply)(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end, float* y);
 };
 
-Way WayFor(ComputeType compute, int64_t n) {
+Way WayFor(ComputeType compute) {
   if (compute == ComputeType::kBFloat16) {
     switch (UnitInUse()) {
       case BFloat16Unit::kNone:
@@ -192,7 +183,6 @@ Way WayFor(ComputeType compute, int64_t n) {
       case BFloat16Unit::kPairs:
         return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs)};
       case BFloat16Unit::kTiles:
-        if (n == 1) return {false, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTileOrder)};
         return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTiles)};
     }
   }
@@ -216,18 +206,17 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     panels += w.panels();
   }
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
-  const Way way = WayFor(first.compute, n);
-  thread_local std::vector<uint32_t> operands;  // kept: no allocation for every product
-  operands.resize((first.groups() * n + kMostRowsPastTheLast) * first.group / (way.pairs ? 2 : 1));
-  PackOperands(x, n, first, way.pairs, operands.data());
+  const Way way = WayFor(first.compute);
+  uint32_t* const operands =
+      KeptOperands((first.groups() * n + kMostRowsPastTheLast) * first.group / (way.pairs ? 2 : 1));
+  PackOperands(x, n, first, way.pairs, operands);
   const int64_t grain =
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
-  const uint32_t* packed = operands.data();
   const auto multiply = [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {
       const int64_t count = product.w->panels();
       if (begin < count && end > 0) {
-        way.multiply(*product.w, packed, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
+        way.multiply(*product.w, operands, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
       }
       begin -= count;
       end -= count;

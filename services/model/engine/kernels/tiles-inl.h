@@ -57,12 +57,15 @@ class TileSetting {
 };
 
 template <int kTile>
-HWY_INLINE void ClearTile() {
-  asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
-}
-template <int kTile>
 HWY_INLINE void LoadTile(const uint32_t* rows, int64_t stride) {  // in words
   asm volatile("tileloadd (%0,%1,4), %%tmm%c2" : : "r"(rows), "r"(stride), "i"(kTile) : "memory");
+}
+// Not by TILEZERO: a product that adds to its result waits for those before it, and
+// takes 34 cycles instead of 16 (measured on Emerald Rapids).
+template <int kTile>
+HWY_INLINE void ClearTile() {
+  alignas(64) static constexpr uint32_t kZeros[kTilePairs] = {};
+  LoadTile<kTile>(kZeros, 0);
 }
 template <int kTile>
 HWY_INLINE void StoreTile(float* rows, int64_t stride) {
@@ -73,149 +76,194 @@ HWY_INLINE void MultiplyTiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kX), "i"(kW));
 }
 
-// As tiles do it, denormals count as zero, while this lives.
-class DenormalsAreZero {
- public:
-  HWY_INLINE DenormalsAreZero() : before_(_mm_getcsr()) {
-    _mm_setcsr(before_ | kFlushResults | kFlushOperands);
-  }
-  HWY_INLINE ~DenormalsAreZero() { _mm_setcsr(before_); }
-  DenormalsAreZero(const DenormalsAreZero&) = delete;
-  DenormalsAreZero& operator=(const DenormalsAreZero&) = delete;
-
- private:
-  static constexpr unsigned kFlushResults = 1u << 15, kFlushOperands = 1u << 6;
-  const unsigned before_;
-};
-
-// totals [rows][kPanelOutputs] += sums [rows][two vectors] * scales.
+// totals [rows][kPanelOutputs] += sums [rows][kVectors vectors] * scales.
+template <int kVectors>
 HWY_INLINE void AddTileSums(const float* sums, int64_t rows, const float* scales, float* totals) {
   const F f;
-  const VF one = hn::Set(f, 1.0f);
-  const VF scale0 = scales != nullptr ? hn::Load(f, scales) : one;
-  const VF scale1 = scales != nullptr ? hn::Load(f, scales + kLanes) : one;
-  for (int64_t r = 0; r < rows; ++r, sums += 2 * kLanes, totals += kPanelOutputs) {
-    hn::Store(hn::MulAdd(hn::Load(f, sums), scale0, hn::Load(f, totals)), f, totals);
-    hn::Store(hn::MulAdd(hn::Load(f, sums + kLanes), scale1, hn::Load(f, totals + kLanes)), f,
-              totals + kLanes);
+  VF scale[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    scale[v] = scales != nullptr ? hn::Load(f, scales + v * kLanes) : hn::Set(f, 1.0f);
+  }
+  for (int64_t r = 0; r < rows; ++r, sums += kVectors * kLanes, totals += kPanelOutputs) {
+    for (int v = 0; v < kVectors; ++v) {
+      const VF total = hn::Load(f, totals + v * kLanes);
+      hn::Store(hn::MulAdd(hn::Load(f, sums + v * kLanes), scale[v], total), f, totals + v * kLanes);
+    }
   }
 }
 
-// Adds the products of one group, of up to 16 or up to 32 rows and two vectors of
-// outputs, to the totals. w: the group's pairs in the order of PairWeights, so that 16
-// outputs' are a tile; the group is one tile long, or two. Operands of rows past the last
-// are read too, up to a whole tile of them; nothing comes of them.
-HWY_INLINE void AddTileOfRows(const uint32_t* w, bool two, const uint32_t* x, int64_t x_stride, int64_t rows,
-                              const float* scales, float* totals) {
-  constexpr int kSecond = kTilePairs * kPanelOutputs;
-  HWY_ALIGN float sums[kTileRows * 2 * kLanes];
-  LoadTile<4>(x, x_stride);
-  if (two) LoadTile<5>(x + kTilePairs, x_stride);
-  ClearTile<0>();
+// While a group is multiplied: decodes the next one, and asks the memory for those that
+// follow, a line at a time so that no queue of requests fills up; the second-level cache
+// early, the first-level one late.
+template <class Weights>
+struct PrepareNext {
+  static constexpr bool kDecodes = !std::is_same_v<Weights, PairWeights>;
+  static constexpr int kEighthsOfATile = kTilePairs / PairArithmetic::kSteps;
+  static constexpr int64_t kFarGroups = 8, kNearGroups = 2;
+
+  const uint8_t* group;  // that is multiplied
+  int64_t group_bytes;
+  int eighths;
+  Weights next;
+  float* next_pairs;
+
+  // One tile of 16 outputs, of the one or two that the group is long.
+  HWY_INLINE void operator()(int tile, int v) const {
+    const int end = HWY_MIN(eighths, (tile + 1) * kEighthsOfATile);
+    for (int e = tile * kEighthsOfATile; e < end; ++e) {
+      if constexpr (kDecodes) DecodeEighth(next, e, v, next_pairs);
+      for (int i = 0; i < Weights::kLinesOfAnEighth; ++i) {
+        Ask((e * kPanelVectors + v) * Weights::kLinesOfAnEighth + i);
+      }
+    }
+    constexpr bool kScaled = kDecodes;
+    if (kScaled && tile == 0) Ask(eighths * kPanelVectors * Weights::kLinesOfAnEighth + v);
+  }
+
+  HWY_INLINE void All() const {
+    for (int tile = 0; tile * kEighthsOfATile < eighths; ++tile) {
+      for (int v = 0; v < kPanelVectors; ++v) (*this)(tile, v);
+    }
+  }
+
+ private:
+  HWY_INLINE void Ask(int64_t line) const {
+    const auto* at = reinterpret_cast<const char*>(group + 64 * line);
+    _mm_prefetch(at + kFarGroups * group_bytes, _MM_HINT_T1);
+    _mm_prefetch(at + kNearGroups * group_bytes, _MM_HINT_T0);
+  }
+};
+
+// A decoded group: its pairs in the order of PairWeights, so that 16 outputs' are a tile,
+// one tile long or two; and its operands, `stride` words from row to row.
+struct TileOperands {
+  const uint32_t* w;
+  bool two;
+  const uint32_t* x;
+  int64_t stride;
+};
+
+struct Nothing {
+  HWY_INLINE void operator()(int, int) const {}
+};
+
+template <int kVector, class Prepare>
+HWY_INLINE void SumVector(const TileOperands& operands, const Prepare& prepare, float* sums) {
+  const uint32_t* w = operands.w + kVector * kLanes;
+  ClearTile<kVector>();
   LoadTile<6>(w, kPanelOutputs);
-  MultiplyTiles<0, 4, 6>();
-  if (two) {
-    LoadTile<7>(w + kSecond, kPanelOutputs);
-    MultiplyTiles<0, 5, 7>();
+  MultiplyTiles<kVector, 4, 6>();
+  prepare(0, kVector);
+  if (operands.two) {
+    LoadTile<7>(w + kTilePairs * kPanelOutputs, kPanelOutputs);
+    MultiplyTiles<kVector, 5, 7>();
+    prepare(1, kVector);
   }
-  StoreTile<0>(sums, 2 * kLanes);
-  ClearTile<1>();
-  LoadTile<6>(w + kLanes, kPanelOutputs);
-  MultiplyTiles<1, 4, 6>();
-  if (two) {
-    LoadTile<7>(w + kSecond + kLanes, kPanelOutputs);
-    MultiplyTiles<1, 5, 7>();
-  }
-  StoreTile<1>(sums + kLanes, 2 * kLanes);
-  AddTileSums(sums, rows, scales, totals);
+  StoreTile<kVector>(sums + kVector * kLanes, kPanelOutputs);
 }
 
-HWY_INLINE void AddTwoTilesOfRows(const uint32_t* w, bool two, const uint32_t* x, int64_t x_stride,
-                                  int64_t rows, const float* scales, float* totals) {
+// Adds a group's products of up to 16 rows to the totals, and meanwhile does what `prepare`
+// does.
+template <class Prepare>
+HWY_INLINE void AddTileOfRows(const TileOperands& operands, const Prepare& prepare, int64_t rows,
+                              const float* scales, float* totals) {
+  static_assert(kPanelVectors == 4);
+  HWY_ALIGN float sums[kTileRows * kPanelOutputs];
+  LoadTile<4>(operands.x, operands.stride);
+  if (operands.two) LoadTile<5>(operands.x + kTilePairs, operands.stride);
+  SumVector<0>(operands, prepare, sums);
+  SumVector<1>(operands, prepare, sums);
+  SumVector<2>(operands, prepare, sums);
+  SumVector<3>(operands, prepare, sums);
+  AddTileSums<kPanelVectors>(sums, rows, scales, totals);
+}
+
+// Those of 17 to 32 rows and two vectors of outputs: every tile is loaded once for two
+// products.
+HWY_INLINE void AddTwoTilesOfRows(TileOperands operands, int64_t rows, const float* scales, float* totals) {
   HWY_ALIGN float sums[2 * kTileRows * 2 * kLanes];
   ClearTile<0>();
   ClearTile<1>();
   ClearTile<2>();
   ClearTile<3>();
-  for (int t = 0; t < (two ? 2 : 1); ++t, x += kTilePairs, w += kTilePairs * kPanelOutputs) {
-    LoadTile<6>(w, kPanelOutputs);
-    LoadTile<4>(x, x_stride);
+  for (int t = 0; t < (operands.two ? 2 : 1); ++t) {
+    LoadTile<6>(operands.w, kPanelOutputs);
+    LoadTile<4>(operands.x, operands.stride);
     MultiplyTiles<0, 4, 6>();
-    LoadTile<7>(w + kLanes, kPanelOutputs);
+    LoadTile<7>(operands.w + kLanes, kPanelOutputs);
     MultiplyTiles<1, 4, 7>();
-    LoadTile<5>(x + kTileRows * x_stride, x_stride);
+    LoadTile<5>(operands.x + kTileRows * operands.stride, operands.stride);
     MultiplyTiles<2, 5, 6>();
     MultiplyTiles<3, 5, 7>();
+    operands.x += kTilePairs;
+    operands.w += kTilePairs * kPanelOutputs;
   }
   StoreTile<0>(sums, 2 * kLanes);
   StoreTile<1>(sums + kLanes, 2 * kLanes);
   StoreTile<2>(sums + kTileRows * 2 * kLanes, 2 * kLanes);
   StoreTile<3>(sums + kTileRows * 2 * kLanes + kLanes, 2 * kLanes);
-  AddTileSums(sums, rows, scales, totals);
+  AddTileSums<2>(sums, rows, scales, totals);
 }
 
-// A decoded group of a panel.
-struct TileWeights {
-  using Arithmetic = PairArithmetic;
-  using Table = NoTable;
-  static constexpr int64_t kRowsAtATime = 64;  // their totals stay in the nearest cache
-  static constexpr int kDirectRows = 0;
-  const uint32_t* pairs;
-  HWY_INLINE TileWeights(const uint8_t* group, const NoTable&)
-      : pairs(reinterpret_cast<const uint32_t*>(group)) {}
-};
-
-HWY_INLINE void AddGroupOfRows(const TileWeights& weights, int eighths, const uint32_t* x, int64_t n,
-                               const float* scales, float* totals) {
-  const int64_t stride = int64_t{eighths} * PairArithmetic::kSteps;
-  const bool two = stride > kTilePairs;
-  for (int64_t r = 0; r < n; r += 2 * kTileRows, x += 2 * kTileRows * stride) {
+// Those of all rows. For many, the next group is decoded first: between their tiles it takes
+// longer (measured).
+template <class Prepare>
+HWY_INLINE void AddGroupOfTiles(TileOperands operands, const Prepare& prepare, int64_t rows,
+                                const float* scales, float* totals) {
+  if (rows <= kTileRows) return AddTileOfRows(operands, prepare, rows, scales, totals);
+  prepare.All();
+  for (; rows > kTileRows; rows -= 2 * kTileRows) {
+    const int64_t block = HWY_MIN(rows, int64_t{2} * kTileRows);
     for (int output = 0; output < kPanelOutputs; output += 2 * kLanes) {
-      const uint32_t* w = weights.pairs + output;
-      const float* w_scales = scales != nullptr ? scales + output : nullptr;
-      float* row_totals = totals + r * kPanelOutputs + output;
-      if (n - r > kTileRows) {
-        AddTwoTilesOfRows(w, two, x, stride, HWY_MIN(int64_t{2} * kTileRows, n - r), w_scales, row_totals);
-      } else {
-        AddTileOfRows(w, two, x, stride, n - r, w_scales, row_totals);
-      }
+      const TileOperands half{operands.w + output, operands.two, operands.x, operands.stride};
+      AddTwoTilesOfRows(half, block, scales != nullptr ? scales + output : nullptr, totals + output);
     }
+    operands.x += 2 * kTileRows * operands.stride;
+    totals += 2 * kTileRows * kPanelOutputs;
   }
+  if (rows > 0) AddTileOfRows(operands, Nothing(), rows, scales, totals);
 }
 
-// For one row, which tiles are not worth while for: fp32 arithmetic that gives the same
-// bits.
+// Panels [begin, end) of y[n, out] = x w^T; x in pairs, as PackOperands lays them out.
+// Operands of rows past the last are read too, up to kMostRowsPastTheLast; nothing comes
+// of them.
 template <class Weights>
-struct OneRow : Weights {
-  static constexpr int64_t kRowsAtATime = 1;
-  static constexpr int kDirectRows = 1;
-  HWY_INLINE OneRow(const uint8_t* group, const typename Weights::Table& table) : Weights(group, table) {}
-};
-
-template <class Weights>
-HWY_INLINE void AddGroupOfRows(const OneRow<Weights>& weights, int eighths, const uint32_t* x, int64_t,
-                               const float* scales, float* totals) {
-  constexpr int kEighthsInATile = 4;
-  const int in_a_tile = HWY_MIN(eighths, kEighthsInATile);
-  VF sums[1][kPanelVectors];
-  Clear(sums);
-  for (int first = 0; first < eighths; first += in_a_tile) {
-    VF even[1][kPanelVectors], odd[1][kPanelVectors];
-    Clear(even);
-    Clear(odd);
-    for (int e = first; e < first + in_a_tile; ++e) {
-      Step<OneRow<Weights>, 0>(weights, e, 0, x, 0, even);
-      Step<OneRow<Weights>, 1>(weights, e, 0, x, 0, odd);
-      Step<OneRow<Weights>, 2>(weights, e, 0, x, 0, even);
-      Step<OneRow<Weights>, 3>(weights, e, 0, x, 0, odd);
-      Step<OneRow<Weights>, 4>(weights, e, 0, x, 0, even);
-      Step<OneRow<Weights>, 5>(weights, e, 0, x, 0, odd);
-      Step<OneRow<Weights>, 6>(weights, e, 0, x, 0, even);
-      Step<OneRow<Weights>, 7>(weights, e, 0, x, 0, odd);
+HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                        int64_t end, float* y) {
+  using Next = PrepareNext<Weights>;
+  constexpr int64_t kRowsAtATime = 64;                      // their totals stay in the nearest cache
+  HWY_ALIGN float pairs[2][kMaxGroup / 2 * kPanelOutputs];  // of a group and of the next
+  HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
+  const typename Weights::Table table(w.code.data());
+  const Groups groups(w);
+  const int64_t stride = w.group / 2;
+  AskForBeginning(w, begin, end);
+  const uint8_t* group = w.data.data() + begin * w.panel_bytes();
+  if constexpr (Next::kDecodes) DecodeTile(Weights(group, table), groups.eighths, pairs[0]);
+  int current = 0;
+  for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t first = 0; first < n; first += kRowsAtATime) {
+      const int64_t rows = HWY_MIN(kRowsAtATime, n - first);
+      for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
+      for (int64_t g = 0; g < w.groups(); ++g) {
+        const uint8_t* next = group + groups.bytes;
+        if (g + 1 == w.groups()) {
+          if (first + rows < n)
+            next -= w.panel_bytes();  // the same panel's for more rows
+          else if (panel + 1 == end)
+            next = group;  // there is none
+        }
+        const Next prepare{group, groups.bytes, groups.eighths, Weights(next, table), pairs[1 - current]};
+        const void* decoded = Next::kDecodes ? static_cast<const void*>(pairs[current]) : group;
+        AddGroupOfTiles(TileOperands{static_cast<const uint32_t*>(decoded), stride > kTilePairs,
+                                     x + (g * n + first) * stride, stride},
+                        prepare, rows, groups.Scales(group), totals);
+        group = next;
+        current = 1 - current;
+      }
+      StoreOutputs(totals, rows, w, panel, y + first * w.out);
     }
-    for (int v = 0; v < kPanelVectors; ++v) sums[0][v] = hn::Add(sums[0][v], hn::Add(even[0][v], odd[0][v]));
   }
-  AddToTotals(sums, 0, scales, totals);
 }
 
 #endif  // AVX-512

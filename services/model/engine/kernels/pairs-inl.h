@@ -36,7 +36,7 @@ struct PairArithmetic {
 struct PairWeights : ByRows {
   using Arithmetic = PairArithmetic;
   using Table = NoTable;
-  static constexpr int kLinesOfAnEighth = 4;  // of the cache, for 16 outputs
+  static constexpr int kLinesOfAnEighth = 4;
   const uint8_t* data;
   HWY_INLINE PairWeights(const uint8_t* group, const NoTable&) : data(group) {}
   template <int kStep>
@@ -49,7 +49,7 @@ struct PairWeights : ByRows {
 struct Int8Pairs {
   using Arithmetic = PairArithmetic;
   using Table = NoTable;
-  static constexpr int kLinesOfAnEighth = 2;  // of the cache, for 16 outputs
+  static constexpr int kLinesOfAnEighth = 2;
   const uint8_t* data;
   const __m512i upper_halves =
       _mm512_set_epi16(63, 31, 61, 29, 59, 27, 57, 25, 55, 23, 53, 21, 51, 19, 49, 17, 47, 15, 45, 13, 43, 11,
@@ -90,7 +90,7 @@ struct PairTable {
 struct Nf4Pairs {
   using Arithmetic = PairArithmetic;
   using Table = PairTable;
-  static constexpr int kLinesOfAnEighth = 1;  // of the cache, for 16 outputs
+  static constexpr int kLinesOfAnEighth = 1;
   const uint8_t* data;
   const PairTable& table;
   HWY_INLINE Nf4Pairs(const uint8_t* group, const PairTable& code) : data(group), table(code) {}

@@ -92,45 +92,34 @@ HWY_INLINE void AddTileSums(const float* sums, int64_t rows, const float* scales
   }
 }
 
-// While a group is multiplied: decodes the next one, and asks the memory for those that
-// follow, a line at a time so that no queue of requests fills up; the second-level cache
-// early, the first-level one late.
+// What is done while a group is multiplied: the next one is decoded, and those that follow
+// are asked for.
 template <class Weights>
 struct PrepareNext {
   static constexpr bool kDecodes = !std::is_same_v<Weights, PairWeights>;
   static constexpr int kEighthsOfATile = kTilePairs / PairArithmetic::kSteps;
-  static constexpr int64_t kFarGroups = 8, kNearGroups = 2;
 
-  const uint8_t* group;  // that is multiplied
-  int64_t group_bytes;
   int eighths;
   Weights next;
   float* next_pairs;
+  Ahead ahead;
 
   // One tile of 16 outputs, of the one or two that the group is long.
   HWY_INLINE void operator()(int tile, int v) const {
+    constexpr int kLines = Weights::kLinesOfAnEighth;
     const int end = HWY_MIN(eighths, (tile + 1) * kEighthsOfATile);
     for (int e = tile * kEighthsOfATile; e < end; ++e) {
       if constexpr (kDecodes) DecodeEighth(next, e, v, next_pairs);
-      for (int i = 0; i < Weights::kLinesOfAnEighth; ++i) {
-        Ask((e * kPanelVectors + v) * Weights::kLinesOfAnEighth + i);
-      }
+      for (int i = 0; i < kLines; ++i) ahead.Ask((e * kPanelVectors + v) * kLines + i);
     }
     constexpr bool kScaled = kDecodes;
-    if (kScaled && tile == 0) Ask(eighths * kPanelVectors * Weights::kLinesOfAnEighth + v);
+    if (kScaled && tile == 0) ahead.Ask(eighths * kPanelVectors * kLines + v);
   }
 
   HWY_INLINE void All() const {
     for (int tile = 0; tile * kEighthsOfATile < eighths; ++tile) {
       for (int v = 0; v < kPanelVectors; ++v) (*this)(tile, v);
     }
-  }
-
- private:
-  HWY_INLINE void Ask(int64_t line) const {
-    const auto* at = reinterpret_cast<const char*>(group + 64 * line);
-    _mm_prefetch(at + kFarGroups * group_bytes, _MM_HINT_T1);
-    _mm_prefetch(at + kNearGroups * group_bytes, _MM_HINT_T0);
   }
 };
 
@@ -239,7 +228,7 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
   const int64_t stride = w.group / 2;
   AskForBeginning(w, begin, end);
   const uint8_t* group = w.data.data() + begin * w.panel_bytes();
-  if constexpr (Next::kDecodes) DecodeTile(Weights(group, table), groups.eighths, pairs[0]);
+  if constexpr (Next::kDecodes) DecodeTile(Weights(group, table), groups.eighths, Ahead(), pairs[0]);
   int current = 0;
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t first = 0; first < n; first += kRowsAtATime) {
@@ -253,7 +242,8 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
           else if (panel + 1 == end)
             next = group;  // there is none
         }
-        const Next prepare{group, groups.bytes, groups.eighths, Weights(next, table), pairs[1 - current]};
+        const Ahead ahead(group, 2 * groups.bytes, 8 * groups.bytes);
+        const Next prepare{groups.eighths, Weights(next, table), pairs[1 - current], ahead};
         const void* decoded = Next::kDecodes ? static_cast<const void*>(pairs[current]) : group;
         AddGroupOfTiles(TileOperands{static_cast<const uint32_t*>(decoded), stride > kTilePairs,
                                      x + (g * n + first) * stride, stride},

@@ -92,24 +92,23 @@ HWY_INLINE void AddTileSums(const float* sums, int64_t rows, const float* scales
   }
 }
 
-// What is done while a group is multiplied: the next one is decoded, and those that follow
-// are asked for.
+// Decodes a group, while another one is multiplied or at once, and asks for those ahead.
 template <class Weights>
-struct PrepareNext {
+struct PrepareGroup {
   static constexpr bool kDecodes = !std::is_same_v<Weights, PairWeights>;
   static constexpr int kEighthsOfATile = kTilePairs / PairArithmetic::kSteps;
 
   int eighths;
-  Weights next;
-  float* next_pairs;
+  Weights weights;
   Ahead ahead;
+  float* pairs;
 
   // One tile of 16 outputs, of the one or two that the group is long.
   HWY_INLINE void operator()(int tile, int v) const {
     constexpr int kLines = Weights::kLinesOfAnEighth;
     const int end = HWY_MIN(eighths, (tile + 1) * kEighthsOfATile);
     for (int e = tile * kEighthsOfATile; e < end; ++e) {
-      if constexpr (kDecodes) DecodeEighth(next, e, v, next_pairs);
+      if constexpr (kDecodes) DecodeEighth(weights, e, v, pairs);
       for (int i = 0; i < kLines; ++i) ahead.Ask((e * kPanelVectors + v) * kLines + i);
     }
     constexpr bool kScaled = kDecodes;
@@ -194,13 +193,8 @@ HWY_INLINE void AddTwoTilesOfRows(TileOperands operands, int64_t rows, const flo
   AddTileSums<2>(sums, rows, scales, totals);
 }
 
-// Those of all rows. For many, the next group is decoded first: between their tiles it takes
-// longer (measured).
-template <class Prepare>
-HWY_INLINE void AddGroupOfTiles(TileOperands operands, const Prepare& prepare, int64_t rows,
-                                const float* scales, float* totals) {
-  if (rows <= kTileRows) return AddTileOfRows(operands, prepare, rows, scales, totals);
-  prepare.All();
+// Those of more than 16 rows.
+HWY_INLINE void AddManyRows(TileOperands operands, int64_t rows, const float* scales, float* totals) {
   for (; rows > kTileRows; rows -= 2 * kTileRows) {
     const int64_t block = HWY_MIN(rows, int64_t{2} * kTileRows);
     for (int output = 0; output < kPanelOutputs; output += 2 * kLanes) {
@@ -215,11 +209,12 @@ HWY_INLINE void AddGroupOfTiles(TileOperands operands, const Prepare& prepare, i
 
 // Panels [begin, end) of y[n, out] = x w^T; x in pairs, as PackOperands lays them out.
 // Operands of rows past the last are read too, up to kMostRowsPastTheLast; nothing comes
-// of them.
+// of them. Of few rows, a group is decoded while the one before it is multiplied; of many,
+// at once, which leaves them more of the nearest cache.
 template <class Weights>
 HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                         int64_t end, float* y) {
-  using Next = PrepareNext<Weights>;
+  using Prepare = PrepareGroup<Weights>;
   constexpr int64_t kRowsAtATime = 64;                      // their totals stay in the nearest cache
   HWY_ALIGN float pairs[2][kMaxGroup / 2 * kPanelOutputs];  // of a group and of the next
   HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
@@ -228,8 +223,8 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
   const int64_t stride = w.group / 2;
   AskForBeginning(w, begin, end);
   const uint8_t* group = w.data.data() + begin * w.panel_bytes();
-  if constexpr (Next::kDecodes) DecodeTile(Weights(group, table), groups.eighths, Ahead(), pairs[0]);
-  int current = 0;
+  bool prepared = false;
+  int current = 0;  // where `group` is decoded to
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t first = 0; first < n; first += kRowsAtATime) {
       const int64_t rows = HWY_MIN(kRowsAtATime, n - first);
@@ -243,13 +238,19 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
             next = group;  // there is none
         }
         const Ahead ahead(group, 2 * groups.bytes, 8 * groups.bytes);
-        const Next prepare{groups.eighths, Weights(next, table), pairs[1 - current], ahead};
-        const void* decoded = Next::kDecodes ? static_cast<const void*>(pairs[current]) : group;
-        AddGroupOfTiles(TileOperands{static_cast<const uint32_t*>(decoded), stride > kTilePairs,
-                                     x + (g * n + first) * stride, stride},
-                        prepare, rows, groups.Scales(group), totals);
+        if (!prepared) Prepare{groups.eighths, Weights(group, table), ahead, pairs[current]}.All();
+        const void* decoded = Prepare::kDecodes ? static_cast<const void*>(pairs[current]) : group;
+        const TileOperands operands{static_cast<const uint32_t*>(decoded), stride > kTilePairs,
+                                    x + (g * n + first) * stride, stride};
+        prepared = rows <= kTileRows;
+        if (prepared) {
+          current = 1 - current;
+          const Prepare prepare{groups.eighths, Weights(next, table), ahead, pairs[current]};
+          AddTileOfRows(operands, prepare, rows, groups.Scales(group), totals);
+        } else {
+          AddManyRows(operands, rows, groups.Scales(group), totals);
+        }
         group = next;
-        current = 1 - current;
       }
       StoreOutputs(totals, rows, w, panel, y + first * w.out);
     }

@@ -1,17 +1,16 @@
 // abstract-kernels-benchmark: kernels::Multiply and the packers, beside libtorch's
-// products and the machine's peaks. Takes Google Benchmark's flags and --threads.
+// products and the machine's peaks. Takes Google Benchmark's flags too.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <memory>
-#include <thread>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "services/model/engine/kernels/parallel.h"
+#include "tests/benchmarks/cpu_options.h"
 #include "tests/benchmarks/libtorch_products.h"
 #include "tests/benchmarks/machine_peaks.h"
 #include "tests/benchmarks/matrices.h"
@@ -172,13 +171,11 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   CLI::App app("Measures the kernels; Google Benchmark's flags (--benchmark_filter=REGEX ...) work too.",
                "abstract-kernels-benchmark");
-  int threads = 0;
-  app.add_option("--threads", threads, "Threads for arithmetic; 0: one per core")->check(CLI::Range(0, 1024));
+  mechinterp::benchmarks::CpuOptions options;
+  mechinterp::benchmarks::AddCpuOptions(app, options);
   CLI11_PARSE(app, argc, argv);
-  const int used =
-      threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  at::set_num_threads(used);  // the peer's
-  mechinterp::engine::kernels::SetThreadCount(used);
+  mechinterp::benchmarks::UseCpu(options);
+  at::set_num_threads(options.threads);  // the peer's
   mechinterp::benchmarks::RegisterAll();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

@@ -1,15 +1,12 @@
 // abstract-benchmark: whole runs, each beside its peer. See README.md.
 
-#include <algorithm>
 #include <functional>
 #include <iostream>
 #include <map>
-#include <thread>
 
 #include "CLI/CLI.hpp"
 #include "services/common/status.h"
 #include "services/model/engine/kernels/kernels.h"
-#include "services/model/engine/kernels/parallel.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 
@@ -37,9 +34,7 @@ void AddOptions(CLI::App& app, BenchmarkOptions& options) {
   app.add_option("--compute-dtype", options.load.compute_type,
                  "f32, bf16 or f16; default: as the engine chooses")
       ->transform(CLI::CheckedTransformer(types));
-  app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  AddCpuOptions(app, options);
   app.add_option("--repetitions", options.repetitions, "Rounds of ours and the peer's in turn")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -64,9 +59,7 @@ void AddOptions(CLI::App& app, BenchmarkOptions& options) {
 }
 
 int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) {
-  if (options.threads == 0)
-    options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  engine::kernels::SetThreadCount(options.threads);
+  UseCpu(options);
   std::cout << name << ": " << options.model << ", " << options.threads << " threads, "
             << engine::kernels::InstructionSet() << ", medians of " << options.repetitions
             << " [smallest, largest]\n";

@@ -8,15 +8,15 @@
 #include "services/model/engine/load_options.h"
 #include "services/model/engine/model.h"
 #include "services/model/engine/positions.h"
+#include "tests/benchmarks/cpu_options.h"
 
 namespace mechinterp::benchmarks {
 
 // What all whole-run benchmarks share; see --help of abstract-benchmark.
-struct BenchmarkOptions {
+struct BenchmarkOptions : CpuOptions {
   std::string model = "data/models/tiny-llama-refusal";
   // How the model is held and computed; unset: what the engine chooses.
   engine::LoadOptions load;
-  int threads = 0;
   int repetitions = 5;
   int prompt_tokens = 0;  // 0: the benchmark's own choice
   int new_tokens = 32;

@@ -15,8 +15,8 @@ enum class BFloat16Unit {
 // but by LimitBFloat16Unit. Thread-safe.
 BFloat16Unit DetectedBFloat16Unit();
 
-// At most this one from now on, so that tests see the others too. Not while anything is
-// multiplied.
+// At most this one from now on, so that tests and benchmarks see the others too. Not while
+// anything is multiplied.
 void LimitBFloat16Unit(BFloat16Unit most);
 
 }  // namespace mechinterp::engine::kernels

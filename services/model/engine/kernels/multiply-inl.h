@@ -378,14 +378,17 @@ HWY_INLINE void DecodeTile(const Weights& weights, int eighths, const Ahead& ahe
 struct Groups {
   const int eighths;
   const int64_t bytes;
-  const bool scaled;
+  const int64_t scales_at;  // `bytes` when there are none
   HWY_INLINE explicit Groups(const PackedMatrix& w)
-      : eighths(w.group / 8),
-        bytes(w.group_bytes()),
-        scaled(w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4) {}
-  HWY_INLINE int64_t scale_bytes() const { return scaled ? kPanelOutputs * int64_t{sizeof(float)} : 0; }
+      : eighths(w.group / 8), bytes(w.group_bytes()), scales_at(bytes - (Scaled(w) ? kScaleBytes : 0)) {}
   HWY_INLINE const float* Scales(const uint8_t* group) const {
-    return scaled ? reinterpret_cast<const float*>(group + bytes - scale_bytes()) : nullptr;
+    return scales_at < bytes ? reinterpret_cast<const float*>(group + scales_at) : nullptr;
+  }
+
+ private:
+  static constexpr int64_t kScaleBytes = kPanelOutputs * sizeof(float);
+  static HWY_INLINE bool Scaled(const PackedMatrix& w) {
+    return w.format == WeightFormat::kInt8 || w.format == WeightFormat::kNf4;
   }
 };
 
@@ -433,8 +436,7 @@ HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64
         const float* scales = groups.Scales(group);
         const Weights weights(group, table);
         const Ahead ahead(group);
-        for (int64_t at = groups.bytes - groups.scale_bytes(); at < groups.bytes; at += 64)
-          ahead.Ask(at / 64);
+        for (int64_t at = groups.scales_at; at < groups.bytes; at += 64) ahead.Ask(at / 64);
         if constexpr (kDecodes) {
           if (rows > Tile::kDirectRows) {
             DecodeTile(weights, groups.eighths, ahead, tile);

@@ -111,7 +111,7 @@ struct PrepareGroup {
       if constexpr (kDecodes) DecodeEighth(weights, e, v, pairs);
       for (int i = 0; i < kLines; ++i) ahead.Ask((e * kPanelVectors + v) * kLines + i);
     }
-    constexpr bool kScaled = kDecodes;
+    constexpr bool kScaled = kDecodes;  // the formats that are decoded have scales
     if (kScaled && tile == 0) ahead.Ask(eighths * kPanelVectors * kLines + v);
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "services/common/version.h"
 #include "services/model/engine/cached_run.h"
@@ -274,9 +275,14 @@ void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& 
                   const std::function<bool(v1::ActivationChunk chunk)>& write) {
   uint32_t index = 0;
   for (const engine::HookSite& site : OrderedSites(config, run)) {
-    const engine::HostTensor tensor = engine::ToPublicShape(site.point, config, run.activations.at(site));
-    const auto* bytes = reinterpret_cast<const char*>(tensor.values.data());
-    const size_t size = tensor.values.size() * sizeof(float);
+    const engine::RecordedActivation& recorded = run.activations.at(site);
+    std::vector<float> reordered;
+    if (engine::IsOverKeys(site.point)) {
+      reordered = engine::ToPublicShape(site.point, config, recorded).values;
+    }
+    const std::vector<float>& values = reordered.empty() ? recorded.values.values : reordered;
+    const auto* bytes = reinterpret_cast<const char*>(values.data());
+    const size_t size = values.size() * sizeof(float);
     for (size_t offset = 0; offset < size; offset += kMaxChunkBytes) {
       v1::ActivationChunk chunk;
       chunk.set_activation_index(index);

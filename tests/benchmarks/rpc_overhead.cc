@@ -1,6 +1,7 @@
 // What gRPC adds to a token and what recording adds to a forward pass.
 
 #include <ostream>
+#include <vector>
 
 #include "services/common/status_macros.h"
 #include "services/model/engine/cached_run.h"
@@ -56,11 +57,14 @@ absl::StatusOr<double> LocalToken(engine::Executor& executor, const engine::Toke
   return gaps.median();
 }
 
+// Without logits, which recording the residual stream has no use for either.
 absl::StatusOr<double> PlainForward(engine::Executor& executor, const engine::TokenizedPrompt& prompt) {
   const Clock::time_point start = Clock::now();
   engine::RunContext context{executor, {}, {}};
-  const engine::PrefillRequest request{prompt, nullptr};
-  ABSTRACT_RETURN_IF_ERROR(engine::Prefill(context, absl::MakeConstSpan(&request, 1)).status());
+  engine::Segment segment;
+  segment.tokens = prompt.ids;
+  const std::vector<engine::Segment*> segments = {&segment};
+  ABSTRACT_RETURN_IF_ERROR(context.Run(segments));
   return SecondsSince(start);
 }
 

@@ -232,10 +232,11 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
       for (int64_t g = 0; g < w.groups(); ++g) {
         const uint8_t* next = group + groups.bytes;
         if (g + 1 == w.groups()) {
-          if (first + rows < n)
-            next -= w.panel_bytes();  // the same panel's for more rows
-          else if (panel + 1 == end)
+          if (first + rows < n) {
+            next -= w.panel_bytes();  // the same panel's, for more rows
+          } else if (panel + 1 == end) {
             next = group;  // there is none
+          }
         }
         const Ahead ahead(group, 2 * groups.bytes, 8 * groups.bytes);
         if (!prepared) Prepare{groups.eighths, Weights(group, table), ahead, pairs[current]}.All();

@@ -275,12 +275,8 @@ void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& 
                   const std::function<bool(v1::ActivationChunk chunk)>& write) {
   uint32_t index = 0;
   for (const engine::HookSite& site : OrderedSites(config, run)) {
-    const engine::RecordedActivation& recorded = run.activations.at(site);
-    std::vector<float> reordered;
-    if (engine::IsOverKeys(site.point)) {
-      reordered = engine::ToPublicShape(site.point, config, recorded).values;
-    }
-    const std::vector<float>& values = reordered.empty() ? recorded.values.values : reordered;
+    std::vector<float> room;
+    const std::vector<float>& values = engine::InPublicOrder(site.point, run.activations.at(site), room);
     const auto* bytes = reinterpret_cast<const char*>(values.data());
     const size_t size = values.size() * sizeof(float);
     for (size_t offset = 0; offset < size; offset += kMaxChunkBytes) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 
+#include "CLI/CLI.hpp"
 #include "services/model/engine/kernels/parallel.h"
 
 namespace mechinterp::benchmarks {

@@ -1,8 +1,11 @@
 #ifndef TESTS_BENCHMARKS_CPU_OPTIONS_H_
 #define TESTS_BENCHMARKS_CPU_OPTIONS_H_
 
-#include "CLI/CLI.hpp"
 #include "services/model/engine/kernels/bfloat16_unit.h"
+
+namespace CLI {
+class App;
+}
 
 namespace mechinterp::benchmarks {
 

@@ -42,22 +42,27 @@ absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish
   return compiler.Finish(runs);
 }
 
-HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded) {
+const std::vector<float>& InPublicOrder(HookPoint point, const RecordedActivation& recorded,
+                                        std::vector<float>& room) {
+  const std::vector<float>& values = recorded.values.values;
+  if (!IsOverKeys(point)) return values;
   const int64_t positions = recorded.values.shape[0], heads = recorded.values.shape[1],
                 width = recorded.values.shape[2];
-  HostTensor result{PublicShape(point, config, positions, width), {}};
-  if (!IsOverKeys(point)) {
-    result.values = recorded.values.values;
-    return result;
-  }
-  result.values.reserve(recorded.values.values.size());
+  room.clear();
+  room.reserve(values.size());
   for (int64_t head = 0; head < heads; ++head) {
     for (int64_t p = 0; p < positions; ++p) {
-      const float* row = recorded.values.values.data() + (p * heads + head) * width;
-      result.values.insert(result.values.end(), row, row + width);
+      const float* row = values.data() + (p * heads + head) * width;
+      room.insert(room.end(), row, row + width);
     }
   }
-  return result;
+  return room;
+}
+
+HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded) {
+  std::vector<float> room;
+  return {PublicShape(point, config, recorded.values.shape[0], recorded.values.shape[2]),
+          InPublicOrder(point, recorded, room)};
 }
 
 }  // namespace mechinterp::engine

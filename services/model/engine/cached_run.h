@@ -20,6 +20,11 @@ absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& cont
 absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(
     RunContext& context, const PlanCompiler& compiler);
 
+// An activation's values in the order that clients see: its own, or, where that is another,
+// a copy in `room`.
+const std::vector<float>& InPublicOrder(HookPoint point, const RecordedActivation& recorded,
+                                        std::vector<float>& room);
+
 // An activation in the shape that clients see (PublicShape).
 HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded);
 

@@ -15,11 +15,11 @@
 #include "services/model/engine/kernels/matrix.h"
 #include "services/model/engine/kernels/multiply-inl.h"
 
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
 namespace HWY_NAMESPACE {
-
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 
 // A step is two neighbouring inner indices; x holds them as one 32-bit word.
 struct PairArithmetic {
@@ -102,10 +102,10 @@ struct Nf4Pairs {
   }
 };
 
-#endif  // AVX-512
-
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
 HWY_AFTER_NAMESPACE();
+
+#endif  // AVX-512
 
 #endif  // per-target include guard

@@ -21,11 +21,11 @@
 #include "services/model/engine/kernels/multiply-inl.h"
 #include "services/model/engine/kernels/pairs-inl.h"
 
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
 namespace HWY_NAMESPACE {
-
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 
 constexpr int kTileRows = 16;
 constexpr int kTilePairs = 16;  // of inner indices
@@ -258,10 +258,10 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
   }
 }
 
-#endif  // AVX-512
-
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
 HWY_AFTER_NAMESPACE();
+
+#endif  // AVX-512
 
 #endif  // per-target include guard

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "services/common/status.h"
 #include "tests/services/model/service_fixture.h"
 
@@ -276,7 +277,9 @@ TEST_F(ModelServiceTest, CancellingStopsAGeneration) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
-// Its clients are told at once, in words that make them try elsewhere.
+// Its clients are told at once, in words that make them try elsewhere. gRPC closes a connection
+// with its last request, acknowledgements perhaps unread; TCP then resets it, and a client may
+// lose the words, but not the code.
 TEST_F(ModelServiceTest, AtTheEndOfTheGracePeriodRequestsFailAsUnavailable) {
   v1::GenerateRequest request;
   *request.mutable_prompt() = ToProto(a_);
@@ -299,7 +302,9 @@ TEST_F(ModelServiceTest, AtTheEndOfTheGracePeriodRequestsFailAsUnavailable) {
   for (std::thread& client : clients) client.join();
   for (const grpc::Status& status : statuses) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
-    EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "SHUTTING_DOWN");
+    if (!absl::StrContains(status.error_message(), "Connection reset by peer")) {
+      EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "SHUTTING_DOWN") << status.error_message();
+    }
   }
 }
 

@@ -10,6 +10,7 @@
 // The order matters.
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "hwy/contrib/math/math-inl.h"
 // clang-format on
@@ -130,14 +131,25 @@ HWY_ATTR void Softmax(float* scores, int64_t count) {
   Divide(scores, hn::GetLane(hn::SumOfLanes(lanes, sum)), count, scores);
 }
 
-// Calls function(t, row) for the first `visible` rows of a sequence.
+// Calls function(t, row) for the first `visible` rows of a sequence, of which it reads elements
+// [begin, end). Rows lie far apart, so the memory is asked for them a few rows ahead.
 template <typename Function>
-HWY_ATTR void ForVisibleRows(const HeadSequence& sequence, int64_t visible, const Function& function) {
+HWY_ATTR void ForVisibleRows(const HeadSequence& sequence, int64_t visible, int64_t begin, int64_t end,
+                             const Function& function) {
+  constexpr int64_t kRowsAhead = 6, kLine = 64 / sizeof(float);
+  auto for_rows = [&](int64_t first, int64_t last, const float* rows) HWY_ATTR {
+    for (int64_t t = first; t < last; ++t) {
+      const float* row = rows + (t - first) * sequence.stride;
+      if (t + kRowsAhead < last) {
+        const float* ahead = row + kRowsAhead * sequence.stride;
+        for (int64_t i = begin; i < end; i += kLine) hwy::Prefetch(ahead + i);
+      }
+      function(t, row);
+    }
+  };
   const int64_t shared = std::min(visible, sequence.shared.count);
-  for (int64_t t = 0; t < shared; ++t) function(t, sequence.shared.data + t * sequence.stride);
-  for (int64_t t = shared; t < visible; ++t) {
-    function(t, sequence.own.data + (t - shared) * sequence.stride);
-  }
+  for_rows(0, shared, sequence.shared.data);
+  for_rows(shared, visible, sequence.own.data);
 }
 
 // Heads whose sums are made together, so that they read a key or a value once.
@@ -148,7 +160,7 @@ template <int kHeads>
 HWY_ATTR void ScoreHeads(const float* queries, const HeadSequence& keys, int64_t visible, int64_t head_size,
                          float scale, float* scores, int64_t stride) {
   const Lanes lanes;
-  ForVisibleRows(keys, visible, [&](int64_t t, const float* key) HWY_ATTR {
+  ForVisibleRows(keys, visible, 0, head_size, [&](int64_t t, const float* key) HWY_ATTR {
     V sums[kHeads];
     for (V& sum : sums) sum = hn::Zero(lanes);
     int64_t i = 0;
@@ -192,14 +204,15 @@ HWY_ATTR void MixVectors(const float* pattern, int64_t stride, const HeadSequenc
   for (auto& head : sums) {
     for (V& sum : head) sum = hn::Zero(lanes);
   }
-  ForVisibleRows(values, visible, [&](int64_t t, const float* row) HWY_ATTR {
-    V value[kVectors];
-    for (int v = 0; v < kVectors; ++v) value[v] = hn::LoadU(lanes, row + begin + v * Step());
-    for (int h = 0; h < kHeads; ++h) {
-      const V weight = hn::Set(lanes, pattern[h * stride + t]);
-      for (int v = 0; v < kVectors; ++v) sums[h][v] = hn::MulAdd(weight, value[v], sums[h][v]);
-    }
-  });
+  ForVisibleRows(values, visible, begin, begin + kVectors * Step(),
+                 [&](int64_t t, const float* row) HWY_ATTR {
+                   V value[kVectors];
+                   for (int v = 0; v < kVectors; ++v) value[v] = hn::LoadU(lanes, row + begin + v * Step());
+                   for (int h = 0; h < kHeads; ++h) {
+                     const V weight = hn::Set(lanes, pattern[h * stride + t]);
+                     for (int v = 0; v < kVectors; ++v) sums[h][v] = hn::MulAdd(weight, value[v], sums[h][v]);
+                   }
+                 });
   for (int h = 0; h < kHeads; ++h) {
     for (int v = 0; v < kVectors; ++v) {
       hn::StoreU(sums[h][v], lanes, z + h * head_size + begin + v * Step());
@@ -220,7 +233,7 @@ HWY_ATTR void MixHeads(const float* pattern, int64_t stride, const HeadSequence&
   if (const int64_t rest = head_size - begin; rest > 0) {  // elements that fill no vector
     for (int h = 0; h < kHeads; ++h) {
       V sum = hn::Zero(Lanes());
-      ForVisibleRows(values, visible, [&](int64_t t, const float* row) HWY_ATTR {
+      ForVisibleRows(values, visible, begin, head_size, [&](int64_t t, const float* row) HWY_ATTR {
         sum = hn::MulAdd(hn::Set(Lanes(), pattern[h * stride + t]), LoadTail(row + begin, rest, 0), sum);
       });
       StoreTail(sum, z + h * head_size + begin, rest);

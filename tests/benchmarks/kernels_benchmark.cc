@@ -61,9 +61,15 @@ Operands& OperandsOf(const MatrixSpec& spec) {
 // after their work; whoever is measured next has the cores to itself.
 void LetThreadsSleep() { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }
 
+// Done before for some milliseconds: a virtual machine's core was seen to need one to wake.
 template <typename Work>
 double SecondsOf(const Work& work) {
+  constexpr double kSecondsToWake = 0.005;
   LetThreadsSleep();
+  const Clock::time_point begin = Clock::now();
+  do {
+    work();
+  } while (SecondsSince(begin) < kSecondsToWake);
   const Clock::time_point start = Clock::now();
   work();
   return SecondsSince(start);
@@ -91,9 +97,10 @@ void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
   std::vector<double> ours;
   std::vector<std::vector<double>> theirs(operands.peers.size());
   for (auto _ : state) {
-    const PackedMatrix& matrix = operands.copies[next];
-    next = (next + 1) % operands.copies.size();
-    ours.push_back(SecondsOf([&] { engine::kernels::Multiply(x.data(), rows, matrix, y.data()); }));
+    ours.push_back(SecondsOf([&] {
+      engine::kernels::Multiply(x.data(), rows, operands.copies[next], y.data());
+      next = (next + 1) % operands.copies.size();
+    }));
     benchmark::DoNotOptimize(y.data());
     state.SetIterationTime(ours.back());
     for (size_t i = 0; i < theirs.size(); ++i) {

@@ -1,5 +1,7 @@
 #include "tests/benchmarks/llama_bench.h"
 
+#include <sys/wait.h>
+
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +10,8 @@
 
 namespace mechinterp::benchmarks {
 namespace {
+
+constexpr int kShellFoundNoProgram = 127;  // POSIX
 
 // For the shell that popen starts.
 std::string Quoted(const std::string& word) {
@@ -30,6 +34,9 @@ absl::StatusOr<double> LlamaBench::Run(int prompt_tokens, int new_tokens) {
   char buffer[4096];
   for (size_t count; (count = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) output.append(buffer, count);
   const int status = ::pclose(pipe);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kShellFoundNoProgram) {
+    return absl::NotFoundError(absl::StrCat("--llama-bench: there is no program '", program_, "'"));
+  }
   if (status != 0) return absl::UnavailableError(absl::StrCat(command, ": failed with status ", status));
   const auto document = nlohmann::json::parse(output, nullptr, /*allow_exceptions=*/false);
   if (!document.is_array() || document.size() != 1 || !document[0].contains("avg_ts") ||

@@ -37,7 +37,7 @@ constexpr int kBlockRows = 6;
 // How the memory is asked for what will be multiplied some time after a group. Measured, one
 // row of NF4 by two threads, in GB/s:
 //                         at once   line by line
-//   AMD Zen 5                40          28
+//   AMD Zen 5                51          39
 //   Intel Emerald Rapids     17          24
 // The latter's loads wait when a group's lines fill the core's queue of requests.
 HWY_INLINE bool AsksAtOnce() {
@@ -77,7 +77,7 @@ class Ahead {
   }
 
  private:
-  // Twice as far costs Zen 5 two hundredths.
+  // Twice as far costs Zen 5 two to four hundredths.
   static constexpr int64_t kAtOnce = 6 << 10;
   static constexpr int64_t kNear = 4608, kFar = 18 << 10;
   const uint8_t* near_ = nullptr;

@@ -14,6 +14,7 @@ absl::Status RunDecode(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunPrefill(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunSweep(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunHeads(const BenchmarkOptions& options, std::ostream& out);
+absl::Status RunNeurons(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunPair(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunConcurrent(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunRpcOverhead(const BenchmarkOptions& options, std::ostream& out);

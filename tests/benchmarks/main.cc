@@ -91,6 +91,8 @@ int main(int argc, char** argv) {
       {"prefill", {RunPrefill, "One prompt; beside llama-bench and the arithmetic peak"}},
       {"sweep", {RunSweep, "Patches at the last five positions; beside one forward pass for each"}},
       {"heads", {RunHeads, "Patches of every head; beside one forward pass for each"}},
+      {"neurons",
+       {RunNeurons, "Patches of every sixteenth of the MLP's neurons; beside one forward pass for each"}},
       {"pair", {RunPair, "Both sweeps of one pair of prompts"}},
       {"concurrent", {RunConcurrent, "Many streams; beside one local batch and one stream"}},
       {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},

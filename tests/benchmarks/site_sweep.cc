@@ -60,6 +60,16 @@ SiteSweep SiteSweep::OfHeads(const engine::ModelConfig& config, int prompt_token
   return sweep;
 }
 
+SiteSweep SiteSweep::OfNeurons(const engine::ModelConfig& config, int prompt_tokens) {
+  SiteSweep sweep(config, prompt_tokens);
+  engine::SweepGrid grid = sweep.EmptyGrid();
+  grid.points = {HookPoint::kMlpPost};
+  grid.prototype.selector.positions.indices = {-1};
+  grid.dims_per_group = config.d_ff / 16;
+  sweep.Expand(grid);
+  return sweep;
+}
+
 absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> SiteSweep::Compile(
     engine::RunContext& context, const std::vector<int>& sites) const {
   std::vector<engine::Problem> problems;

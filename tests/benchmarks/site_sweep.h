@@ -21,6 +21,8 @@ class SiteSweep {
   static SiteSweep OfPositions(const engine::ModelConfig& config, int prompt_tokens, bool joint);
   // z of every head at the last position.
   static SiteSweep OfHeads(const engine::ModelConfig& config, int prompt_tokens);
+  // mlp_post of every layer at the last position, a sixteenth of the neurons at a time.
+  static SiteSweep OfNeurons(const engine::ModelConfig& config, int prompt_tokens);
 
   int site_count() const { return static_cast<int>(sets_.size()); }
 

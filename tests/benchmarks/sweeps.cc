@@ -92,6 +92,12 @@ absl::Status RunHeads(const BenchmarkOptions& options, std::ostream& out) {
   return RunSweeps({{"heads", SiteSweep::OfHeads(model->config(), prompt_tokens)}}, model, options, out);
 }
 
+absl::Status RunNeurons(const BenchmarkOptions& options, std::ostream& out) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto model, LoadModel(options));
+  const int prompt_tokens = options.prompt_tokens_or(kPromptTokens);
+  return RunSweeps({{"neurons", SiteSweep::OfNeurons(model->config(), prompt_tokens)}}, model, options, out);
+}
+
 absl::Status RunPair(const BenchmarkOptions& options, std::ostream& out) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto model, LoadModel(options));
   const int prompt_tokens = options.prompt_tokens_or(kPromptTokens);

@@ -1,15 +1,23 @@
 #include "services/model/engine/batch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "services/model/engine/apply_hooks.h"
 
 namespace mechinterp::engine {
+namespace {
+
+// In the order of the forward pass.
+std::pair<int, HookPoint> Order(const HookSite& site) { return {site.layer, site.point}; }
+std::pair<int, HookPoint> Entry(const Segment& segment) { return {segment.entry_layer, segment.entry_point}; }
+
+}  // namespace
 
 Batch::Batch(absl::Span<Segment* const> segments) {
   std::vector<Segment*> ordered(segments.begin(), segments.end());
   std::stable_sort(ordered.begin(), ordered.end(),
-                   [](const Segment* a, const Segment* b) { return a->entry_layer < b->entry_layer; });
+                   [](const Segment* a, const Segment* b) { return Entry(*a) < Entry(*b); });
   for (Segment* segment : ordered) AddItem(segment, segment->length(), segment->first_position);
 }
 
@@ -43,14 +51,15 @@ Batch Batch::HeadRows() const {
   return head;
 }
 
-int64_t Batch::RowsAt(int layer) const {
-  const absl::Span<const Item> entered = ItemsAt(layer);
+int64_t Batch::RowsAt(const HookSite& site) const {
+  const absl::Span<const Item> entered = ItemsAt(site);
   return entered.empty() ? 0 : entered.back().first_row + entered.back().rows;
 }
 
-absl::Span<const Batch::Item> Batch::ItemsAt(int layer) const {
-  auto end = std::upper_bound(items_.begin(), items_.end(), layer,
-                              [](int l, const Item& item) { return l < item.segment->entry_layer; });
+absl::Span<const Batch::Item> Batch::ItemsAt(const HookSite& site) const {
+  auto end =
+      std::upper_bound(items_.begin(), items_.end(), Order(site),
+                       [](const auto& order, const Item& item) { return order < Entry(*item.segment); });
   return absl::MakeConstSpan(items_.data(), end - items_.begin());
 }
 
@@ -67,7 +76,7 @@ void Batch::Hook(const HookSite& site, int64_t heads, int64_t width, Look look) 
   if (found == hooks_.end()) return;
   for (const Item& item : found->second) {
     // A segment that enters later has no rows here yet, or never had embeddings.
-    if (HasLayer(site.point) && item.segment->entry_layer > site.layer) continue;
+    if (HasLayer(site.point) && Entry(*item.segment) > Order(site)) continue;
     if (site.point == HookPoint::kEmbed && item.segment->tokens.empty()) continue;
     look(item.first_row, item.rows, [&](float* data) {
       EditItem(item, site, data, heads, width);

@@ -30,9 +30,9 @@ class Batch {
   Batch HeadRows() const;
 
   int64_t row_count() const { return row_count_; }
-  // Rows and items that have entered at `layer` or before.
-  int64_t RowsAt(int layer) const;
-  absl::Span<const Item> ItemsAt(int layer) const;
+  // Rows and items that have entered at a point of a layer, or before.
+  int64_t RowsAt(const HookSite& site) const;
+  absl::Span<const Item> ItemsAt(const HookSite& site) const;
   absl::Span<const Item> items() const { return items_; }
 
   // Whether any segment edits or captures at this site.

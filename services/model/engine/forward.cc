@@ -38,16 +38,36 @@ class Pass {
     Embed(residual);
     for (int layer = 0; layer < config_.layer_count; ++layer) {
       if (abandoned()) return false;
-      Enter(layer, residual);
-      if (const int64_t rows = batch_.RowsAt(layer); rows > 0) Block(layer, residual.Part(0, rows));
+      Block(layer, residual);
     }
-    Enter(config_.layer_count, residual);
+    Enter({HookPoint::kResidPre, config_.layer_count}, residual);
     if (!Head(residual)) math_.Finish(residual);
     return true;
   }
 
  private:
-  void Block(int layer, const Rows& residual) {  // [N, D], updated in place
+  // Updates the residual stream [N, D] in place: of the rows that have entered, a prefix, in
+  // each of the three parts.
+  void Block(int layer, const Rows& residual) {
+    const HookSite begin{HookPoint::kResidPre, layer}, attended{HookPoint::kZ, layer},
+        activated{HookPoint::kMlpPost, layer};
+    Enter(begin, residual);
+    const int64_t count = batch_.RowsAt(activated);
+    if (count == 0) return;
+    const Rows neurons = math_.Take(Slot::kNeurons, count, config_.d_ff);  // [N, F]
+    if (const int64_t n = batch_.RowsAt(attended); n > 0) {
+      const Rows z = math_.Take(Slot::kZ, n, config_.query_width());  // [N, H * Dh]
+      if (const int64_t rows = batch_.RowsAt(begin); rows > 0) {
+        Attend(layer, residual.Part(0, rows), z.Part(0, rows));
+      }
+      Enter(attended, residual, &z);
+      Activate(layer, residual.Part(0, n), z, neurons.Part(0, n));
+    }
+    Enter(activated, residual, &neurons);
+    AddMlp(layer, residual.Part(0, count), neurons);
+  }
+
+  void Attend(int layer, const Rows& residual, const Rows& z) {
     const LayerWeights& w = weights_.layers[layer];
     const int64_t n = residual.count;
     Hook(HookPoint::kResidPre, layer, residual);
@@ -65,8 +85,13 @@ class Pass {
     math_.Rotate(key, config_.key_value_head_count);
     Hook(HookPoint::kRotQ, layer, query);
     Hook(HookPoint::kRotK, layer, key);
-    const Rows z = math_.Take(Slot::kZ, n, config_.query_width());  // [N, H * Dh]
     math_.Attend(batch_, layer, query, key, value, z);
+  }
+
+  // Adds attention to the residual stream; the MLP up to its neurons' activations.
+  void Activate(int layer, const Rows& residual, const Rows& z, const Rows& neurons) {
+    const LayerWeights& w = weights_.layers[layer];
+    const int64_t n = residual.count;
     Hook(HookPoint::kZ, layer, z);
     const Rows attn_out = AttentionOutput(layer, z);  // [N, D]
     Hook(HookPoint::kAttnOut, layer, attn_out);
@@ -80,10 +105,12 @@ class Pass {
     const Rows up{Slot::kUp, 0, n, config_.d_ff};
     Hook(HookPoint::kMlpPre, layer, gate);
     Hook(HookPoint::kMlpPreLinear, layer, up);
-    const Rows neurons = math_.Take(Slot::kNeurons, n, config_.d_ff);  // [N, F]
     math_.SiluMultiply(gate, up, neurons);
+  }
+
+  void AddMlp(int layer, const Rows& residual, const Rows& neurons) {
     Hook(HookPoint::kMlpPost, layer, neurons);
-    const Rows mlp_out = Multiply(neurons, w.down, Slot::kBlockOut);  // [N, D]
+    const Rows mlp_out = Multiply(neurons, weights_.layers[layer].down, Slot::kBlockOut);  // [N, D]
     Hook(HookPoint::kMlpOut, layer, mlp_out);
     math_.Add(residual, mlp_out);
     Hook(HookPoint::kResidPost, layer, residual);
@@ -119,15 +146,22 @@ class Pass {
     Hook(HookPoint::kEmbed, 0, residual);
   }
 
-  // Puts the rows of segments that start from the residual stream at `layer`.
-  void Enter(int layer, const Rows& residual) {
-    for (const Batch::Item& item : batch_.items()) {
+  // Puts the rows of segments that start at `site` from the residual stream and, within a
+  // block, from what is there of its branch.
+  void Enter(const HookSite& site, const Rows& residual, const Rows* branch = nullptr) {
+    for (const Batch::Item& item : batch_.ItemsAt(site)) {
       const Segment& segment = *item.segment;
-      if (segment.entry_layer != layer || !segment.tokens.empty()) continue;
-      math_.Fill(residual.Part(item.first_row, item.rows), [&](float* rows) {
-        std::memcpy(rows, segment.residual.values.data(), segment.residual.values.size() * sizeof(float));
-      });
+      if (segment.entry_layer != site.layer || segment.entry_point != site.point || !segment.tokens.empty()) {
+        continue;
+      }
+      Put(segment.residual, residual.Part(item.first_row, item.rows));
+      if (branch != nullptr) Put(segment.branch, branch->Part(item.first_row, item.rows));
     }
+  }
+
+  void Put(const HostTensor& from, const Rows& to) {
+    math_.Fill(
+        to, [&](float* rows) { std::memcpy(rows, from.values.data(), from.values.size() * sizeof(float)); });
   }
 
   // RMSNorm (Zhang & Sennrich 2019): x / rms(x) * gain, with hooks between.
@@ -169,7 +203,7 @@ class Pass {
     const Rows out = Multiply(z, weights_.layers[layer].output, Slot::kBlockOut);
     const HookSite site{HookPoint::kResult, layer};
     if (!batch_.Wants(site)) return out;
-    for (const Batch::Item& item : batch_.ItemsAt(layer)) {
+    for (const Batch::Item& item : batch_.ItemsAt({HookPoint::kZ, layer})) {
       if (!Batch::Wants(item, site)) continue;
       std::vector<float> result = HeadResults(layer, z.Part(item.first_row, item.rows));  // [T, H, D]
       const std::vector<float> before = result;

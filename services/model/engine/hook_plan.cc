@@ -1,14 +1,32 @@
 #include "services/model/engine/hook_plan.h"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 namespace mechinterp::engine {
+namespace {
+
+// The last point at which a segment may enter and pass `point`.
+HookPoint EntryBefore(HookPoint point) {
+  if (!HasLayer(point) || point < HookPoint::kZ) return HookPoint::kResidPre;
+  return point < HookPoint::kMlpPost ? HookPoint::kZ : HookPoint::kMlpPost;
+}
+
+}  // namespace
 
 void EntryPoint::Include(const CompiledEdit& edit, int layer_count) {
   if (edit.positions.empty()) return;
   const bool past_blocks = !HasLayer(edit.site.point) && edit.site.point != HookPoint::kEmbed;
-  layer = std::min(layer, past_blocks ? layer_count : edit.site.layer);
+  std::tie(layer, point) =
+      std::min(std::pair(layer, point),
+               std::pair(past_blocks ? layer_count : edit.site.layer, EntryBefore(edit.site.point)));
   position = std::min(position, edit.positions.front());
+}
+
+void EntryPoint::LimitMemory(int prompt_length) {
+  constexpr int kMostRowsWithinABlock = 64;
+  if (prompt_length - position > kMostRowsWithinABlock) point = HookPoint::kResidPre;
 }
 
 EntryPoint EarliestChange(const HookPlan& plan, int layer_count) {
@@ -16,6 +34,7 @@ EntryPoint EarliestChange(const HookPlan& plan, int layer_count) {
   for (const auto& [site, edits] : plan.edits) {
     for (const CompiledEdit& edit : edits) entry.Include(edit, layer_count);
   }
+  entry.LimitMemory(plan.prompt_length);
   return entry;
 }
 

@@ -69,13 +69,18 @@ struct HookPlan {
   bool empty() const { return edits.empty() && captures.empty(); }
 };
 
-// The earliest place where a plan changes a prompt's forward pass.
+// The earliest place where a plan changes a prompt's forward pass. What comes before it is as
+// in the clean run.
 struct EntryPoint {
-  int layer = 0;     // layers before it are as in the clean run; layer_count: only the head changes
-  int position = 0;  // so are positions before it
+  int layer = 0;  // layer_count: only the head changes
+  int position = 0;
+  HookPoint point = HookPoint::kResidPre;  // of the layer: where a segment may enter
 
   // Moves it forward to where an edit changes the prompt, if that is earlier.
   void Include(const CompiledEdit& edit, int layer_count);
+  // To the beginning of the block, for many positions: what so many would start from within
+  // each of the blocks takes more memory than it saves time.
+  void LimitMemory(int prompt_length);
 };
 // `prompt_length` and layer_count when nothing in the prompt is edited.
 EntryPoint EarliestChange(const HookPlan& plan, int layer_count);

@@ -58,6 +58,8 @@ struct SiteShape {
   int heads = 1;
   int width = 1;               // kWidthIsKeys for scores and patterns
   bool has_head_axis = false;  // in the public shape
+
+  int64_t size() const { return int64_t{heads} * width; }  // of a position; not where width is keys
 };
 inline constexpr int kWidthIsKeys = -1;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "services/model/engine/forward.h"
 
@@ -23,18 +24,23 @@ int64_t OpeningBytes(const ModelConfig& config, const MetricOptions& metrics) {
   return LogitsBytes(config, rows);
 }
 
-// The clean run's residual stream where the sweep's runs enter.
+// Values from which a sweep's run starts at a position.
+int64_t EntryWidth(const ModelConfig& config, HookPoint point) {
+  return config.d_model + (point == HookPoint::kResidPre ? 0 : ShapeOf(point, config).size());
+}
+
+// What the clean run has where the sweep's runs enter.
 int64_t EntryRowBytes(const ModelConfig& config, int64_t prompt_length,
                       const std::vector<EntryPoint>& entries) {
-  std::map<int, int64_t> rows_at;  // by layer
+  std::map<std::pair<int, HookPoint>, int64_t> rows_at;
   for (const EntryPoint& entry : entries) {
-    if (entry.layer == 0) continue;  // starts from tokens
-    int64_t& rows = rows_at[entry.layer];
+    if (entry.layer == 0 && entry.point == HookPoint::kResidPre) continue;  // starts from tokens
+    int64_t& rows = rows_at[{entry.layer, entry.point}];
     rows = std::max(rows, std::max<int64_t>(1, prompt_length - entry.position));
   }
-  int64_t total = 0;
-  for (const auto& [layer, rows] : rows_at) total += rows;
-  return total * config.d_model * kFloatBytes;
+  int64_t values = 0;
+  for (const auto& [place, rows] : rows_at) values += rows * EntryWidth(config, place.second);
+  return values * kFloatBytes;
 }
 
 // Beyond what plans keep: scores and patterns are laid out for a whole prompt, which
@@ -94,14 +100,17 @@ int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, int64_t 
 
 int64_t SweepBytes(const ModelConfig& config, int64_t prompt_length, int64_t source_length,
                    const std::vector<EntryPoint>& entries, const MetricOptions& metrics, int64_t batch_rows) {
-  int64_t widest_run = 1;
-  for (const EntryPoint& entry : entries) widest_run = std::max(widest_run, prompt_length - entry.position);
+  int64_t widest_run = 1, entry_width = config.d_model;
+  for (const EntryPoint& entry : entries) {
+    widest_run = std::max(widest_run, prompt_length - entry.position);
+    entry_width = std::max(entry_width, EntryWidth(config, entry.point));
+  }
   const int64_t rows = std::max(batch_rows, widest_run);
   const int64_t runs = std::min<int64_t>(rows, static_cast<int64_t>(entries.size()));
   int64_t bytes = KeyValueBytes(config, prompt_length + source_length) +
                   EntryRowBytes(config, prompt_length, entries) +
                   // the clean run's, twice as floats and once as doubles, the source's, the batch's
-                  LogitsBytes(config, 5 + runs) + rows * config.d_model * kFloatBytes;
+                  LogitsBytes(config, 5 + runs) + rows * entry_width * kFloatBytes;
   if (metrics.has_openings()) {
     // Each run keeps its own keys and values; one at a time is put together.
     bytes += KeyValueBytes(config, rows + prompt_length) + OpeningBytes(config, metrics);

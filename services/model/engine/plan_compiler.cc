@@ -347,6 +347,7 @@ std::vector<EntryPoint> PlanCompiler::EntryPoints() const {
   for (const PendingPlan& pending : plans_) {
     EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count, pending.plan.prompt_length});
     for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count);
+    entry.LimitMemory(pending.plan.prompt_length);
   }
   return entries;
 }

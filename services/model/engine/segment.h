@@ -22,10 +22,14 @@ enum class LogitsRows { kNone, kLast, kAll };
 // its results into it.
 struct Segment {
   // What to start from: tokens, or the residual stream [T, D] that enters
-  // `entry_layer` (layer_count: that leaves the last block).
+  // `entry_layer` (layer_count: that leaves the last block). Within a block, what is to be
+  // added to the stream there is still being made: at kZ, where resid_pre is the stream, and
+  // `branch` is z [T, H * Dh]; or at kMlpPost, of resid_mid and mlp_post [T, F].
   std::vector<TokenId> tokens;
   HostTensor residual;
+  HostTensor branch;
   int entry_layer = 0;
+  HookPoint entry_point = HookPoint::kResidPre;
 
   // Absolute position of the first row: shared_length + cache length.
   int first_position = 0;

@@ -15,6 +15,13 @@ bool HasSiteOverKeys(const Sites& sites) {
   return false;
 }
 
+void CopyRows(const HostTensor& all, int64_t begin, int64_t count, HostTensor& rows) {
+  const int64_t width = all.shape[1];
+  const auto first = all.values.begin() + begin * width;
+  rows.shape = {count, width};
+  rows.values.assign(first, first + count * width);
+}
+
 void AppendRows(const HostTensor& rows, HostTensor& all) {
   if (rows.values.empty()) return;
   if (all.values.empty()) all.shape = {0, rows.shape[1]};
@@ -40,6 +47,7 @@ Segment* SegmentChunks::Next(int rows) {
     }
     chunk_ = std::make_unique<Segment>();
     chunk_->entry_layer = whole_->entry_layer;
+    chunk_->entry_point = whole_->entry_point;
     chunk_->shared = whole_->shared;
     chunk_->shared_length = whole_->shared_length;
     chunk_->cache = cache_;
@@ -49,10 +57,8 @@ Segment* SegmentChunks::Next(int rows) {
   }
   const bool is_last = rows == rows_left();
   if (whole_->tokens.empty()) {
-    const int64_t width = whole_->residual.shape[1];
-    const auto first = whole_->residual.values.begin() + done_ * width;
-    chunk_->residual.shape = {rows, width};
-    chunk_->residual.values.assign(first, first + rows * width);
+    CopyRows(whole_->residual, done_, rows, chunk_->residual);
+    if (!whole_->branch.shape.empty()) CopyRows(whole_->branch, done_, rows, chunk_->branch);
   } else {
     const auto first = whole_->tokens.begin() + done_;
     chunk_->tokens.assign(first, first + rows);

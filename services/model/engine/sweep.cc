@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "services/common/status_macros.h"
@@ -11,10 +13,27 @@
 namespace mechinterp::engine {
 namespace {
 
-// The site whose clean value is the residual stream entering `layer`.
-HookSite EntrySite(int layer, int layer_count) {
-  return layer == layer_count ? HookSite{HookPoint::kResidPost, layer_count - 1}
-                              : HookSite{HookPoint::kResidPre, layer};
+// The sites whose clean values a run starts from; see Segment.
+struct EntrySites {
+  HookSite residual;
+  std::optional<HookSite> branch;
+};
+
+EntrySites SitesAt(const EntryPoint& entry, int layer_count) {
+  if (entry.layer == layer_count) return {{HookPoint::kResidPost, layer_count - 1}, std::nullopt};
+  const HookSite site{entry.point, entry.layer};
+  switch (entry.point) {
+    case HookPoint::kMlpPost:
+      return {{HookPoint::kResidMid, entry.layer}, site};
+    case HookPoint::kZ:
+      return {{HookPoint::kResidPre, entry.layer}, site};
+    default:
+      return {{HookPoint::kResidPre, entry.layer}, std::nullopt};
+  }
+}
+
+bool StartsFromTokens(const EntryPoint& entry) {
+  return entry.layer == 0 && entry.point == HookPoint::kResidPre;
 }
 
 class Sweep {
@@ -26,13 +45,11 @@ class Sweep {
 
   absl::StatusOr<SweepTotals> Run() {
     ABSTRACT_RETURN_IF_ERROR(RunBaselines());
-    // Neighbours in a batch then enter at the same layer, or nearly so, and of those at the
+    // Neighbours in a batch then enter at the same place, or nearly so, and of those at the
     // same position.
     std::vector<int> order(entries_.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return std::pair(entries_[a].layer, FirstPosition(a)) < std::pair(entries_[b].layer, FirstPosition(b));
-    });
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return OrderOf(a) < OrderOf(b); });
     for (size_t begin = 0; begin < order.size();) {
       size_t end = begin;
       int rows = 0;
@@ -50,19 +67,34 @@ class Sweep {
   // A plan that changes nothing is still asked for its logits: one row.
   int FirstPosition(int index) const { return std::min(entries_[index].position, length() - 1); }
   int RowCount(int index) const { return length() - FirstPosition(index); }
+  std::tuple<int, HookPoint, int> OrderOf(int index) const {
+    return {entries_[index].layer, entries_[index].point, FirstPosition(index)};
+  }
+
+  // Of the clean run, which has it record them.
+  void Record(const HookSite& site, int first_position, HookPlan& plan) const {
+    std::vector<int>& positions =
+        plan.captures.try_emplace(site, CompiledCapture{site, {}}).first->second.positions;
+    const int kept_from = positions.empty() ? length() : positions.front();
+    const int needed_from = std::min(kept_from, first_position);
+    positions.resize(length() - needed_from);
+    std::iota(positions.begin(), positions.end(), needed_from);
+  }
+  HostTensor Recorded(const HookSite& site, int first_position) const {
+    const RecordedActivation& clean = clean_.activations.at(site);
+    const int64_t rows = length() - first_position, width = ShapeOf(site.point, config_).size();
+    return {{rows, width}, {clean.values.values.end() - rows * width, clean.values.values.end()}};
+  }
 
   absl::Status RunBaselines() {
     auto plan = std::make_shared<HookPlan>();
     plan->prompt_length = length();
     for (size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].layer == 0) continue;
-      const HookSite site = EntrySite(entries_[i].layer, config_.layer_count);
-      std::vector<int>& positions =
-          plan->captures.try_emplace(site, CompiledCapture{site, {}}).first->second.positions;
-      const int kept_from = positions.empty() ? length() : positions.front();
-      const int needed_from = std::min(kept_from, FirstPosition(static_cast<int>(i)));
-      positions.resize(length() - needed_from);
-      std::iota(positions.begin(), positions.end(), needed_from);
+      if (StartsFromTokens(entries_[i])) continue;
+      const EntrySites sites = SitesAt(entries_[i], config_.layer_count);
+      const int first = FirstPosition(static_cast<int>(i));
+      Record(sites.residual, first, *plan);
+      if (sites.branch) Record(*sites.branch, first, *plan);
     }
     clean_cache_ = std::make_shared<KvCache>(config_);
     clean_.tokens = request_.prompt.ids;
@@ -104,17 +136,18 @@ class Sweep {
   }
 
   Segment PatchedSegment(int index) {
-    const int entry_layer = entries_[index].layer, first = FirstPosition(index);
+    const EntryPoint& entry = entries_[index];
+    const int first = FirstPosition(index);
     Segment segment;
-    if (entry_layer == 0) {
+    if (StartsFromTokens(entry)) {
       segment.tokens.assign(request_.prompt.ids.begin() + first, request_.prompt.ids.end());
     } else {
-      const RecordedActivation& clean = clean_.activations.at(EntrySite(entry_layer, config_.layer_count));
-      const int64_t skipped = (first - clean.positions.front()) * int64_t{config_.d_model};
-      segment.residual = {{RowCount(index), config_.d_model},
-                          {clean.values.values.begin() + skipped, clean.values.values.end()}};
+      const EntrySites sites = SitesAt(entry, config_.layer_count);
+      segment.residual = Recorded(sites.residual, first);
+      if (sites.branch) segment.branch = Recorded(*sites.branch, first);
     }
-    segment.entry_layer = entry_layer;
+    segment.entry_layer = entry.layer;
+    segment.entry_point = entry.point;
     segment.first_position = first;
     segment.shared = clean_cache_;
     segment.shared_length = first;
@@ -149,8 +182,9 @@ class Sweep {
   // compute its own.
   std::shared_ptr<const KvCache> WholeCache(const Segment& segment) {
     if (segment.cache == nullptr) return nullptr;
+    const int first_own_layer = segment.entry_layer + (segment.entry_point == HookPoint::kResidPre ? 0 : 1);
     return std::make_shared<KvCache>(config_, KvCache::Parts{clean_cache_, length(), segment.cache,
-                                                             segment.shared_length, segment.entry_layer});
+                                                             segment.shared_length, first_own_layer});
   }
 
   RunContext& context_;

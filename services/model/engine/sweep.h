@@ -33,8 +33,8 @@ struct SweepResult {
   std::optional<double> effect;
 };
 
-// How much was computed, in positions x layers, and what one full forward pass
-// for each plan would have cost.
+// How much was computed, in positions x layers (those that were entered midway too), and
+// what one full forward pass for each plan would have cost.
 struct SweepTotals {
   int64_t computed_token_layers = 0;
   int64_t naive_token_layers = 0;
@@ -47,12 +47,12 @@ struct SweepSink {
   std::function<absl::Status(const SweepResult&)> on_result;
 };
 
-// Runs the prompt clean once, keeping the residual stream where patched runs
-// enter and all keys and values. A patched run then enters at the first layer
-// that its plan edits, from the clean residual stream, and computes only the
-// positions from the first edited one on: everything before is as in the clean
-// run. Runs are packed into large batches, joining as the pass reaches their
-// layer. Results are those of full forward passes.
+// Runs the prompt clean once, keeping what patched runs start from and all keys and
+// values. A patched run then enters at the first layer that its plan edits: at the
+// block's beginning, after its attention (edits of z to mlp_pre) or before the down
+// projection (mlp_post and later). It computes only the positions from the first edited
+// one on: everything before is as in the clean run. Runs are packed into large batches,
+// joining as the pass reaches where they enter. Results are those of full forward passes.
 absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request,
                                           const SweepSink& sink);
 

@@ -37,7 +37,7 @@ struct AtenArithmetic::Group {
 void AtenArithmetic::Attend(const Batch& batch, int layer, const Rows& query, const Rows& key,
                             const Rows& value, const Rows& z) {
   std::vector<Group> groups;
-  for (const Batch::Item& item : batch.ItemsAt(layer)) {
+  for (const Batch::Item& item : batch.ItemsAt({HookPoint::kResidPre, layer})) {
     const bool hooks = Batch::Wants(item, {HookPoint::kAttnScores, layer}) ||
                        Batch::Wants(item, {HookPoint::kPattern, layer});
     if (groups.empty() || !groups.back().Takes(item, hooks)) groups.push_back({{}, hooks});

@@ -133,7 +133,7 @@ void AttendOnCpu(const ModelConfig& config, const Batch& batch, int layer, const
                  const float* key, const float* value, float* z) {
   std::vector<Work> plain;
   int64_t multiplications = 0;  // of one key/value head's query heads, over all segments
-  for (const Batch::Item& item : batch.ItemsAt(layer)) {
+  for (const Batch::Item& item : batch.ItemsAt({HookPoint::kResidPre, layer})) {
     const Work work = PrepareWork(config, item, layer, query, key, value, z);
     if (Batch::Wants(item, {HookPoint::kAttnScores, layer}) ||
         Batch::Wants(item, {HookPoint::kPattern, layer})) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -52,7 +53,8 @@ TEST_F(MemoryEstimate, ThePlansBeforeTheirRunsAreLikeThoseAfter) {
   int64_t value_bytes = 0;
   for (size_t i = 0; i < plans->size(); ++i) {
     const EntryPoint after = EarliestChange(*(*plans)[i], config_.layer_count);
-    EXPECT_EQ(std::pair(entries[i].layer, entries[i].position), std::pair(after.layer, after.position));
+    EXPECT_EQ(std::tuple(entries[i].layer, entries[i].point, entries[i].position),
+              std::tuple(after.layer, after.point, after.position));
     for (const auto& [site, edits] : (*plans)[i]->edits) {
       for (const CompiledEdit& edit : edits) {
         if (const auto* set = std::get_if<SetValues>(&edit.change))
@@ -91,6 +93,19 @@ TEST(MemoryEstimateOfASweep, GrowsWithLayersNotRuns) {
   EXPECT_EQ(SweepBytes(config, 10, 0, entries, {}, 4), once);
   entries.push_back({4, 5});  // 5 rows after the last layer, 2 rows more than a batch has, one run more
   EXPECT_EQ(SweepBytes(config, 10, 0, entries, {}, 4), once + (5 * 8 + 1 * 8 + 1 * 10) * 4);
+}
+
+// What enters within a block starts from that block's branch as well.
+TEST(MemoryEstimateOfASweep, KnowsOfEntriesWithinABlock) {
+  ModelConfig config;
+  config.layer_count = 4;
+  config.head_count = config.key_value_head_count = 1;
+  config.head_size = config.d_model = 8;
+  config.d_ff = 20;
+  config.vocabulary_size = 10;
+  const int64_t before = SweepBytes(config, 10, 0, {{2, 7}}, {}, 4);
+  EXPECT_EQ(SweepBytes(config, 10, 0, {{2, 7, HookPoint::kZ}}, {}, 4), before + (3 + 4) * 8 * 4);
+  EXPECT_EQ(SweepBytes(config, 10, 0, {{2, 7, HookPoint::kMlpPost}}, {}, 4), before + (3 + 4) * 20 * 4);
 }
 
 }  // namespace

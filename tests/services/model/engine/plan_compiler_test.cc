@@ -225,10 +225,34 @@ TEST(EarliestChange, IsTheFirstEditedLayerAndPosition) {
   plan.edits[edit.site] = {edit};
   EXPECT_EQ(EarliestChange(plan, 2).layer, 1);
   EXPECT_EQ(EarliestChange(plan, 2).position, 3);
+  EXPECT_EQ(EarliestChange(plan, 2).point, HookPoint::kZ);
   edit.site = {HookPoint::kLogits, 0};
   edit.positions = {2};
   plan.edits = {{edit.site, {edit}}};
   EXPECT_EQ(EarliestChange(plan, 2).layer, 2);
+  EXPECT_EQ(EarliestChange(plan, 2).point, HookPoint::kResidPre);
+}
+
+TEST(EarliestChange, IsWithinABlockWhereARunMayEnter) {
+  HookPlan plan;
+  plan.prompt_length = 70;
+  auto point_of = [&](std::vector<HookPoint> points, int position) {
+    plan.edits.clear();
+    for (HookPoint point : points) {
+      CompiledEdit edit;
+      edit.site = {point, 1};
+      edit.positions = {position};
+      plan.edits[edit.site] = {edit};
+    }
+    return EarliestChange(plan, 2).point;
+  };
+  EXPECT_EQ(point_of({HookPoint::kPattern}, 60), HookPoint::kResidPre);
+  EXPECT_EQ(point_of({HookPoint::kResult}, 60), HookPoint::kZ);
+  EXPECT_EQ(point_of({HookPoint::kMlpPre}, 60), HookPoint::kZ);
+  EXPECT_EQ(point_of({HookPoint::kMlpOut}, 60), HookPoint::kMlpPost);
+  EXPECT_EQ(point_of({HookPoint::kMlpOut, HookPoint::kQ}, 60), HookPoint::kResidPre);
+  EXPECT_EQ(point_of({HookPoint::kResidPost}, 6), HookPoint::kMlpPost);
+  EXPECT_EQ(point_of({HookPoint::kResidPost}, 5), HookPoint::kResidPre);  // 65 positions
 }
 
 }  // namespace

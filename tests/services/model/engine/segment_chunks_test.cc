@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "services/model/engine/cached_run.h"
 #include "services/model/engine/generation.h"
 #include "services/model/engine/kv_cache.h"
@@ -117,27 +119,34 @@ TEST_P(ChunksOfRandomModels, PromptsWithEditsAndCaptures) {
   EXPECT_GT(chunk_count, 6);
 }
 
-// As sweeps make them: on top of a prefix, from the residual stream of a layer.
+// As sweeps make them: on top of a prefix, from what the whole run had where they enter.
 TEST_P(ChunksOfRandomModels, LateEntriesOnASharedPrefix) {
   const TokenizedPrompt prompt = random_.Prompt(25);
   auto cache = std::make_shared<KvCache>(config_);
   Segment clean;
   clean.tokens = prompt.ids;
   clean.cache = cache;
-  CaptureRequest residuals{{}, {}};
+  clean.logits_rows = LogitsRows::kAll;
+  CaptureRequest starts{{}, {}};
   for (int layer = 0; layer < config_.layer_count; ++layer) {
-    residuals.sites.push_back({HookPoint::kResidPre, layer});
+    for (HookPoint point : {HookPoint::kResidPre, HookPoint::kZ, HookPoint::kResidMid, HookPoint::kMlpPost}) {
+      starts.sites.push_back({point, layer});
+    }
   }
-  clean.plan = Plan(prompt, {}, residuals);
+  clean.plan = Plan(prompt, {}, starts);
   RunWhole(clean);
-  for (int layer = 0; layer < config_.layer_count; ++layer) {
-    const int first = random_.Int(20);
-    const RecordedActivation& stream = clean.activations.at({HookPoint::kResidPre, layer});
+  for (int i = 0; i < 3 * config_.layer_count; ++i) {
+    const int layer = i / 3, first = random_.Int(20);
+    auto from_first = [&](HookPoint point) {
+      const std::vector<float>& values = clean.activations.at({point, layer}).values.values;
+      const int64_t width = ShapeOf(point, config_).size();
+      return HostTensor{{25 - first, width}, {values.begin() + first * width, values.end()}};
+    };
     Segment whole;
     whole.entry_layer = layer;
-    whole.residual = {
-        {25 - first, config_.d_model},
-        {stream.values.values.begin() + int64_t{first} * config_.d_model, stream.values.values.end()}};
+    whole.entry_point = std::array{HookPoint::kResidPre, HookPoint::kZ, HookPoint::kMlpPost}[i % 3];
+    whole.residual = from_first(i % 3 == 2 ? HookPoint::kResidMid : HookPoint::kResidPre);
+    if (i % 3 > 0) whole.branch = from_first(whole.entry_point);
     whole.first_position = first;
     whole.shared = cache;
     whole.shared_length = first;
@@ -147,6 +156,8 @@ TEST_P(ChunksOfRandomModels, LateEntriesOnASharedPrefix) {
     whole.logits_rows = LogitsRows::kAll;
     Segment chunked = whole;
     RunWhole(whole);
+    EXPECT_TRUE(
+        std::equal(whole.logits.values.rbegin(), whole.logits.values.rend(), clean.logits.values.rbegin()));
     RunInChunks(chunked);
     ExpectSame(whole, chunked);
   }

@@ -78,14 +78,20 @@ TEST(MemoryEstimateOfLlama3, KeysAndValues) {
   EXPECT_EQ(KeyValueBytes(config, 8192), int64_t{2} << 30);
 }
 
-// A sweep over all layers keeps the entering rows once for each layer but the
-// first, however many runs enter there.
-TEST(MemoryEstimateOfASweep, GrowsWithLayersNotRuns) {
+ModelConfig SmallConfig() {
   ModelConfig config;
   config.layer_count = 4;
   config.head_count = config.key_value_head_count = 1;
   config.head_size = config.d_model = 8;
+  config.d_ff = 20;
   config.vocabulary_size = 10;
+  return config;
+}
+
+// A sweep over all layers keeps the entering rows once for each layer but the
+// first, however many runs enter there.
+TEST(MemoryEstimateOfASweep, GrowsWithLayersNotRuns) {
+  const ModelConfig config = SmallConfig();
   std::vector<EntryPoint> entries;
   for (int layer = 0; layer < 4; ++layer) entries.push_back({layer, 7});
   const int64_t once = SweepBytes(config, 10, 0, entries, {}, 4);
@@ -97,12 +103,7 @@ TEST(MemoryEstimateOfASweep, GrowsWithLayersNotRuns) {
 
 // What enters within a block starts from that block's branch as well.
 TEST(MemoryEstimateOfASweep, KnowsOfEntriesWithinABlock) {
-  ModelConfig config;
-  config.layer_count = 4;
-  config.head_count = config.key_value_head_count = 1;
-  config.head_size = config.d_model = 8;
-  config.d_ff = 20;
-  config.vocabulary_size = 10;
+  const ModelConfig config = SmallConfig();
   const int64_t before = SweepBytes(config, 10, 0, {{2, 7}}, {}, 4);
   EXPECT_EQ(SweepBytes(config, 10, 0, {{2, 7, HookPoint::kZ}}, {}, 4), before + (3 + 4) * 8 * 4);
   EXPECT_EQ(SweepBytes(config, 10, 0, {{2, 7, HookPoint::kMlpPost}}, {}, 4), before + (3 + 4) * 20 * 4);

@@ -63,6 +63,14 @@ absl::Span<const Batch::Item> Batch::ItemsAt(const HookSite& site) const {
   return absl::MakeConstSpan(items_.data(), end - items_.begin());
 }
 
+absl::Span<const Batch::Item> Batch::ItemsEntering(const HookSite& site) const {
+  const absl::Span<const Item> entered = ItemsAt(site);
+  auto begin =
+      std::lower_bound(entered.begin(), entered.end(), Order(site),
+                       [](const Item& item, const auto& order) { return Entry(*item.segment) < order; });
+  return entered.subspan(begin - entered.begin());
+}
+
 bool Batch::Edits(const Item& item, const HookSite& site) {
   return item.segment->plan != nullptr && item.segment->plan->edits.count(site) > 0;
 }

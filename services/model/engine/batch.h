@@ -33,6 +33,8 @@ class Batch {
   // Rows and items that have entered at a point of a layer, or before.
   int64_t RowsAt(const HookSite& site) const;
   absl::Span<const Item> ItemsAt(const HookSite& site) const;
+  // Those that enter just there.
+  absl::Span<const Item> ItemsEntering(const HookSite& site) const;
   absl::Span<const Item> items() const { return items_; }
 
   // Whether any segment edits or captures at this site.

@@ -149,11 +149,9 @@ class Pass {
   // Puts the rows of segments that start at `site` from the residual stream and, within a
   // block, from what is there of its branch.
   void Enter(const HookSite& site, const Rows& residual, const Rows* branch = nullptr) {
-    for (const Batch::Item& item : batch_.ItemsAt(site)) {
+    for (const Batch::Item& item : batch_.ItemsEntering(site)) {
       const Segment& segment = *item.segment;
-      if (segment.entry_layer != site.layer || segment.entry_point != site.point || !segment.tokens.empty()) {
-        continue;
-      }
+      if (!segment.tokens.empty()) continue;
       Put(segment.residual, residual.Part(item.first_row, item.rows));
       if (branch != nullptr) Put(segment.branch, branch->Part(item.first_row, item.rows));
     }

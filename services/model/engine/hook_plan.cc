@@ -15,26 +15,22 @@ HookPoint EntryBefore(HookPoint point) {
 
 }  // namespace
 
-void EntryPoint::Include(const CompiledEdit& edit, int layer_count) {
+void EntryPoint::Include(const CompiledEdit& edit, int layer_count, int prompt_length) {
+  constexpr int kMostRowsWithinABlock = 64;
   if (edit.positions.empty()) return;
   const bool past_blocks = !HasLayer(edit.site.point) && edit.site.point != HookPoint::kEmbed;
   std::tie(layer, point) =
       std::min(std::pair(layer, point),
                std::pair(past_blocks ? layer_count : edit.site.layer, EntryBefore(edit.site.point)));
   position = std::min(position, edit.positions.front());
-}
-
-void EntryPoint::LimitMemory(int prompt_length) {
-  constexpr int kMostRowsWithinABlock = 64;
   if (prompt_length - position > kMostRowsWithinABlock) point = HookPoint::kResidPre;
 }
 
 EntryPoint EarliestChange(const HookPlan& plan, int layer_count) {
   EntryPoint entry{layer_count, plan.prompt_length};
   for (const auto& [site, edits] : plan.edits) {
-    for (const CompiledEdit& edit : edits) entry.Include(edit, layer_count);
+    for (const CompiledEdit& edit : edits) entry.Include(edit, layer_count, plan.prompt_length);
   }
-  entry.LimitMemory(plan.prompt_length);
   return entry;
 }
 

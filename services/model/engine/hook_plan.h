@@ -76,11 +76,13 @@ struct EntryPoint {
   int position = 0;
   HookPoint point = HookPoint::kResidPre;  // of the layer: where a segment may enter
 
-  // Moves it forward to where an edit changes the prompt, if that is earlier.
-  void Include(const CompiledEdit& edit, int layer_count);
-  // To the beginning of the block, for many positions: what so many would start from within
-  // each of the blocks takes more memory than it saves time.
-  void LimitMemory(int prompt_length);
+  // Whether a run from here starts from its tokens: nothing comes before it.
+  bool IsBeginning() const { return layer == 0 && point == HookPoint::kResidPre; }
+
+  // Moves it forward to where an edit changes the prompt, if that is earlier. A run of many
+  // positions enters at a block's beginning: what it would start from within the block, kept
+  // for every block, takes more memory than it saves time.
+  void Include(const CompiledEdit& edit, int layer_count, int prompt_length);
 };
 // `prompt_length` and layer_count when nothing in the prompt is edited.
 EntryPoint EarliestChange(const HookPlan& plan, int layer_count);

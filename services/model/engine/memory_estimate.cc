@@ -34,7 +34,7 @@ int64_t EntryRowBytes(const ModelConfig& config, int64_t prompt_length,
                       const std::vector<EntryPoint>& entries) {
   std::map<std::pair<int, HookPoint>, int64_t> rows_at;
   for (const EntryPoint& entry : entries) {
-    if (entry.layer == 0 && entry.point == HookPoint::kResidPre) continue;  // starts from tokens
+    if (entry.IsBeginning()) continue;
     int64_t& rows = rows_at[{entry.layer, entry.point}];
     rows = std::max(rows, std::max<int64_t>(1, prompt_length - entry.position));
   }

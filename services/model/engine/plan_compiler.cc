@@ -345,9 +345,9 @@ void PlanCompiler::CompileResampling(const Target& target, const Resampling& edi
 std::vector<EntryPoint> PlanCompiler::EntryPoints() const {
   std::vector<EntryPoint> entries;
   for (const PendingPlan& pending : plans_) {
-    EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count, pending.plan.prompt_length});
-    for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count);
-    entry.LimitMemory(pending.plan.prompt_length);
+    const int length = pending.plan.prompt_length;
+    EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count, length});
+    for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count, length);
   }
   return entries;
 }

@@ -32,10 +32,6 @@ EntrySites SitesAt(const EntryPoint& entry, int layer_count) {
   }
 }
 
-bool StartsFromTokens(const EntryPoint& entry) {
-  return entry.layer == 0 && entry.point == HookPoint::kResidPre;
-}
-
 class Sweep {
  public:
   Sweep(RunContext& context, const SweepRequest& request, const SweepSink& sink)
@@ -90,7 +86,7 @@ class Sweep {
     auto plan = std::make_shared<HookPlan>();
     plan->prompt_length = length();
     for (size_t i = 0; i < entries_.size(); ++i) {
-      if (StartsFromTokens(entries_[i])) continue;
+      if (entries_[i].IsBeginning()) continue;
       const EntrySites sites = SitesAt(entries_[i], config_.layer_count);
       const int first = FirstPosition(static_cast<int>(i));
       Record(sites.residual, first, *plan);
@@ -139,7 +135,7 @@ class Sweep {
     const EntryPoint& entry = entries_[index];
     const int first = FirstPosition(index);
     Segment segment;
-    if (StartsFromTokens(entry)) {
+    if (entry.IsBeginning()) {
       segment.tokens.assign(request_.prompt.ids.begin() + first, request_.prompt.ids.end());
     } else {
       const EntrySites sites = SitesAt(entry, config_.layer_count);

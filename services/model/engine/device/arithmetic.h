@@ -89,10 +89,10 @@ class Arithmetic {
   // Rotates each head of each row, [N, heads * Dh], in place; row i of `x` by angle i.
   virtual void Rotate(const Rows& x, int64_t heads) = 0;
 
-  // Causal grouped-query attention of every segment that has entered at the layer's beginning, each
-  // over its own positions. query [N, H * Dh], key and value [N, KV * Dh], after RoPE;
-  // keys and values are appended to the segments' caches. Writes z [N, H * Dh]. Applies
-  // the hooks on scores and pattern.
+  // Causal grouped-query attention of every segment that has entered by the layer's
+  // beginning, each over its own positions. query [N, H * Dh], key and value [N, KV * Dh],
+  // after RoPE; keys and values are appended to the segments' caches. Writes z [N, H * Dh].
+  // Applies the hooks on scores and pattern.
   virtual void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
                       const Rows& z) = 0;
 

@@ -2,7 +2,7 @@
 #   abstract_library(NAME SOURCES... [DEPENDS targets...])
 #   abstract_binary(NAME SOURCES... [DEPENDS targets...])
 #   abstract_test(NAME SOURCES... [DEPENDS targets...])     a GoogleTest program, registered with ctest under
-#                                                           its folder as label: ctest -L services/model/engine
+#                                                           its folder as label: ctest -L services/engine
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH ABSTRACT_SOURCE_DIR)
 
 function(abstract_compile_options target)

@@ -36,7 +36,7 @@ step() { echo "== $* ($((SECONDS - begin)) s)" >&2; }
 suites=()
 with_libcxx=''
 with_arm64=''
-test_label='^services/model/engine'
+test_label='^services/engine'
 cache_dir="${XDG_CACHE_HOME:-$HOME/.cache}/abstract/portability"
 while [[ $# -gt 0 ]]; do
   case "$1" in

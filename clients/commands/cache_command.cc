@@ -11,7 +11,7 @@
 #include "clients/lib/selectors.h"
 #include "clients/lib/text_table.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/safetensors_writer.h"
+#include "services/engine/checkpoint/safetensors_writer.h"
 
 namespace mechinterp {
 namespace {

@@ -10,7 +10,7 @@
 #include "google/protobuf/util/json_util.h"
 #include "services/common/status_macros.h"
 #include "services/common/tensor_proto.h"
-#include "services/model/engine/safetensors.h"
+#include "services/engine/checkpoint/safetensors.h"
 
 namespace mechinterp {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/random.h"
+#include "services/engine/base/random.h"
 
 namespace mechinterp::make_checkpoint {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "services/model/engine/checkpoint_writer.h"
+#include "services/engine/checkpoint/checkpoint_writer.h"
 
 namespace mechinterp::make_checkpoint {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/model/engine/checkpoint_writer.h"
-#include "services/model/engine/model_config.h"
+#include "services/engine/checkpoint/checkpoint_writer.h"
+#include "services/engine/checkpoint/model_config.h"
 
 namespace mechinterp::make_checkpoint {
 

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
-#include "services/model/engine/tokenizer/tokenizer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::make_checkpoint {
 namespace {

@@ -4,8 +4,8 @@
 #include <string_view>
 
 #include "services/common/status_macros.h"
-#include "services/model/engine/tokenizer/byte_alphabet.h"
-#include "services/model/engine/tokenizer/split_regex.h"
+#include "services/engine/tokenizer/byte_alphabet.h"
+#include "services/engine/tokenizer/split_regex.h"
 
 namespace mechinterp::trainer {
 namespace {

@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "data/trainer/text_file.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/safetensors.h"
-#include "services/model/engine/safetensors_writer.h"
+#include "services/engine/checkpoint/safetensors.h"
+#include "services/engine/checkpoint/safetensors_writer.h"
 
 namespace mechinterp::trainer {
 namespace {

@@ -1,7 +1,7 @@
 #include "data/trainer/encoding.h"
 
 #include "services/common/status_macros.h"
-#include "services/model/engine/tokenizer/chat_template.h"
+#include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp::trainer {
 

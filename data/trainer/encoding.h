@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "data/trainer/corpus.h"
-#include "services/model/engine/tokenizer/tokenizer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::trainer {
 

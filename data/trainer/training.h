@@ -7,7 +7,7 @@
 #include "data/trainer/corpus.h"
 #include "data/trainer/model.h"
 #include "data/trainer/optimizer.h"
-#include "services/model/engine/tokenizer/tokenizer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::trainer {
 

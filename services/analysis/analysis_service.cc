@@ -38,7 +38,7 @@ void CheckRunId(const std::string& run_id, Violations& violations) {
 absl::Status CheckedRunId(const std::string& run_id) {
   Violations violations;
   CheckRunId(run_id, violations);
-  return violations.ToStatus();
+  return ToStatus(violations);
 }
 
 // "20250131-235959-1f2e3d4c": sorts by time; two in one second differ.
@@ -64,7 +64,7 @@ absl::Status Import(RunStore& store, const v1::ImportRunRequest& request, v1::Im
   CheckRunId(run_id, violations);
   if (IsEmpty(request.study())) violations.Add("study", "must have baseline, patching or ablation");
   CheckStudy(request.study(), "study", violations);
-  ABSTRACT_RETURN_IF_ERROR(violations.ToStatus());
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_RETURN_IF_ERROR(store.Import(run_id, request.study()));
   response.set_run_id(run_id);
   return absl::OkStatus();
@@ -78,7 +78,7 @@ absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::Get
       kind != v1::COMPONENT_KIND_NEURON_GROUP) {
     violations.Add("kind", "must be HEAD, NEURON_GROUP or unset; others are not ranked");
   }
-  ABSTRACT_RETURN_IF_ERROR(violations.ToStatus());
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
   const std::vector<v1::RankedComponent> ranking = RankingOf(patching);
   const uint32_t limit = request.limit() == 0 ? kDefaultRankingLimit : request.limit();
@@ -100,7 +100,7 @@ absl::Status DrawCircuit(RunStore& store, const v1::GetCircuitRequest& request,
   if (request.component_count() > kMaxCircuitComponents) {
     violations.Add("component_count", absl::StrCat("must be at most ", kMaxCircuitComponents));
   }
-  ABSTRACT_RETURN_IF_ERROR(violations.ToStatus());
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
   const uint32_t count =
       request.component_count() == 0 ? kDefaultCircuitComponents : request.component_count();

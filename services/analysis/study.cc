@@ -113,7 +113,7 @@ absl::StatusOr<v1::Study> ReadStudy(const std::string& folder) {
 
   Violations violations;
   CheckStudy(study, folder, violations);
-  ABSTRACT_RETURN_IF_ERROR(violations.ToStatus());
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   return study;
 }
 

@@ -81,18 +81,15 @@ absl::Status TryAgainLater(std::string_view message, std::string_view reason, ab
   return status;
 }
 
-void Violations::Add(std::string_view field, std::string_view description) {
-  violations_.push_back(
-      {Shortened(ToAbsl(field), kMaxFieldBytes), Shortened(ToAbsl(description), kMaxDescriptionBytes)});
-}
-
-absl::Status Violations::ToStatus() const {
-  if (violations_.empty()) return absl::OkStatus();
+absl::Status ToStatus(const Violations& violations) {
+  if (violations.empty()) return absl::OkStatus();
   google::rpc::BadRequest bad_request;
   std::string message;
   size_t bytes = 0;
   size_t reported = 0;
-  for (const auto& [field, description] : violations_) {
+  for (const auto& [whole_field, whole_description] : violations.list()) {
+    const std::string field = Shortened(whole_field, kMaxFieldBytes);
+    const std::string description = Shortened(whole_description, kMaxDescriptionBytes);
     bytes += field.size() + description.size();
     if (bytes > kMaxViolationBytes && reported > 0) break;
     auto* violation = bad_request.add_field_violations();
@@ -103,7 +100,7 @@ absl::Status Violations::ToStatus() const {
     }
     ++reported;
   }
-  if (const size_t left = violations_.size() - std::min(reported, kMaxViolationsInMessage); left > 0) {
+  if (const size_t left = violations.count() - std::min(reported, kMaxViolationsInMessage); left > 0) {
     absl::StrAppend(&message, "; and ", left, " more");
   }
   absl::Status status = absl::InvalidArgumentError(message);

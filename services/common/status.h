@@ -5,11 +5,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "grpcpp/support/status.h"
+#include "services/common/violations.h"
 
 namespace mechinterp {
 
@@ -27,26 +27,10 @@ absl::Status ErrorWithReason(absl::StatusCode code, std::string_view message, st
 // RESOURCE_EXHAUSTED with RetryInfo and ErrorInfo.
 absl::Status TryAgainLater(std::string_view message, std::string_view reason, absl::Duration delay);
 
-// Collects what is wrong with a request, so that every violation is reported at
-// once. Not thread-safe.
-class Violations {
- public:
-  // `field` is a path: "interventions[2].site.layer".
-  void Add(std::string_view field, std::string_view description);
-  bool empty() const { return violations_.empty(); }
-  // OK when empty; otherwise INVALID_ARGUMENT with BadRequest and ErrorInfo
-  // (reason INVALID_REQUEST), its message listing the first of them. What would
-  // not fit into gRPC's trailers (some 2400 bytes, 400 a description) is cut and
-  // counted.
-  absl::Status ToStatus() const;
-
- private:
-  struct Violation {
-    std::string field;
-    std::string description;
-  };
-  std::vector<Violation> violations_;
-};
+// OK when there are none; otherwise INVALID_ARGUMENT with BadRequest and ErrorInfo
+// (reason INVALID_REQUEST), its message listing the first of them. What would not fit into
+// gRPC's trailers (some 2400 bytes, 400 a description) is cut and counted.
+absl::Status ToStatus(const Violations& violations);
 
 // Messages are cut at 1600 bytes: gRPC clients refuse trailers above 8 KiB.
 grpc::Status ToGrpcStatus(const absl::Status& status);

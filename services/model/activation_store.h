@@ -11,7 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
-#include "services/model/engine/intervention.h"
+#include "services/engine/interventions/intervention.h"
 #include "services/model/model_metrics.h"
 
 namespace mechinterp {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "services/model/engine/self_check.h"
+#include "services/engine/operations/self_check.h"
 
 namespace mechinterp {
 

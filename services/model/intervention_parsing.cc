@@ -11,13 +11,11 @@
 
 namespace mechinterp {
 
-using engine::Problems;
-
 engine::InterventionSet RequestParser::Interventions(
-    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const Problems& at) {
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const FieldViolations& at) {
   engine::InterventionSet result;
   for (int i = 0; i < interventions.size(); ++i) {
-    const Problems at_intervention = at.At("interventions", i);
+    const FieldViolations at_intervention = at.At("interventions", i);
     if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
     result.push_back(Intervention(interventions[i], at_intervention));
     if (interventions[i].has_site())
@@ -26,14 +24,15 @@ engine::InterventionSet RequestParser::Interventions(
   return result;
 }
 
-engine::Intervention RequestParser::Intervention(const v1::Intervention& intervention, const Problems& at) {
+engine::Intervention RequestParser::Intervention(const v1::Intervention& intervention,
+                                                 const FieldViolations& at) {
   engine::Intervention result;
   result.selector = Selector(intervention.selector(), at.At("selector"));
   result.edit = Edit(intervention, at);
   return result;
 }
 
-engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Problems& at) {
+engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const FieldViolations& at) {
   switch (intervention.edit_case()) {
     case v1::Intervention::kReplacement:
       return engine::Replacement{
@@ -42,7 +41,7 @@ engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Pro
       return engine::Zeroing{};
     case v1::Intervention::kMeanReplacement: {
       const v1::MeanReplacement& mean = intervention.mean_replacement();
-      const Problems at_mean = at.At("mean_replacement");
+      const FieldViolations at_mean = at.At("mean_replacement");
       if (!v1::MeanAxis_IsValid(mean.axis())) at_mean.At("axis").Add("is not a known axis");
       return engine::MeanReplacement{Sources(mean.sources(), at_mean),
                                      mean.axis() == v1::MEAN_AXIS_SOURCES
@@ -70,20 +69,18 @@ engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const Pro
   return engine::Zeroing{};
 }
 
-engine::HookPoint RequestParser::Point(v1::HookPoint point, const Problems& at) {
-  if (point == v1::HOOK_POINT_UNSPECIFIED || !v1::HookPoint_IsValid(point)) {
-    at.Add(absl::StrCat("hook point ", static_cast<int>(point), " is not known"));
-    return engine::HookPoint::kResidPre;
-  }
-  return static_cast<engine::HookPoint>(static_cast<int>(point) - 1);
+engine::HookPoint RequestParser::Point(v1::HookPoint point, const FieldViolations& at) {
+  const std::optional<engine::HookPoint> known = engine::PointOfWireNumber(point);
+  if (!known) at.Add(absl::StrCat("hook point ", static_cast<int>(point), " is not known"));
+  return known.value_or(engine::HookPoint::kResidPre);
 }
 
-engine::HookSite RequestParser::Site(const v1::HookSite& site, const Problems& at) {
+engine::HookSite RequestParser::Site(const v1::HookSite& site, const FieldViolations& at) {
   const engine::HookPoint point = Point(site.point(), at.At("point"));
   return {point, static_cast<int>(std::min<uint32_t>(site.layer(), INT32_MAX))};  // checked by the compiler
 }
 
-engine::Selector RequestParser::Selector(const v1::Selector& selector, const Problems& at) {
+engine::Selector RequestParser::Selector(const v1::Selector& selector, const FieldViolations& at) {
   engine::Selector result;
   result.heads = ToInts(selector.heads());
   result.dims = ToInts(selector.dims());
@@ -106,7 +103,8 @@ engine::Selector RequestParser::Selector(const v1::Selector& selector, const Pro
   return result;
 }
 
-engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& positions, const Problems& at) {
+engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& positions,
+                                                  const FieldViolations& at) {
   engine::PositionSelector result;
   result.indices.assign(positions.indices().begin(), positions.indices().end());
   for (const v1::PositionRange& range : positions.ranges()) {
@@ -132,13 +130,14 @@ engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& po
 }
 
 std::vector<engine::ActivationSource> RequestParser::Sources(
-    const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const Problems& at) {
+    const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const FieldViolations& at) {
   std::vector<engine::ActivationSource> result;
   for (int i = 0; i < sources.size(); ++i) result.push_back(Source(sources[i], at.At("sources", i)));
   return result;
 }
 
-engine::ActivationSource RequestParser::Source(const v1::ActivationSource& source, const Problems& at) {
+engine::ActivationSource RequestParser::Source(const v1::ActivationSource& source,
+                                               const FieldViolations& at) {
   engine::ActivationSource result;
   result.origin = std::shared_ptr<const engine::RecordedRun>();  // until it is read
   switch (source.source_case()) {
@@ -178,7 +177,7 @@ engine::ActivationSource RequestParser::Source(const v1::ActivationSource& sourc
   return result;
 }
 
-engine::HostTensor RequestParser::Tensor(const v1::Tensor& tensor, const Problems& at) {
+engine::HostTensor RequestParser::Tensor(const v1::Tensor& tensor, const FieldViolations& at) {
   absl::StatusOr<std::vector<float>> values = FloatValues(tensor);
   if (!values.ok()) {
     at.Add(std::string(values.status().message()));

@@ -3,7 +3,7 @@
 #include <string>
 #include <utility>
 
-#include "services/model/engine/memory_use.h"
+#include "services/engine/forward/memory_use.h"
 
 namespace mechinterp {
 namespace {

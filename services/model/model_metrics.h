@@ -9,7 +9,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
-#include "services/model/engine/model.h"
+#include "services/engine/model.h"
 #include "services/model/pass_planner.h"
 
 namespace mechinterp {

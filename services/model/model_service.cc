@@ -5,10 +5,11 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/generation.h"
-#include "services/model/engine/hook_point.h"
-#include "services/model/engine/memory_estimate.h"
-#include "services/model/engine/memory_use.h"
+#include "services/engine/forward/memory_use.h"
+#include "services/engine/interventions/hook_point.h"
+#include "services/engine/operations/generation.h"
+#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/weights/pass_scratch.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
 
@@ -63,7 +64,7 @@ grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequ
                                     v1::TokenizeResponse* response) {
   RequestParser parser(*model_, store_);
   const engine::TokenizedPrompt prompt =
-      parser.Prompt(request->prompt(), parser.problems().At("prompt"), request->omit_begin_of_text());
+      parser.Prompt(request->prompt(), parser.violations().At("prompt"), request->omit_begin_of_text());
   if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
   for (engine::TokenId id : prompt.ids) {
     response->add_ids(id);
@@ -81,7 +82,7 @@ grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::Detokenize
                                         "this checkpoint has no tokenizer", "NO_TOKENIZER"));
   }
   RequestParser parser(*model_, store_);
-  const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.problems(), "ids");
+  const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.violations(), "ids");
   if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
   response->set_text(model_->tokenizer()->Decode(ids, request->skip_special_tokens()));
   return grpc::Status::OK;

@@ -5,10 +5,10 @@
 #include <memory>
 
 #include "mechinterp/v1/model_service.grpc.pb.h"
+#include "services/engine/model.h"
+#include "services/engine/operations/cached_run.h"
 #include "services/model/activation_store.h"
 #include "services/model/device_check.h"
-#include "services/model/engine/cached_run.h"
-#include "services/model/engine/model.h"
 #include "services/model/memory_budget.h"
 #include "services/model/model_metrics.h"
 #include "services/model/request_parsing.h"

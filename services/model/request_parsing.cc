@@ -6,22 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
 #include "services/common/tensor_proto.h"
-#include "services/model/engine/tokenizer/chat_template.h"
+#include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp {
-namespace {
-
-using engine::Problems;
-
-// Enough to see what is wrong; a sweep of a thousand sets may have a thousand.
-constexpr size_t kMaxViolations = 50;
-
-}  // namespace
-
 v1::HookPoint ToProto(engine::HookPoint point) {
-  return static_cast<v1::HookPoint>(static_cast<int>(point) + 1);
+  return static_cast<v1::HookPoint>(engine::WireNumber(point));
 }
-static_assert(engine::kHookPointCount == v1::HOOK_POINT_LOGITS);
 
 std::vector<int> RequestParser::ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
   std::vector<int> result;
@@ -31,21 +21,14 @@ std::vector<int> RequestParser::ToInts(const google::protobuf::RepeatedField<uin
 
 absl::Status RequestParser::status() const {
   if (!failure_.ok()) return failure_;
-  Violations violations;
-  for (size_t i = 0; i < problems_.size() && i < kMaxViolations; ++i) {
-    violations.Add(problems_[i].field, problems_[i].description);
-  }
-  if (problems_.size() > kMaxViolations) {
-    violations.Add("", absl::StrCat("and ", problems_.size() - kMaxViolations, " more"));
-  }
-  return violations.ToStatus();
+  return ToStatus(violations_);
 }
 
 void RequestParser::Fail(const absl::Status& status) {
   if (failure_.ok()) failure_ = status;
 }
 
-engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Problems& at,
+engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const FieldViolations& at,
                                               bool omit_begin_of_text) {
   engine::TokenizedPrompt result;
   switch (prompt.prompt_case()) {
@@ -68,7 +51,7 @@ engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Pr
 }
 
 engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int reserved,
-                                                   const Problems& at) {
+                                                   const FieldViolations& at) {
   engine::TokenizedPrompt result = Prompt(prompt, at);
   const int limit = model_.config().context_length;
   if (result.length() + reserved > limit) {
@@ -93,7 +76,7 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
   return prompt;
 }
 
-engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const Problems& at) {
+engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const FieldViolations& at) {
   if (!model_.has_chat_template()) {
     Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                          "this model is served without a chat template (see the server's --chat-template); "
@@ -105,7 +88,7 @@ engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, co
   if (chat.messages().empty()) at.At("messages").Add("must not be empty");
   for (int i = 0; i < chat.messages_size(); ++i) {
     const v1::ChatMessage& message = chat.messages(i);
-    const Problems at_message = at.At("messages", i);
+    const FieldViolations at_message = at.At("messages", i);
     if (message.content().empty()) at_message.At("content").Add("must not be empty");
     switch (message.role()) {
       case v1::CHAT_ROLE_SYSTEM:
@@ -136,7 +119,7 @@ engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, co
 }
 
 std::vector<engine::TokenId> RequestParser::TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
-                                                     const Problems& at, absl::string_view field) {
+                                                     const FieldViolations& at, absl::string_view field) {
   std::vector<engine::TokenId> result;
   const auto limit = static_cast<uint32_t>(model_.config().vocabulary_size);
   for (int i = 0; i < ids.size(); ++i) {
@@ -147,7 +130,8 @@ std::vector<engine::TokenId> RequestParser::TokenIds(const google::protobuf::Rep
   return result;
 }
 
-engine::SamplingOptions RequestParser::Sampling(const v1::SamplingOptions& sampling, const Problems& at) {
+engine::SamplingOptions RequestParser::Sampling(const v1::SamplingOptions& sampling,
+                                                const FieldViolations& at) {
   engine::SamplingOptions options;
   const int limit = model_.config().context_length;
   if (sampling.has_max_new_tokens()) {
@@ -170,14 +154,14 @@ engine::SamplingOptions RequestParser::Sampling(const v1::SamplingOptions& sampl
   return options;
 }
 
-engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, const Problems& at) {
+engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, const FieldViolations& at) {
   engine::MetricOptions options;
   options.refusal_token_ids = TokenIds(metrics.refusal_token_ids(), at, "refusal_token_ids");
   options.compliance_token_ids = TokenIds(metrics.compliance_token_ids(), at, "compliance_token_ids");
   auto openings = [&](const auto& given, absl::string_view field) {
     std::vector<std::vector<engine::TokenId>> result;
     for (int i = 0; i < given.size(); ++i) {
-      const Problems at_opening = at.At(field, i);
+      const FieldViolations at_opening = at.At(field, i);
       result.push_back(TokenIds(given[i].ids(), at_opening, "ids"));
       if (result.back().empty()) at_opening.At("ids").Add("must not be empty");
     }
@@ -191,7 +175,7 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   return options;
 }
 
-engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter, const Problems& at) {
+engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter, const FieldViolations& at) {
   engine::CaptureRequest capture;
   if (filter.name_patterns().empty() && filter.sites().empty()) {
     at.Add("must name at least one activation in name_patterns or sites");
@@ -212,7 +196,7 @@ engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter,
   return capture;
 }
 
-engine::SweepGrid RequestParser::Grid(const v1::SweepGrid& grid, const Problems& at) {
+engine::SweepGrid RequestParser::Grid(const v1::SweepGrid& grid, const FieldViolations& at) {
   engine::SweepGrid result;
   result.prototype = Intervention(grid.prototype(), at.At("prototype"));
   for (int i = 0; i < grid.points_size(); ++i) {

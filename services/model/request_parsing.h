@@ -5,12 +5,12 @@
 
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/model_service.pb.h"
+#include "services/engine/interventions/plan_compiler.h"
+#include "services/engine/interventions/sweep_grid.h"
+#include "services/engine/model.h"
+#include "services/engine/operations/logit_metrics.h"
+#include "services/engine/operations/sampler.h"
 #include "services/model/activation_store.h"
-#include "services/model/engine/metrics.h"
-#include "services/model/engine/model.h"
-#include "services/model/engine/plan_compiler.h"
-#include "services/model/engine/sampler.h"
-#include "services/model/engine/sweep_grid.h"
 
 namespace mechinterp {
 
@@ -25,45 +25,44 @@ class RequestParser {
   // What is wrong so far: the first status of its own, else INVALID_ARGUMENT with
   // all violations, else OK.
   absl::Status status() const;
-  engine::Problems problems() { return engine::Problems(&problems_); }
+  FieldViolations violations() { return violations_.root(); }
 
-  engine::TokenizedPrompt Prompt(const v1::Prompt& prompt, const engine::Problems& at,
+  engine::TokenizedPrompt Prompt(const v1::Prompt& prompt, const FieldViolations& at,
                                  bool omit_begin_of_text = false);
   // A prompt of the context's length at most, with `reserved` tokens to come.
-  engine::TokenizedPrompt PromptToRun(const v1::Prompt& prompt, int reserved, const engine::Problems& at);
-  engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const engine::Problems& at);
-  engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const engine::Problems& at);
-  engine::CaptureRequest Filter(const v1::ActivationFilter& filter, const engine::Problems& at);
+  engine::TokenizedPrompt PromptToRun(const v1::Prompt& prompt, int reserved, const FieldViolations& at);
+  engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const FieldViolations& at);
+  engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const FieldViolations& at);
+  engine::CaptureRequest Filter(const v1::ActivationFilter& filter, const FieldViolations& at);
   engine::InterventionSet Interventions(
-      const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const engine::Problems& at);
-  engine::SweepGrid Grid(const v1::SweepGrid& grid, const engine::Problems& at);
+      const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const FieldViolations& at);
+  engine::SweepGrid Grid(const v1::SweepGrid& grid, const FieldViolations& at);
   std::vector<engine::TokenId> TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
-                                        const engine::Problems& at, absl::string_view field);
+                                        const FieldViolations& at, absl::string_view field);
 
  private:
   // What is too large for an int stays too large for any range it is held to.
   static std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values);
-  engine::Intervention Intervention(const v1::Intervention& intervention, const engine::Problems& at);
-  engine::Edit Edit(const v1::Intervention& intervention, const engine::Problems& at);
-  engine::HookSite Site(const v1::HookSite& site, const engine::Problems& at);
-  engine::HookPoint Point(v1::HookPoint point, const engine::Problems& at);
-  engine::Selector Selector(const v1::Selector& selector, const engine::Problems& at);
-  engine::PositionSelector Positions(const v1::PositionSelector& positions, const engine::Problems& at);
-  engine::ActivationSource Source(const v1::ActivationSource& source, const engine::Problems& at);
+  engine::Intervention Intervention(const v1::Intervention& intervention, const FieldViolations& at);
+  engine::Edit Edit(const v1::Intervention& intervention, const FieldViolations& at);
+  engine::HookSite Site(const v1::HookSite& site, const FieldViolations& at);
+  engine::HookPoint Point(v1::HookPoint point, const FieldViolations& at);
+  engine::Selector Selector(const v1::Selector& selector, const FieldViolations& at);
+  engine::PositionSelector Positions(const v1::PositionSelector& positions, const FieldViolations& at);
+  engine::ActivationSource Source(const v1::ActivationSource& source, const FieldViolations& at);
   std::vector<engine::ActivationSource> Sources(
-      const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const engine::Problems& at);
-  engine::HostTensor Tensor(const v1::Tensor& tensor, const engine::Problems& at);
-  engine::TokenizedPrompt ChatPrompt(const v1::ChatPrompt& chat, const engine::Problems& at);
+      const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const FieldViolations& at);
+  engine::HostTensor Tensor(const v1::Tensor& tensor, const FieldViolations& at);
+  engine::TokenizedPrompt ChatPrompt(const v1::ChatPrompt& chat, const FieldViolations& at);
   engine::TokenizedPrompt TextPrompt(const std::string& text, bool omit_begin_of_text);
   void Fail(const absl::Status& status);
 
   const engine::Model& model_;
   ActivationStore& store_;
-  std::vector<engine::Problem> problems_;
+  Violations violations_;
   absl::Status failure_;
 };
 
-// Engine and API number the hook points alike, but for the API's 0.
 v1::HookPoint ToProto(engine::HookPoint point);
 
 }  // namespace mechinterp

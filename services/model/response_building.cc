@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "services/common/version.h"
-#include "services/model/engine/cached_run.h"
+#include "services/engine/operations/cached_run.h"
 #include "services/model/request_parsing.h"
 
 namespace mechinterp {

@@ -8,12 +8,12 @@
 
 #include "absl/time/time.h"
 #include "mechinterp/v1/model_service.pb.h"
+#include "services/engine/interventions/sweep_grid.h"
+#include "services/engine/model.h"
+#include "services/engine/operations/generation.h"
+#include "services/engine/operations/logit_metrics.h"
+#include "services/engine/operations/self_check.h"
 #include "services/model/activation_store.h"
-#include "services/model/engine/generation.h"
-#include "services/model/engine/metrics.h"
-#include "services/model/engine/model.h"
-#include "services/model/engine/self_check.h"
-#include "services/model/engine/sweep_grid.h"
 
 namespace mechinterp {
 

@@ -5,10 +5,11 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/generation.h"
-#include "services/model/engine/memory_estimate.h"
-#include "services/model/engine/patch_run.h"
-#include "services/model/engine/sweep.h"
+#include "services/engine/operations/generation.h"
+#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/operations/patch_run.h"
+#include "services/engine/operations/sweep.h"
+#include "services/engine/tokenizer/streaming_detokenizer.h"
 #include "services/model/model_service.h"
 #include "services/model/service_call.h"
 
@@ -40,7 +41,7 @@ absl::StatusOr<std::shared_ptr<const engine::HookPlan>> ModelService::Compile(
     Call& call, RequestParser& parser, const engine::TokenizedPrompt& prompt,
     const engine::InterventionSet& interventions, const engine::CaptureRequest& capture, int64_t run_bytes) {
   engine::PlanCompiler compiler(model_->config());
-  if (prompt.length() > 0) compiler.Add(prompt, interventions, capture, parser.problems());
+  if (prompt.length() > 0) compiler.Add(prompt, interventions, capture, parser.violations());
   ABSTRACT_RETURN_IF_ERROR(parser.status());
   ABSTRACT_ASSIGN_OR_RETURN(const int64_t capture_bytes, CaptureBytes(capture, prompt));
   ABSTRACT_RETURN_IF_ERROR(
@@ -52,27 +53,27 @@ absl::StatusOr<std::shared_ptr<const engine::HookPlan>> ModelService::Compile(
 
 absl::StatusOr<int64_t> ModelService::CaptureBytes(const engine::CaptureRequest& capture,
                                                    const engine::TokenizedPrompt& prompt) const {
-  std::vector<engine::Problem> ignored;  // the compiler has checked the positions
-  const auto positions = static_cast<int64_t>(
-      engine::ResolvePositions(capture.positions, prompt, engine::Problems(&ignored)).size());
+  Violations ignored;  // the compiler has checked the positions
+  const auto positions =
+      static_cast<int64_t>(engine::ResolvePositions(capture.positions, prompt, ignored.root()).size());
   const int64_t bytes = engine::ActivationBytes(model_->config(), capture.sites, positions, prompt.length());
   if (bytes <= options_.max_activation_bytes) return bytes;
   Violations violations;
   violations.Add("filter",
                  absl::StrCat("the activations would take ", bytes, " bytes; the server allows ",
                               options_.max_activation_bytes, " a request. Name fewer sites or positions"));
-  return violations.ToStatus();
+  return ToStatus(violations);
 }
 
 absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& request,
                                       grpc::ServerWriter<v1::GenerateResponse>& writer) {
   RequestParser parser(*model_, store_);
   const engine::SamplingOptions sampling =
-      parser.Sampling(request.sampling(), parser.problems().At("sampling"));
+      parser.Sampling(request.sampling(), parser.violations().At("sampling"));
   const engine::TokenizedPrompt prompt =
-      parser.PromptToRun(request.prompt(), sampling.max_new_tokens, parser.problems().At("prompt"));
+      parser.PromptToRun(request.prompt(), sampling.max_new_tokens, parser.violations().At("prompt"));
   const engine::InterventionSet interventions =
-      parser.Interventions(request.interventions(), parser.problems());
+      parser.Interventions(request.interventions(), parser.violations());
   ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, {},
                                                engine::GenerationBytes(model_->config(), prompt.length(),
                                                                        sampling.max_new_tokens)));
@@ -108,12 +109,12 @@ absl::Status ModelService::DoGenerate(Call& call, const v1::GenerateRequest& req
 absl::Status ModelService::DoRunWithCache(Call& call, const v1::RunWithCacheRequest& request,
                                           grpc::ServerWriter<v1::RunWithCacheResponse>& writer) {
   RequestParser parser(*model_, store_);
-  const engine::Problems problems = parser.problems();
-  const engine::TokenizedPrompt prompt = parser.PromptToRun(request.prompt(), 0, problems.At("prompt"));
-  const engine::InterventionSet interventions = parser.Interventions(request.interventions(), problems);
-  const engine::CaptureRequest capture = parser.Filter(request.filter(), problems.At("filter"));
+  const FieldViolations violations = parser.violations();
+  const engine::TokenizedPrompt prompt = parser.PromptToRun(request.prompt(), 0, violations.At("prompt"));
+  const engine::InterventionSet interventions = parser.Interventions(request.interventions(), violations);
+  const engine::CaptureRequest capture = parser.Filter(request.filter(), violations.At("filter"));
   const uint32_t ttl = request.has_store_ttl_seconds() ? request.store_ttl_seconds() : 3600;
-  if (ttl < 1 || ttl > 86400) problems.At("store_ttl_seconds").Add("must be in [1, 86400]");
+  if (ttl < 1 || ttl > 86400) violations.At("store_ttl_seconds").Add("must be in [1, 86400]");
   ABSTRACT_ASSIGN_OR_RETURN(auto plan, Compile(call, parser, prompt, interventions, capture, 0));
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
                             engine::RunWithCache(call.context, prompt, plan));
@@ -143,17 +144,17 @@ absl::Status ModelService::DoRunWithCache(Call& call, const v1::RunWithCacheRequ
 absl::Status ModelService::DoRunWithPatch(Call& call, const v1::RunWithPatchRequest& request,
                                           v1::RunWithPatchResponse& response) {
   RequestParser parser(*model_, store_);
-  const engine::Problems problems = parser.problems();
+  const FieldViolations violations = parser.violations();
   std::optional<engine::SamplingOptions> continuation;
   if (request.has_continuation()) {
-    continuation = parser.Sampling(request.continuation(), problems.At("continuation"));
+    continuation = parser.Sampling(request.continuation(), violations.At("continuation"));
   }
-  const engine::MetricOptions metrics = parser.Metrics(request.metrics(), problems.At("metrics"));
+  const engine::MetricOptions metrics = parser.Metrics(request.metrics(), violations.At("metrics"));
   const int reserved = std::max(LongestOpening(metrics), continuation ? continuation->max_new_tokens : 0);
   const engine::TokenizedPrompt prompt =
-      parser.PromptToRun(request.prompt(), reserved, problems.At("prompt"));
-  if (request.interventions().empty()) problems.At("interventions").Add("must not be empty");
-  const engine::InterventionSet interventions = parser.Interventions(request.interventions(), problems);
+      parser.PromptToRun(request.prompt(), reserved, violations.At("prompt"));
+  if (request.interventions().empty()) violations.At("interventions").Add("must not be empty");
+  const engine::InterventionSet interventions = parser.Interventions(request.interventions(), violations);
   ABSTRACT_ASSIGN_OR_RETURN(
       auto plan, Compile(call, parser, prompt, interventions, {},
                          engine::PatchRunBytes(model_->config(), prompt.length(), reserved, metrics)));
@@ -176,30 +177,31 @@ absl::Status ModelService::DoRunWithPatch(Call& call, const v1::RunWithPatchRequ
 absl::Status ModelService::DoRunPatchSweep(Call& call, const v1::RunPatchSweepRequest& request,
                                            grpc::ServerWriter<v1::RunPatchSweepResponse>& writer) {
   RequestParser parser(*model_, store_);
-  const engine::Problems problems = parser.problems();
+  const FieldViolations violations = parser.violations();
   engine::SweepRequest sweep;
-  sweep.metrics = parser.Metrics(request.metrics(), problems.At("metrics"));
+  sweep.metrics = parser.Metrics(request.metrics(), violations.At("metrics"));
   const int reserved = LongestOpening(sweep.metrics);
-  sweep.prompt = parser.PromptToRun(request.prompt(), reserved, problems.At("prompt"));
+  sweep.prompt = parser.PromptToRun(request.prompt(), reserved, violations.At("prompt"));
   if (request.has_source_prompt()) {
-    sweep.source_prompt = parser.PromptToRun(request.source_prompt(), reserved, problems.At("source_prompt"));
+    sweep.source_prompt =
+        parser.PromptToRun(request.source_prompt(), reserved, violations.At("source_prompt"));
   }
 
   engine::ExpandedGrid grid;
   engine::PlanCompiler compiler(model_->config());
   if (request.has_grid() == !request.sets().empty()) {
-    problems.At("grid").Add("exactly one of sets and grid must be given");
+    violations.At("grid").Add("exactly one of sets and grid must be given");
   } else if (request.has_grid() && sweep.prompt.length() > 0) {
-    const engine::Problems at_grid = problems.At("grid");
+    const FieldViolations at_grid = violations.At("grid");
     const engine::SweepGrid parsed = parser.Grid(request.grid(), at_grid);
     if (parser.status().ok()) grid = engine::ExpandGrid(parsed, model_->config(), sweep.prompt, at_grid);
     for (size_t i = 0; i < grid.sets.size(); ++i) {
       compiler.Add(sweep.prompt, grid.sets[i], {}, at_grid.At("expanded", i));
-      if (!problems.empty()) break;  // the others are wrong in the same way
+      if (!violations.empty()) break;  // the others are wrong in the same way
     }
   } else if (sweep.prompt.length() > 0) {
     for (int i = 0; i < request.sets_size(); ++i) {
-      const engine::Problems at_set = problems.At("sets", i);
+      const FieldViolations at_set = violations.At("sets", i);
       compiler.Add(sweep.prompt, parser.Interventions(request.sets(i).interventions(), at_set), {}, at_set);
     }
   }

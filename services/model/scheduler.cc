@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status.h"
-#include "services/model/engine/segment_chunks.h"
+#include "services/engine/forward/segment_chunks.h"
 
 namespace mechinterp {
 namespace {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "services/model/engine/executor.h"
+#include "services/engine/forward/executor.h"
 #include "services/model/gather_window.h"
 #include "services/model/model_metrics.h"
 #include "services/model/pass_planner.h"

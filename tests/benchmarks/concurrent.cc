@@ -5,8 +5,8 @@
 #include <thread>
 
 #include "services/common/status_macros.h"
-#include "services/model/engine/generation.h"
-#include "services/model/engine/kv_cache.h"
+#include "services/engine/forward/kv_cache.h"
+#include "services/engine/operations/generation.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/local_service.h"
 #include "tests/benchmarks/measurement.h"

@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "CLI/CLI.hpp"
-#include "services/model/engine/kernels/parallel.h"
+#include "services/engine/kernels/parallel.h"
 
 namespace mechinterp::benchmarks {
 

@@ -1,7 +1,7 @@
 #ifndef TESTS_BENCHMARKS_CPU_OPTIONS_H_
 #define TESTS_BENCHMARKS_CPU_OPTIONS_H_
 
-#include "services/model/engine/kernels/bfloat16_unit.h"
+#include "services/engine/kernels/bfloat16_unit.h"
 
 namespace CLI {
 class App;

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "services/model/engine/kernels/bfloat16_unit.h"
+#include "services/engine/kernels/bfloat16_unit.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/benchmarks/machine_peaks.cc"

@@ -1,7 +1,7 @@
 #ifndef TESTS_BENCHMARKS_MACHINE_PEAKS_H_
 #define TESTS_BENCHMARKS_MACHINE_PEAKS_H_
 
-#include "services/model/engine/kernels/buffer.h"
+#include "services/engine/kernels/buffer.h"
 
 namespace mechinterp::benchmarks {
 

@@ -6,7 +6,7 @@
 
 #include "CLI/CLI.hpp"
 #include "services/common/status.h"
-#include "services/model/engine/kernels/kernels.h"
+#include "services/engine/kernels/kernels.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 

@@ -16,7 +16,7 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
-#include "services/model/engine/model_config.h"
+#include "services/engine/checkpoint/model_config.h"
 
 namespace mechinterp::benchmarks {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <random>
 
-#include "services/model/engine/kernels/quantize.h"
+#include "services/engine/kernels/quantize.h"
 
 namespace mechinterp::benchmarks {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "services/model/engine/kernels/matrix.h"
+#include "services/engine/kernels/matrix.h"
 
 namespace mechinterp::benchmarks {
 

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "services/model/engine/load_options.h"
-#include "services/model/engine/model.h"
-#include "services/model/engine/positions.h"
+#include "services/engine/interventions/positions.h"
+#include "services/engine/model.h"
+#include "services/engine/weights/load_options.h"
 #include "tests/benchmarks/cpu_options.h"
 
 namespace mechinterp::benchmarks {

@@ -3,7 +3,7 @@
 #include <ostream>
 
 #include "services/common/status_macros.h"
-#include "services/model/engine/generation.h"
+#include "services/engine/operations/generation.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/llama_bench.h"
 #include "tests/benchmarks/machine_peaks.h"

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "services/common/status_macros.h"
-#include "services/model/engine/cached_run.h"
-#include "services/model/engine/generation.h"
+#include "services/engine/operations/cached_run.h"
+#include "services/engine/operations/generation.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/local_service.h"
 #include "tests/benchmarks/measurement.h"
@@ -72,10 +72,10 @@ absl::StatusOr<double> RecordingForward(engine::Executor& executor, const engine
   const Clock::time_point start = Clock::now();
   const engine::ModelConfig& config = executor.model().config();
   engine::RunContext context{executor, {}, {}};
-  std::vector<engine::Problem> problems;
+  Violations violations;
   engine::PlanCompiler compiler(config);
-  compiler.Add(prompt, {}, {engine::MatchingSites(kRecorded, config), {}}, engine::Problems(&problems));
-  if (!problems.empty()) return absl::InternalError(problems.front().description);
+  compiler.Add(prompt, {}, {engine::MatchingSites(kRecorded, config), {}}, violations.root());
+  if (!violations.empty()) return absl::InternalError(violations.list().front().description);
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, engine::RunSourcesAndFinish(context, compiler));
   ABSTRACT_RETURN_IF_ERROR(engine::RunWithCache(context, prompt, plans.front()).status());
   return SecondsSince(start);

@@ -7,9 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
-#include "services/model/engine/cached_run.h"
-#include "services/model/engine/generation.h"
-#include "services/model/engine/sweep.h"
+#include "services/engine/operations/cached_run.h"
+#include "services/engine/operations/generation.h"
+#include "services/engine/operations/sweep.h"
 #include "tests/benchmarks/measurement.h"
 #include "tests/benchmarks/options.h"
 
@@ -36,8 +36,8 @@ engine::SweepGrid SiteSweep::EmptyGrid() const {
 
 void SiteSweep::Expand(const engine::SweepGrid& grid) {
   // What could be wrong with the grid is found when its sets are compiled.
-  std::vector<engine::Problem> problems;
-  sets_ = engine::ExpandGrid(grid, config_, target_, engine::Problems(&problems)).sets;
+  Violations violations;
+  sets_ = engine::ExpandGrid(grid, config_, target_, violations.root()).sets;
 }
 
 SiteSweep SiteSweep::OfPositions(const engine::ModelConfig& config, int prompt_tokens, bool joint) {
@@ -72,11 +72,12 @@ SiteSweep SiteSweep::OfNeurons(const engine::ModelConfig& config, int prompt_tok
 
 absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> SiteSweep::Compile(
     engine::RunContext& context, const std::vector<int>& sites) const {
-  std::vector<engine::Problem> problems;
+  Violations violations;
   engine::PlanCompiler compiler(config_);
-  for (int site : sites) compiler.Add(target_, sets_[site], {}, engine::Problems(&problems));
-  if (!problems.empty()) {
-    return absl::InternalError(absl::StrCat(problems.front().field, ": ", problems.front().description));
+  for (int site : sites) compiler.Add(target_, sets_[site], {}, violations.root());
+  if (!violations.empty()) {
+    return absl::InternalError(
+        absl::StrCat(violations.list().front().field, ": ", violations.list().front().description));
   }
   return engine::RunSourcesAndFinish(context, compiler);
 }

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "services/model/engine/executor.h"
-#include "services/model/engine/metrics.h"
-#include "services/model/engine/sweep_grid.h"
+#include "services/engine/forward/executor.h"
+#include "services/engine/interventions/sweep_grid.h"
+#include "services/engine/operations/logit_metrics.h"
 
 namespace mechinterp::benchmarks {
 

@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 
 #include "data/trainer/text_file.h"
-#include "services/model/engine/tokenizer/chat_template.h"
-#include "services/model/engine/tokenizer/tokenizer.h"
+#include "services/engine/tokenizer/chat/chat_template.h"
+#include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
 
 namespace mechinterp::trainer {

@@ -16,8 +16,8 @@
 #include "data/make_checkpoint/tokenizer_files.h"
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
-#include "services/model/engine/cached_run.h"
-#include "services/model/engine/model.h"
+#include "services/engine/model.h"
+#include "services/engine/operations/cached_run.h"
 
 namespace mechinterp::make_checkpoint {
 namespace {
@@ -208,8 +208,8 @@ TEST_F(WrittenCheckpointTest, TheEngineRunsItAndActivationsKeepASaneSize) {
   prompt.ids = {510, 3, 1, 4, 1, 5, 9, 2, 6};
   const engine::HookSite residual{engine::HookPoint::kResidPost, 15}, logits{engine::HookPoint::kLogits, 0};
   engine::PlanCompiler compiler((*model)->config());
-  std::vector<engine::Problem> problems;
-  compiler.Add(prompt, {}, {{residual, logits}, {}}, engine::Problems(&problems));
+  Violations violations;
+  compiler.Add(prompt, {}, {{residual, logits}, {}}, violations.root());
   const auto plans = engine::RunSourcesAndFinish(context, compiler);
   ASSERT_TRUE(plans.ok()) << plans.status();
   const auto run = engine::RunWithCache(context, prompt, plans->front());

@@ -6,7 +6,7 @@
 
 #include "data/trainer/checkpoint.h"
 #include "data/trainer/text_file.h"
-#include "services/model/engine/safetensors.h"
+#include "services/engine/checkpoint/safetensors.h"
 #include "tests/data/test_data.h"
 
 namespace mechinterp::trainer {

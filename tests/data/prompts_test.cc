@@ -6,7 +6,7 @@
 #include <set>
 
 #include "data/trainer/prompt_pairs.h"
-#include "services/model/engine/tokenizer/tokenizer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
 
 namespace mechinterp::trainer {

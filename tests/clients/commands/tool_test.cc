@@ -5,7 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "services/model/engine/safetensors.h"
+#include "services/engine/checkpoint/safetensors.h"
 #include "tests/clients/commands/tool_fixture.h"
 
 namespace mechinterp {

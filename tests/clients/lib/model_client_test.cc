@@ -43,7 +43,7 @@ TEST(ModelClient, PassesErrorsOnWithTheirDetails) {
   FakeServer fake;
   Violations violations;
   violations.Add("prompt", "must not be empty");
-  fake.service.FailNext("Tokenize", {violations.ToStatus()});
+  fake.service.FailNext("Tokenize", {ToStatus(violations)});
   const auto tokens = fake.client->Tokenize({});
   EXPECT_TRUE(absl::IsInvalidArgument(tokens.status()));
   EXPECT_THAT(DescribeStatus(tokens.status()), HasSubstr("Tokenize: "));

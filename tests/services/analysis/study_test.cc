@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 std::string ViolationsOf(const v1::Study& study) {
   Violations violations;
   CheckStudy(study, "study", violations);
-  return std::string(violations.ToStatus().message());
+  return std::string(ToStatus(violations).message());
 }
 
 TEST(ReadStudy, ReadsTheThreeFiles) {

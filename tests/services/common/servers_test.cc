@@ -32,7 +32,7 @@ class FakeService : public v1::AnalysisService::Service {
   grpc::Status GetRun(grpc::ServerContext*, const v1::GetRunRequest*, v1::GetRunResponse*) override {
     Violations violations;
     for (int i = 0; i < 500; ++i) violations.Add(absl::StrCat("field[", i, "]"), std::string(1000, 'x'));
-    return ToGrpcStatus(violations.ToStatus());
+    return ToGrpcStatus(ToStatus(violations));
   }
   grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest*,
                          v1::DeleteRunResponse*) override {

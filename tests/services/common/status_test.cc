@@ -71,11 +71,11 @@ TEST(GrpcStatus, CutsMessagesThatWouldOverflowTheTrailers) {
 TEST(Violations, ReportsEveryFieldAtOnce) {
   Violations violations;
   EXPECT_TRUE(violations.empty());
-  EXPECT_TRUE(violations.ToStatus().ok());
+  EXPECT_TRUE(ToStatus(violations).ok());
   violations.Add("interventions[2].site.layer", "must be below 8");
   violations.Add("prompt", "must not be empty");
 
-  const absl::Status status = violations.ToStatus();
+  const absl::Status status = ToStatus(violations);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(status.message(), "interventions[2].site.layer: must be below 8; prompt: must not be empty");
   EXPECT_EQ(ErrorReason(status), "INVALID_REQUEST");
@@ -88,7 +88,7 @@ TEST(Violations, ReportsEveryFieldAtOnce) {
 TEST(Violations, StaysSmallEnoughForTrailersAndCountsTheRest) {
   Violations violations;
   for (int i = 0; i < 1000; ++i) violations.Add(absl::StrCat("sets[", i, "]"), std::string(900, 'x'));
-  const absl::Status status = violations.ToStatus();
+  const absl::Status status = ToStatus(violations);
   const grpc::Status sent = ToGrpcStatus(status);
   // What gRPC counts: the message, and the details in base64.
   EXPECT_LT(sent.error_message().size() + sent.error_details().size() * 4 / 3, 7900);
@@ -111,10 +111,9 @@ TEST(DescribeStatus, TellsCodeMessageViolationsReasonAndDelay) {
             "RESOURCE_EXHAUSTED: full\n  reason: QUEUE_FULL\n  retry in: 2s");
   Violations violations;
   violations.Add("a.b", "is odd");
-  EXPECT_EQ(DescribeStatus(violations.ToStatus()),
-            "INVALID_ARGUMENT: a.b: is odd\n  reason: INVALID_REQUEST");
+  EXPECT_EQ(DescribeStatus(ToStatus(violations)), "INVALID_ARGUMENT: a.b: is odd\n  reason: INVALID_REQUEST");
   violations.Add("c", "is even");
-  EXPECT_EQ(DescribeStatus(violations.ToStatus()),
+  EXPECT_EQ(DescribeStatus(ToStatus(violations)),
             "INVALID_ARGUMENT: the request has several faults\n  a.b: is odd\n  c: is even\n  reason: "
             "INVALID_REQUEST");
   EXPECT_EQ(DescribeStatus(absl::OkStatus()), "OK");

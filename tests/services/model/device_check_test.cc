@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 
 #include "services/common/status.h"
-#include "services/model/engine/device/device_matrix.h"
-#include "services/model/engine/weights.h"
+#include "services/engine/weights/device_matrix.h"
+#include "services/engine/weights/weights.h"
 #include "tests/services/model/service_fixture.h"
 
 namespace mechinterp {

@@ -5,7 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "services/common/status.h"
-#include "services/model/engine/memory_estimate.h"
+#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/weights/pass_scratch.h"
 #include "tests/services/model/service_fixture.h"
 
 namespace mechinterp {

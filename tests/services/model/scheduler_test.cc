@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "services/common/status.h"
-#include "services/model/engine/kv_cache.h"
-#include "tests/services/model/engine/fixture.h"
+#include "services/engine/forward/kv_cache.h"
+#include "tests/services/engine/fixture.h"
 
 namespace mechinterp {
 namespace {
@@ -406,7 +406,7 @@ TEST_F(SchedulerTest, APassThatNobodyWaitsForStops) {
                         EXPECT_EQ(segments.size(), 2u);
                         first_gone = true;
                         absl::SleepFor(absl::Milliseconds(20));  // many times the poll
-                        stopped_early = abandoned();  // the second still waits
+                        stopped_early = abandoned();             // the second still waits
                         second_gone = true;
                         while (!abandoned()) std::this_thread::yield();
                         return absl::CancelledError("");

@@ -12,7 +12,7 @@
 #include "mechinterp/v1/model_service.grpc.pb.h"
 #include "services/common/rpc_server.h"
 #include "services/model/model_service.h"
-#include "tests/services/model/engine/fixture.h"
+#include "tests/services/engine/fixture.h"
 
 namespace mechinterp {
 

@@ -1,0 +1,60 @@
+#ifndef SERVICES_ENGINE_CHECKPOINT_CHECKPOINT_H_
+#define SERVICES_ENGINE_CHECKPOINT_CHECKPOINT_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "services/engine/checkpoint/model_config.h"
+#include "services/engine/checkpoint/safetensors.h"
+
+namespace mechinterp::engine {
+
+// A model directory in Hugging Face layout: config.json, generation_config.json
+// for its stop tokens if there is one, and model.safetensors or the shards that
+// model.safetensors.index.json lists. The tensors stay in the mapped files. Immutable: safe from any thread.
+class Checkpoint {
+ public:
+  // Errors: NotFound (directory, config, weights or a shard missing), and those
+  // of ParseModelConfig and SafetensorsFile::Open.
+  static absl::StatusOr<Checkpoint> Open(const std::string& directory);
+
+  const std::string& directory() const { return directory_; }
+  // The directory's own name.
+  std::string name() const;
+  const ModelConfig& config() const { return config_; }
+
+  // A tensor of exactly this shape. Errors: NotFound (no such tensor),
+  // InvalidArgument (another shape, or a type that is not floating point); both
+  // name the tensor.
+  absl::StatusOr<TensorView> Tensor(absl::string_view name, absl::Span<const int64_t> shape) const;
+  // Whatever is stored under a name; null if nothing is.
+  const TensorView* Find(absl::string_view name) const;
+  bool Has(absl::string_view name) const { return Find(name) != nullptr; }
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  // config.json as it stands.
+  const std::string& config_text() const { return config_text_; }
+
+  // SHA-256 in hex over the configuration's text and every tensor's name, type,
+  // shape and contents; of tensors above 1 MiB, 64 KiB from each end and from the
+  // middle, so that it takes a moment even for 16 GB.
+  std::string Fingerprint() const;
+
+ private:
+  // Part of a message: the safetensors files here that the index does not list.
+  std::string DescribeUnlistedShards() const;
+
+  std::string directory_;
+  std::string config_text_;
+  ModelConfig config_;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_CHECKPOINT_CHECKPOINT_H_

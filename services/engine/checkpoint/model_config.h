@@ -1,0 +1,60 @@
+#ifndef SERVICES_ENGINE_CHECKPOINT_MODEL_CONFIG_H_
+#define SERVICES_ENGINE_CHECKPOINT_MODEL_CONFIG_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/engine/base/token_id.h"
+
+namespace mechinterp::engine {
+
+// Frequency scaling of Llama 3.1 and later (rope_type "llama3").
+struct RopeScaling {
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 1;
+  int original_context_length = 0;
+};
+
+// The shape of a Llama-architecture model. All sizes are at least 1 and
+// consistent with each other once ParseModelConfig returned it.
+struct ModelConfig {
+  std::string architecture;
+  int layer_count = 0;
+  int head_count = 0;
+  int key_value_head_count = 0;  // divides head_count
+  int head_size = 0;             // even
+  int d_model = 0;
+  int d_ff = 0;
+  int vocabulary_size = 0;
+  int context_length = 0;
+  double rms_norm_epsilon = 1e-5;
+  double rope_theta = 10000;
+  std::optional<RopeScaling> rope_scaling;
+  bool tied_embeddings = false;
+  std::optional<TokenId> begin_token_id;
+  std::vector<TokenId> stop_token_ids;
+
+  // Once each.
+  void AddStopToken(TokenId id);
+
+  int query_width() const { return head_count * head_size; }
+  int key_value_width() const { return key_value_head_count * head_size; }
+};
+
+// Reads a Hugging Face config.json; `path` is for messages only. Errors:
+// InvalidArgument naming the key that is missing or wrong; Unimplemented naming
+// what is not supported (see CheckSupportedConfig) or the rope type.
+absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
+
+// Adds the end-of-sequence tokens of a generation_config.json, which chat models
+// have more of there: Llama-3-8B-Instruct ends turns by 128009 as well. Errors:
+// InvalidArgument when it is not JSON or holds what is no token id.
+absl::Status AddGenerationStopTokens(const std::string& json_text, const std::string& path,
+                                     ModelConfig& config);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_CHECKPOINT_MODEL_CONFIG_H_

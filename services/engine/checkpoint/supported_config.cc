@@ -1,0 +1,117 @@
+#include "services/engine/checkpoint/supported_config.h"
+
+#include <string>
+
+#include "services/common/status_macros.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using nlohmann::json;
+
+// Text of a value for messages: a string without its quotes.
+std::string Plain(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+absl::Status NotSupported(const ConfigReader& config, absl::string_view what, absl::string_view supported) {
+  return absl::UnimplementedError(
+      absl::StrCat(config.path(), ": ", what, " is not supported; supported: ", supported));
+}
+
+absl::Status CheckArchitecture(const ConfigReader& config) {
+  if (!config.Has("architectures") || !config["architectures"].is_array() ||
+      config["architectures"].empty() || !config["architectures"][0].is_string()) {
+    return config.Bad("architectures", "is missing");
+  }
+  const std::string architecture = config["architectures"][0].get<std::string>();
+  if (architecture == "LlamaForCausalLM" || architecture == "MistralForCausalLM") return absl::OkStatus();
+  return NotSupported(config, absl::StrCat("architecture ", architecture),
+                      "LlamaForCausalLM (Llama 2 to 3.3 and all of that shape), MistralForCausalLM");
+}
+
+absl::Status CheckBlocks(const ConfigReader& config) {
+  if (config.Has("hidden_act") && config["hidden_act"] != "silu" && config["hidden_act"] != "swish") {
+    return NotSupported(config, absl::StrCat("hidden_act ", Plain(config["hidden_act"])), "silu");
+  }
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    if (config.Has(key) && config[key] != false) return config.NotSupported(absl::StrCat(key, " true"));
+  }
+  for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+    if (config.Has(key) && config[key] != 0) {
+      return config.NotSupported(absl::StrCat("a mixture of experts (", key, " ", Plain(config[key]), ")"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The attention here sees the whole context, which a window no shorter than that
+// does as well.
+absl::Status CheckSlidingWindow(const ConfigReader& config) {
+  if (config.Has("layer_types") && config["layer_types"].is_array()) {
+    for (const json& type : config["layer_types"]) {
+      if (type != "full_attention") {
+        return config.NotSupported(absl::StrCat("layer type ", Plain(type)));
+      }
+    }
+  }
+  if (!config.Has("sliding_window") ||
+      (config.Has("use_sliding_window") && config["use_sliding_window"] == false)) {
+    return absl::OkStatus();
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(const int window, config.Size("sliding_window"));
+  ABSTRACT_ASSIGN_OR_RETURN(const int context, config.Size("max_position_embeddings", 2048));
+  if (window >= context) return absl::OkStatus();
+  return config.NotSupported(absl::StrCat("a sliding window (sliding_window ", window,
+                                          ", shorter than max_position_embeddings ", context, ")"));
+}
+
+absl::Status CheckQuantization(const ConfigReader& config) {
+  constexpr absl::string_view kSupported = "none, or bitsandbytes NF4";
+  if (!config.Has("quantization_config")) return absl::OkStatus();
+  if (!config["quantization_config"].is_object()) {
+    return config.Bad("quantization_config", "must be an object");
+  }
+  const ConfigReader quantization(config["quantization_config"], config.path());
+  auto is = [&](const char* key, const json& value) {
+    return quantization.Has(key) && quantization[key] == value;
+  };
+  if (!quantization.Has("quant_method")) return config.Bad("quantization_config", "has no 'quant_method'");
+  if (!is("quant_method", "bitsandbytes")) {
+    return NotSupported(config, absl::StrCat("quantization by ", Plain(quantization["quant_method"])),
+                        kSupported);
+  }
+  if (is("load_in_8bit", true)) {
+    return NotSupported(config, "quantization by bitsandbytes LLM.int8() (load_in_8bit)", kSupported);
+  }
+  // FP4 is bitsandbytes' default.
+  if (!is("bnb_4bit_quant_type", "nf4")) {
+    const std::string type =
+        quantization.Has("bnb_4bit_quant_type") ? Plain(quantization["bnb_4bit_quant_type"]) : "fp4";
+    return NotSupported(config, absl::StrCat("quantization by bitsandbytes in ", type), kSupported);
+  }
+  if (quantization.Has("bnb_4bit_quant_storage") && !is("bnb_4bit_quant_storage", "uint8")) {
+    return NotSupported(
+        config, absl::StrCat("bnb_4bit_quant_storage ", Plain(quantization["bnb_4bit_quant_storage"])),
+        "uint8");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckRotaryConfig(const ConfigReader& rope) {
+  if (rope.Has("partial_rotary_factor") && rope["partial_rotary_factor"] != 1.0) {
+    return NotSupported(rope, absl::StrCat("partial_rotary_factor ", Plain(rope["partial_rotary_factor"])),
+                        "1");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSupportedConfig(const ConfigReader& config) {
+  ABSTRACT_RETURN_IF_ERROR(CheckArchitecture(config));
+  ABSTRACT_RETURN_IF_ERROR(CheckBlocks(config));
+  ABSTRACT_RETURN_IF_ERROR(CheckRotaryConfig(config));
+  ABSTRACT_RETURN_IF_ERROR(CheckSlidingWindow(config));
+  return CheckQuantization(config);
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,23 @@
+#ifndef SERVICES_ENGINE_CHECKPOINT_SUPPORTED_CONFIG_H_
+#define SERVICES_ENGINE_CHECKPOINT_SUPPORTED_CONFIG_H_
+
+#include "absl/status/status.h"
+#include "services/engine/checkpoint/config_reader.h"
+
+namespace mechinterp::engine {
+
+// Whether the engine computes what a config.json describes. Unimplemented, naming
+// what is not supported and what is: another architecture, biases, another
+// activation than SiLU, experts, partial rotary embeddings, a sliding window that
+// is shorter than the context (a longer one never acts), quantization other than
+// bitsandbytes NF4. InvalidArgument for keys of the wrong type. Keys that change
+// nothing in inference (pretraining_tp, attention_dropout) are not looked at.
+absl::Status CheckSupportedConfig(const ConfigReader& config);
+
+// The part of it that newer files write into rope_parameters: Unimplemented for
+// rotary embeddings of only a part of each head.
+absl::Status CheckRotaryConfig(const ConfigReader& rope);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_CHECKPOINT_SUPPORTED_CONFIG_H_

@@ -1,0 +1,106 @@
+#ifndef SERVICES_ENGINE_FORWARD_ARITHMETIC_H_
+#define SERVICES_ENGINE_FORWARD_ARITHMETIC_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
+#include "services/engine/checkpoint/model_config.h"
+#include "services/engine/forward/batch.h"
+#include "services/engine/weights/linear_weight.h"
+
+namespace mechinterp::engine {
+
+// The intermediate results of a forward pass.
+enum class Slot {
+  kResidual,
+  kScale,
+  kNormalized,
+  kQuery,
+  kKey,
+  kValue,
+  kZ,
+  kHeadAlone,  // z with all heads but one set to zero
+  kHeadShare,  // what that head adds to attn_out
+  kGate,
+  kUp,
+  kNeurons,
+  kBlockOut,  // of attention, then of the MLP
+  kHeadRows,
+  kLogits,
+  kCount,
+};
+
+// Consecutive rows of a slot's matrix.
+struct Rows {
+  Slot slot = Slot::kResidual;
+  int64_t first = 0;
+  int64_t count = 0;
+  int64_t width = 0;
+
+  Rows Part(int64_t begin, int64_t rows) const { return {slot, first + begin, rows, width}; }
+  int64_t size() const { return count * width; }
+};
+
+// What a device computes of a forward pass, and the memory it computes in: all that
+// differs between devices is behind this. The forward pass itself (forward.cc) is the
+// same everywhere.
+//
+// Values are fp32 between operations, whatever the products' operands are rounded to.
+// For one pass at a time, in the thread that uses the device. Throws what libtorch
+// throws (c10::Error, std::bad_alloc).
+class Arithmetic {
+ public:
+  virtual ~Arithmetic() = default;
+
+  // A slot as [count, width], of undefined contents: what it held before is gone.
+  virtual Rows Take(Slot slot, int64_t count, int64_t width) = 0;
+
+  // Has the host write rows, row-major; those that `write` leaves are of undefined contents.
+  virtual void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) = 0;
+  // Shows rows to the host. What it changed is kept if `look` returns true.
+  virtual void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) = 0;
+  virtual void Copy(const Rows& from, const Rows& to) = 0;
+
+  // scale [N, 1] = sqrt(mean(x^2) + epsilon), by row.
+  virtual void RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) = 0;
+  // y = x / scale, by row.
+  virtual void DivideRows(const Rows& x, const Rows& scale, const Rows& y) = 0;
+  // x *= gain [width], by column.
+  virtual void MultiplyColumns(const Rows& x, const at::Tensor& gain) = 0;
+
+  struct Product {
+    const LinearWeight* weight;
+    Slot slot;
+  };
+  // x w^T for each of the weights, in its slot: [N, out]. The weights' inputs have one
+  // length.
+  virtual void Multiply(const Rows& x, absl::Span<const Product> products) = 0;
+
+  virtual void Add(const Rows& x, const Rows& y) = 0;  // x += y
+  // y = SiLU(gate) * up.
+  virtual void SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) = 0;
+
+  // Cosines and sines of each row's rotary angles, [N, Dh / 2], for Rotate.
+  virtual void SetAngles(absl::Span<const float> cosines, absl::Span<const float> sines, int64_t half) = 0;
+  // Rotates each head of each row, [N, heads * Dh], in place; row i of `x` by angle i.
+  virtual void Rotate(const Rows& x, int64_t heads) = 0;
+
+  // Causal grouped-query attention of every segment that has entered by the layer's
+  // beginning, each over its own positions. query [N, H * Dh], key and value [N, KV * Dh],
+  // after RoPE; keys and values are appended to the segments' caches. Writes z [N, H * Dh].
+  // Applies the hooks on scores and pattern.
+  virtual void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
+                      const Rows& z) = 0;
+
+  // Waits until the rows are computed, so that an error of the device comes up here; for
+  // passes that nothing is read of.
+  virtual void Finish(const Rows& rows) = 0;
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_FORWARD_ARITHMETIC_H_

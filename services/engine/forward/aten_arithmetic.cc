@@ -1,0 +1,100 @@
+#include "services/engine/forward/aten_arithmetic.h"
+
+#include <ATen/Functions.h>
+
+#include <cstring>
+
+#include "services/engine/device/transfer.h"
+#include "services/engine/weights/device_matrix.h"
+
+namespace mechinterp::engine {
+
+AtenArithmetic::AtenArithmetic(const Model& model)
+    : config_(model.config()),
+      device_(TorchDevice(model.device())),
+      compute_(model.formats().compute_type),
+      runner_(model.kernel_runner()) {}
+
+Rows AtenArithmetic::Take(Slot slot, int64_t count, int64_t width) {
+  Whole(slot) = at::empty({count, width}, at::TensorOptions(at::kFloat).device(device_));
+  return {slot, 0, count, width};
+}
+
+at::Tensor AtenArithmetic::Get(const Rows& rows) {
+  const at::Tensor& whole = Whole(rows.slot);
+  return rows.count == whole.size(0) ? whole : whole.narrow(0, rows.first, rows.count);
+}
+
+// A result that fills a slot becomes it, without a copy.
+void AtenArithmetic::Set(const Rows& rows, const at::Tensor& values) {
+  at::Tensor& whole = Whole(rows.slot);
+  if (rows.count == whole.size(0)) {
+    whole = values.reshape({rows.count, rows.width});
+  } else {
+    whole.narrow(0, rows.first, rows.count).copy_(values.reshape({rows.count, rows.width}));
+  }
+}
+
+at::Tensor AtenArithmetic::FromHost(const float* values, at::IntArrayRef shape) const {
+  at::Tensor host = at::empty(shape, at::kFloat);
+  std::memcpy(host.data_ptr<float>(), values, host.nbytes());
+  return ToDevice(host, device_);
+}
+
+void AtenArithmetic::Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) {
+  const at::Tensor host = at::zeros({rows.count, rows.width}, at::kFloat);
+  write(host.data_ptr<float>());
+  Overwrite(Get(rows), host);
+}
+
+void AtenArithmetic::Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) {
+  const at::Tensor there = Get(rows);
+  const at::Tensor host = ToHost(there);
+  if (look(host.data_ptr<float>())) Overwrite(there, host);
+}
+
+void AtenArithmetic::Copy(const Rows& from, const Rows& to) { Get(to).copy_(Get(from)); }
+
+void AtenArithmetic::RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) {
+  const at::Tensor values = Get(x);
+  Set(scale, at::sqrt(at::mul(values, values).mean({1}, true).add(epsilon)));
+}
+
+void AtenArithmetic::DivideRows(const Rows& x, const Rows& scale, const Rows& y) {
+  Set(y, at::div(Get(x), Get(scale)));
+}
+
+void AtenArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) { Get(x).mul_(gain); }
+
+void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
+  const at::Tensor operand = Get(x);
+  for (const Product& product : products) {
+    // Logits are differences of large numbers to those who read them.
+    const bool full_precision = product.slot == Slot::kLogits;
+    Whole(product.slot) =
+        MultiplyOnDevice(operand, *product.weight->device, compute_, full_precision, runner_);
+  }
+}
+
+void AtenArithmetic::Add(const Rows& x, const Rows& y) { Get(x).add_(Get(y)); }
+
+void AtenArithmetic::SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) {
+  Set(y, at::silu(Get(gate)).mul_(Get(up)));
+}
+
+void AtenArithmetic::SetAngles(absl::Span<const float> cosines, absl::Span<const float> sines, int64_t half) {
+  const int64_t rows = static_cast<int64_t>(cosines.size()) / half;
+  cosines_ = FromHost(cosines.data(), {rows, 1, half});
+  sines_ = FromHost(sines.data(), {rows, 1, half});
+}
+
+void AtenArithmetic::Rotate(const Rows& x, int64_t heads) {
+  const int64_t half = x.width / heads / 2;
+  const at::Tensor values = Get(x).view({x.count, heads, 2 * half});
+  const at::Tensor first = values.narrow(2, 0, half), second = values.narrow(2, half, half);
+  const at::Tensor cosines = cosines_.narrow(0, 0, x.count), sines = sines_.narrow(0, 0, x.count);
+  Set(x,
+      at::cat({first.mul(cosines).sub_(second.mul(sines)), second.mul(cosines).add_(first.mul(sines))}, 2));
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,71 @@
+#ifndef SERVICES_ENGINE_FORWARD_ATEN_ARITHMETIC_H_
+#define SERVICES_ENGINE_FORWARD_ATEN_ARITHMETIC_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+
+#include "services/engine/forward/arithmetic.h"
+#include "services/engine/model.h"
+
+namespace mechinterp::engine {
+
+// By libtorch, on any device it has; NF4 and int8 products on Apple's GPU by our own
+// kernels (metal_linear.h). Keeps to what MPS has and does right: no float64, no int64
+// arithmetic, contiguous fp32 copies to and from the host, contiguous operands of
+// products, no scaled_dot_product_attention; tests/services/engine/device holds
+// every operation against MPS's tables.
+//
+// For one pass. Segments that share their keys and have as many positions (a sweep's
+// runs) are attended together, others one after the other.
+class AtenArithmetic final : public Arithmetic {
+ public:
+  explicit AtenArithmetic(const Model& model);
+
+  Rows Take(Slot slot, int64_t count, int64_t width) override;
+  void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) override;
+  void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) override;
+  void Copy(const Rows& from, const Rows& to) override;
+  void RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) override;
+  void DivideRows(const Rows& x, const Rows& scale, const Rows& y) override;
+  void MultiplyColumns(const Rows& x, const at::Tensor& gain) override;
+  void Multiply(const Rows& x, absl::Span<const Product> products) override;
+  void Add(const Rows& x, const Rows& y) override;
+  void SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) override;
+  void SetAngles(absl::Span<const float> cosines, absl::Span<const float> sines, int64_t half) override;
+  void Rotate(const Rows& x, int64_t heads) override;
+  void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
+              const Rows& z) override;
+  void Finish(const Rows& rows) override {
+    Look(rows.Part(rows.count - 1, 1), [](float*) { return false; });
+  }
+
+ private:
+  struct Group;
+
+  at::Tensor& Whole(Slot slot) { return slots_[static_cast<int>(slot)]; }
+  at::Tensor Get(const Rows& rows);
+  void Set(const Rows& rows, const at::Tensor& values);
+  at::Tensor FromHost(const float* values, at::IntArrayRef shape) const;
+
+  void AttendGroup(const Group& group, int layer, const at::Tensor& query, const at::Tensor& key,
+                   const at::Tensor& value, const Rows& z);
+  at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys);
+  void HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores);
+  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width);
+
+  const ModelConfig& config_;
+  const at::Device device_;
+  const kernels::ComputeType compute_;
+  metal::KernelRunner* const runner_;
+  std::array<at::Tensor, static_cast<int>(Slot::kCount)> slots_;
+  at::Tensor cosines_;  // [N, 1, Dh / 2]
+  at::Tensor sines_;
+  std::map<std::array<int64_t, 3>, at::Tensor> masks_;  // by rows, keys and width
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_FORWARD_ATEN_ARITHMETIC_H_

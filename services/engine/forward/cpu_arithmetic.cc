@@ -1,0 +1,85 @@
+#include "services/engine/forward/cpu_arithmetic.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "services/engine/forward/cpu_attention.h"
+#include "services/engine/kernels/kernels.h"
+#include "services/engine/kernels/matrix.h"
+
+namespace mechinterp::engine {
+
+Rows CpuArithmetic::Take(Slot slot, int64_t count, int64_t width) {
+  kernels::Buffer& buffer = slots_[static_cast<int>(slot)];
+  const size_t needed = count * width * sizeof(float);
+  if (buffer.size() < needed) {
+    Count(-static_cast<int64_t>(buffer.size()));
+    { const kernels::Buffer old = std::move(buffer); }  // not both at once
+    buffer = kernels::Buffer(needed);
+    Count(static_cast<int64_t>(needed));
+  }
+  return {slot, 0, count, width};
+}
+
+void CpuArithmetic::Count(int64_t bytes) {
+  bytes_ += bytes;
+  total_bytes_ += bytes;
+}
+
+void CpuArithmetic::Copy(const Rows& from, const Rows& to) {
+  std::memcpy(Data(to), Data(from), from.size() * sizeof(float));
+}
+
+void CpuArithmetic::RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) {
+  kernels::RootMeanSquare(Data(x), x.count, x.width, epsilon, Data(scale));
+}
+
+void CpuArithmetic::DivideRows(const Rows& x, const Rows& scale, const Rows& y) {
+  kernels::DivideRows(Data(x), Data(scale), x.count, x.width, Data(y));
+}
+
+void CpuArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) {
+  kernels::MultiplyColumns(Data(x), gain.data_ptr<float>(), x.count, x.width, Data(x));
+}
+
+void CpuArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
+  constexpr size_t kMost = 4;
+  std::array<kernels::Product, kMost> placed;
+  while (!products.empty()) {
+    const size_t count = std::min(products.size(), kMost);
+    for (size_t i = 0; i < count; ++i) {
+      const kernels::PackedMatrix& w = products[i].weight->matrix;
+      placed[i] = {&w, Data(Take(products[i].slot, x.count, w.out))};
+    }
+    kernels::MultiplyEach(Data(x), x.count, std::span(placed.data(), count));
+    products.remove_prefix(count);
+  }
+}
+
+void CpuArithmetic::Add(const Rows& x, const Rows& y) { kernels::AddInPlace(Data(x), Data(y), y.size()); }
+
+void CpuArithmetic::SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) {
+  kernels::SiluMultiply(Data(gate), Data(up), gate.size(), Data(y));
+}
+
+void CpuArithmetic::SetAngles(absl::Span<const float> cosines, absl::Span<const float> sines, int64_t half) {
+  cosines_ = cosines;
+  sines_ = sines;
+  half_ = half;
+}
+
+void CpuArithmetic::Rotate(const Rows& x, int64_t heads) {
+  float* row = Data(x);
+  for (int64_t i = 0; i < x.count; ++i, row += x.width) {
+    kernels::RotateRow(row, heads, x.width / heads, cosines_.data() + i * half_, sines_.data() + i * half_);
+  }
+}
+
+void CpuArithmetic::Attend(const Batch& batch, int layer, const Rows& query, const Rows& key,
+                           const Rows& value, const Rows& z) {
+  AttendOnCpu(*config_, batch, layer, Data(query), Data(key), Data(value), Data(z));
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,58 @@
+#ifndef SERVICES_ENGINE_FORWARD_SEGMENT_H_
+#define SERVICES_ENGINE_FORWARD_SEGMENT_H_
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "services/engine/base/host_tensor.h"
+#include "services/engine/base/token_id.h"
+#include "services/engine/interventions/hook_plan.h"
+
+namespace mechinterp::engine {
+
+class KvCache;
+
+// Rows of a segment whose logits are wanted.
+enum class LogitsRows { kNone, kLast, kAll };
+
+// A run of positions of one sequence to be taken through the model: what every
+// forward pass is made of. Prefill, decoding and patched runs are only
+// different segments. A segment belongs to one caller; the forward pass writes
+// its results into it.
+struct Segment {
+  // What to start from: tokens, or the residual stream [T, D] that enters
+  // `entry_layer` (layer_count: that leaves the last block). Within a block, what is to be
+  // added to the stream there is still being made: at kZ, where resid_pre is the stream, and
+  // `branch` is z [T, H * Dh]; or at kMlpPost, of resid_mid and mlp_post [T, F].
+  std::vector<TokenId> tokens;
+  HostTensor residual;
+  HostTensor branch;
+  int entry_layer = 0;
+  HookPoint entry_point = HookPoint::kResidPre;
+
+  // Absolute position of the first row: shared_length + cache length.
+  int first_position = 0;
+  // Keys and values of positions [0, shared_length), read only.
+  std::shared_ptr<const KvCache> shared;
+  int shared_length = 0;
+  // Those of the positions after them; this run's are appended. Null when
+  // nothing will come after this segment.
+  std::shared_ptr<KvCache> cache;
+
+  std::shared_ptr<const HookPlan> plan;  // null: nothing to do
+  LogitsRows logits_rows = LogitsRows::kNone;
+
+  // Results. logits [rows, V]; activations as in the plan's captures.
+  HostTensor logits;
+  std::map<HookSite, RecordedActivation> activations;
+
+  int length() const {
+    return static_cast<int>(tokens.empty() ? (residual.shape.empty() ? 0 : residual.shape[0])
+                                           : tokens.size());
+  }
+};
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_FORWARD_SEGMENT_H_

@@ -1,0 +1,116 @@
+#include "services/engine/interventions/sweep_grid.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+
+namespace mechinterp::engine {
+namespace {
+
+// More runs than this in one request are a mistake, not a sweep.
+constexpr size_t kMaxSets = 1'000'000;
+
+// The choices on one axis of one site.
+std::vector<std::optional<int>> Choices(bool split, const std::vector<int>& values) {
+  if (!split) return {std::nullopt};
+  return {values.begin(), values.end()};
+}
+
+std::vector<int> SelectedOrAll(const std::vector<int>& selected, int count) {
+  if (!selected.empty()) return selected;
+  std::vector<int> all(count);
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+class Expansion {
+ public:
+  Expansion(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt)
+      : grid_(grid), config_(config), prompt_(prompt) {}
+
+  void AddSite(const HookSite& site, const std::vector<int>& positions) {
+    const SiteShape shape = ShapeOf(site.point, config_);
+    const std::vector<int> heads = SelectedOrAll(grid_.prototype.selector.heads, shape.heads);
+    const int width = shape.width == kWidthIsKeys ? prompt_.length() : shape.width;
+    const std::vector<int> dims = SelectedOrAll(grid_.prototype.selector.dims, width);
+    for (std::optional<int> position : Choices(grid_.split_positions, positions)) {
+      for (std::optional<int> head : Choices(grid_.split_heads, heads)) {
+        if (grid_.dims_per_group == 0) {
+          Add(site, position, head, nullptr, 0, 0);
+          continue;
+        }
+        for (size_t begin = 0; begin < dims.size(); begin += grid_.dims_per_group) {
+          Add(site, position, head, &dims, begin, std::min(begin + grid_.dims_per_group, dims.size()));
+        }
+      }
+    }
+  }
+
+  size_t size() const { return expanded_.sets.size(); }
+  ExpandedGrid Take() { return std::move(expanded_); }
+
+ private:
+  void Add(const HookSite& site, std::optional<int> position, std::optional<int> head,
+           const std::vector<int>* dims, size_t begin, size_t end) {
+    Intervention member = grid_.prototype;
+    member.site = site;
+    SweepSite touched{site, position, head, std::nullopt, std::nullopt};
+    if (position) {
+      const bool from_end = grid_.prototype.selector.positions.counts_from_end();
+      member.selector.positions = {};
+      member.selector.positions.indices = {from_end ? *position - prompt_.length() : *position};
+    }
+    if (head) member.selector.heads = {*head};
+    if (dims != nullptr) {
+      member.selector.dims.assign(dims->begin() + begin, dims->begin() + end);
+      touched.dim_begin = (*dims)[begin];
+      touched.dim_end = (*dims)[end - 1] + 1;
+    }
+    expanded_.sets.push_back({std::move(member)});
+    expanded_.sites.push_back(touched);
+  }
+
+  const SweepGrid& grid_;
+  const ModelConfig& config_;
+  const TokenizedPrompt& prompt_;
+  ExpandedGrid expanded_;
+};
+
+}  // namespace
+
+ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt,
+                        const FieldViolations& violations) {
+  const std::vector<int> positions = ResolvePositions(
+      grid.prototype.selector.positions, prompt, violations.At("prototype").At("selector").At("positions"));
+  if (grid.points.empty()) violations.At("points").Add("must not be empty");
+  for (size_t i = 0; i < grid.layers.size(); ++i) {
+    if (grid.layers[i] < 0 || grid.layers[i] >= config.layer_count) {
+      violations.At("layers", i)
+          .Add(absl::StrCat("layer ", grid.layers[i], " is not in [0, ", config.layer_count, ")"));
+    }
+  }
+  for (size_t i = 0; i < grid.points.size(); ++i) {
+    if (grid.split_heads && !ShapeOf(grid.points[i], config).has_head_axis) {
+      violations.At("points", i)
+          .Add(absl::StrCat(SiteName({grid.points[i], 0}), " has no head axis to split by"));
+    }
+  }
+  if (!violations.empty()) return {};
+
+  Expansion expansion(grid, config, prompt);
+  for (HookPoint point : grid.points) {
+    const std::vector<int> layers =
+        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count) : std::vector<int>{0};
+    for (int layer : layers) {
+      expansion.AddSite({point, layer}, positions);
+      if (expansion.size() > kMaxSets) {
+        violations.Add(absl::StrCat("expands to more than ", kMaxSets, " runs"));
+        return {};
+      }
+    }
+  }
+  return expansion.Take();
+}
+
+}  // namespace mechinterp::engine

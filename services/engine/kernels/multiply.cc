@@ -1,0 +1,240 @@
+#include <algorithm>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "services/common/float16.h"
+#include "services/engine/kernels/kernels.h"
+#include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "services/engine/kernels/multiply.cc"
+// The order matters.
+// clang-format off
+#include "hwy/foreach_target.h"  // compiles this file once for each instruction set
+#include "hwy/highway.h"
+#include "services/engine/kernels/multiply-inl.h"
+#include "services/engine/kernels/pairs-inl.h"
+#include "services/engine/kernels/tiles-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace mechinterp::engine::kernels {
+namespace HWY_NAMESPACE {
+
+// To bf16 in the upper half of each lane, nearest even; a NaN stays one.
+HWY_INLINE VU RoundToBFloat16(VF x) {
+  const U u;
+  const VU bits = hn::BitCast(u, x);
+  const VU last = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+  const VU rounded = hn::Add(bits, hn::Add(last, hn::Set(u, 0x7fff)));
+  const VU number = hn::And(rounded, hn::Set(u, 0xffff0000u));
+  return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), hn::Set(u, 0x7fc00000u), number);
+}
+
+// One group of one row of x as the inner loops read it: `count` values rounded to the
+// compute type, and zeros past the row's end.
+HWY_ATTR void PackGroup(const float* row, int64_t count, const PackedMatrix& w, uint32_t* out) {
+  auto* values = reinterpret_cast<float*>(out);
+  int64_t i = 0;
+  switch (w.compute) {
+    case ComputeType::kFloat32:
+      std::copy(row, row + count, values);
+      break;
+    case ComputeType::kBFloat16:
+      for (; i + kLanes <= count; i += kLanes) {
+        hn::StoreU(RoundToBFloat16(hn::LoadU(F(), row + i)), U(), out + i);
+      }
+      for (; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
+      break;
+    case ComputeType::kFloat16:
+      for (; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
+      break;
+  }
+  std::fill(values + count, values + w.group, 0.0f);
+}
+
+HWY_ATTR void MultiplyPanels(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
+                             float* y) {
+  switch (w.format) {
+    case WeightFormat::kFloat32:
+      return MultiplyPanelsOf<FloatWeights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<BFloat16Weights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<Int8Weights, FloatWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<Nf4Weights, FloatWeights>(w, x, n, begin, end, y);
+  }
+}
+
+// Products of bf16 pairs, for the instruction sets that can have them.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+
+HWY_ATTR void PackGroupInPairs(const float* row, int64_t count, const PackedMatrix& w, uint32_t* out) {
+  auto* halves = reinterpret_cast<uint16_t*>(out);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const VU upper = hn::ShiftRight<16>(RoundToBFloat16(hn::LoadU(F(), row + i)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + i), _mm512_cvtepi32_epi16(upper.raw));
+  }
+  for (; i < count; ++i) halves[i] = FloatToBFloat16(row[i]);
+  std::fill(halves + count, halves + w.group, uint16_t{0});
+}
+
+void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
+                           float* y) {
+  switch (w.format) {
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsOf<PairWeights, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsOf<Int8Pairs, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsOf<Nf4Pairs, PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kFloat32:
+      return;  // never packed for bf16 products
+  }
+}
+
+// `n` at least 1; x is padded by kMostRowsPastTheLast rows.
+HWY_ATTR void MultiplyPanelsInTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                    int64_t end, float* y) {
+  const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
+                            HWY_MIN(w.group / 2, kTilePairs));
+  switch (w.format) {
+    case WeightFormat::kBFloat16:
+      return MultiplyPanelsInTilesOf<PairWeights>(w, x, n, begin, end, y);
+    case WeightFormat::kInt8:
+      return MultiplyPanelsInTilesOf<Int8Pairs>(w, x, n, begin, end, y);
+    case WeightFormat::kNf4:
+      return MultiplyPanelsInTilesOf<Nf4Pairs>(w, x, n, begin, end, y);
+    case WeightFormat::kFloat32:
+      return;  // never packed for bf16 products
+  }
+}
+
+BFloat16Unit UnitOfTarget() { return DetectedBFloat16Unit(); }
+
+#else
+
+void PackGroupInPairs(const float*, int64_t, const PackedMatrix&, uint32_t*) {}
+void MultiplyPanelsInPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+void MultiplyPanelsInTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+BFloat16Unit UnitOfTarget() { return BFloat16Unit::kNone; }
+
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace mechinterp::engine::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mechinterp::engine::kernels {
+
+HWY_EXPORT(PackGroup);
+HWY_EXPORT(PackGroupInPairs);
+HWY_EXPORT(MultiplyPanels);
+HWY_EXPORT(MultiplyPanelsInPairs);
+HWY_EXPORT(MultiplyPanelsInTiles);
+HWY_EXPORT(UnitOfTarget);
+
+namespace {
+
+// Operands that products in tiles read without need: two tiles of 16 rows begin with at
+// least one row that is there.
+constexpr int64_t kMostRowsPastTheLast = 31;
+
+// All rows, group by group: [groups][n][group].
+void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
+  constexpr int64_t kValuesWorthAThread = 1 << 16;
+  const auto pack = pairs ? HWY_DYNAMIC_DISPATCH(PackGroupInPairs) : HWY_DYNAMIC_DISPATCH(PackGroup);
+  const int64_t words = pairs ? w.group / 2 : w.group;
+  const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (n * w.group));
+  ParallelFor(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
+      for (int64_t r = 0; r < n; ++r) pack(x + r * w.in + first, count, w, out + (g * n + r) * words);
+    }
+  });
+}
+
+// The calling thread's room for operands, whose lines of 64 bytes are whole cache lines; kept,
+// so that not every product allocates.
+uint32_t* KeptOperands(int64_t words) {
+  constexpr int64_t kWordsOfALine = 16;
+  thread_local std::vector<uint32_t> room;
+  room.resize(words + kWordsOfALine - 1);
+  const auto line = reinterpret_cast<uintptr_t>(room.data()) / sizeof(uint32_t) % kWordsOfALine;
+  return room.data() + (kWordsOfALine - line) % kWordsOfALine;
+}
+
+// How a product is computed: from operands in pairs or in fp32, and by which function.
+struct Way {
+  bool pairs;
+  void (*multiply)(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end, float* y);
+};
+
+Way WayFor(ComputeType compute) {
+  if (compute == ComputeType::kBFloat16) {
+    switch (UnitInUse()) {
+      case BFloat16Unit::kNone:
+        break;
+      case BFloat16Unit::kPairs:
+        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs)};
+      case BFloat16Unit::kTiles:
+        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTiles)};
+    }
+  }
+  return {false, HWY_DYNAMIC_DISPATCH(MultiplyPanels)};
+}
+
+}  // namespace
+
+BFloat16Unit UnitInUse() { return HWY_DYNAMIC_DISPATCH(UnitOfTarget)(); }
+
+void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) {
+  if (n == 0 || products.empty()) return;
+  const PackedMatrix& first = *products[0].w;
+  int64_t panels = 0;
+  for (const Product& product : products) {
+    const PackedMatrix& w = *product.w;
+    if (w.in != first.in || w.group != first.group || w.compute != first.compute) {
+      for (const Product& each : products) Multiply(x, n, *each.w, each.y);
+      return;
+    }
+    panels += w.panels();
+  }
+  constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
+  const Way way = WayFor(first.compute);
+  uint32_t* const operands =
+      KeptOperands((first.groups() * n + kMostRowsPastTheLast) * first.group / (way.pairs ? 2 : 1));
+  PackOperands(x, n, first, way.pairs, operands);
+  const int64_t grain =
+      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
+  const auto multiply = [&](int64_t begin, int64_t end) {
+    for (const Product& product : products) {
+      const int64_t count = product.w->panels();
+      if (begin < count && end > 0) {
+        way.multiply(*product.w, operands, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
+      }
+      begin -= count;
+      end -= count;
+    }
+  };
+  ParallelFor(0, panels, grain, multiply, products.back().w->next);
+}
+
+void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {
+  const Product product{&w, y};
+  MultiplyEach(x, n, std::span(&product, 1));
+}
+
+std::string InstructionSet() {
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;  // the machine's that are compiled
+  const std::string name = hwy::TargetName(targets & -targets);
+  return UnitInUse() == BFloat16Unit::kTiles ? name + " and AMX" : name;
+}
+
+}  // namespace mechinterp::engine::kernels
+#endif

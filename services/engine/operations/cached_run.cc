@@ -1,0 +1,68 @@
+#include "services/engine/operations/cached_run.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/common/status_macros.h"
+
+namespace mechinterp::engine {
+
+absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context,
+                                                                const TokenizedPrompt& prompt,
+                                                                std::shared_ptr<const HookPlan> plan) {
+  Segment segment;
+  segment.tokens = prompt.ids;
+  segment.plan = std::move(plan);
+  Segment* const segments[] = {&segment};
+  ABSTRACT_RETURN_IF_ERROR(context.Run(segments));
+  return std::make_shared<RecordedRun>(RecordedRun{prompt, std::move(segment.activations)});
+}
+
+absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(
+    RunContext& context, const PlanCompiler& compiler) {
+  const std::vector<SourceRunRequest>& requests = compiler.source_runs();
+  std::vector<Segment> segments(requests.size());
+  std::vector<Segment*> pointers;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    auto plan = std::make_shared<HookPlan>();
+    plan->prompt_length = requests[i].prompt.length();
+    for (const HookSite& site : requests[i].sites) {
+      plan->captures[site] = {site, {requests[i].positions.begin(), requests[i].positions.end()}};
+    }
+    segments[i].tokens = requests[i].prompt.ids;
+    segments[i].plan = std::move(plan);
+    pointers.push_back(&segments[i]);
+  }
+  ABSTRACT_RETURN_IF_ERROR(context.Run(pointers));
+  std::vector<std::shared_ptr<const RecordedRun>> runs;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    runs.push_back(
+        std::make_shared<RecordedRun>(RecordedRun{requests[i].prompt, std::move(segments[i].activations)}));
+  }
+  return compiler.Finish(runs);
+}
+
+const std::vector<float>& InPublicOrder(HookPoint point, const RecordedActivation& recorded,
+                                        std::vector<float>& room) {
+  const std::vector<float>& values = recorded.values.values;
+  if (!IsOverKeys(point)) return values;
+  const int64_t positions = recorded.values.shape[0], heads = recorded.values.shape[1],
+                width = recorded.values.shape[2];
+  room.clear();
+  room.reserve(values.size());
+  for (int64_t head = 0; head < heads; ++head) {
+    for (int64_t p = 0; p < positions; ++p) {
+      const float* row = values.data() + (p * heads + head) * width;
+      room.insert(room.end(), row, row + width);
+    }
+  }
+  return room;
+}
+
+HostTensor ToPublicShape(HookPoint point, const ModelConfig& config, const RecordedActivation& recorded) {
+  std::vector<float> room;
+  return {PublicShape(point, config, recorded.values.shape[0], recorded.values.shape[2]),
+          InPublicOrder(point, recorded, room)};
+}
+
+}  // namespace mechinterp::engine

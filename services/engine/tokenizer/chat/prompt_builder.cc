@@ -1,0 +1,39 @@
+#include "services/engine/tokenizer/chat/prompt_builder.h"
+
+#include <utility>
+#include <vector>
+
+namespace mechinterp::engine {
+
+void PromptBuilder::Token(TokenId id) {
+  Flush();
+  prompt_.ids.push_back(id);
+}
+
+void PromptBuilder::Text(std::string_view text) { text_.append(text); }
+
+void PromptBuilder::EndInstruction() { instruction_end_ = text_.size(); }
+
+TemplatedPrompt PromptBuilder::Finish(bool instruction_is_last) && {
+  Flush();
+  if (instruction_is_last) {
+    prompt_.tail_length = static_cast<int>(prompt_.ids.size()) - 1 - prompt_.last_instruction_position;
+  }
+  return std::move(prompt_);
+}
+
+void PromptBuilder::Flush() {
+  size_t bytes = 0;
+  for (const TokenId id : tokenizer_.Encode(text_, SpecialTokens::kAsPlainText)) {
+    prompt_.ids.push_back(id);
+    if (!instruction_end_.has_value()) continue;
+    // The first token that reaches the instruction's end holds its last byte.
+    bytes += tokenizer_.DecodeBytes({id}).size();
+    if (bytes < *instruction_end_) continue;
+    prompt_.last_instruction_position = static_cast<int>(prompt_.ids.size()) - 1;
+    instruction_end_.reset();
+  }
+  text_.clear();
+}
+
+}  // namespace mechinterp::engine

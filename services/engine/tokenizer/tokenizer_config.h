@@ -1,0 +1,27 @@
+#ifndef SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_
+#define SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace mechinterp::engine {
+
+// What a checkpoint says about its tokenizer outside tokenizer.json. Everything
+// is empty where the checkpoint says nothing.
+struct TokenizerConfig {
+  // The token's text, "<|begin_of_text|>".
+  std::string begin_of_text;
+  // The published chat template, a Jinja text.
+  std::string chat_template;
+};
+
+// Reads tokenizer_config.json, and chat_template.jinja, where newer checkpoints
+// keep the template; both are optional. Of several templates the one called
+// "default" counts. Errors: InvalidArgument naming the file and the key that is
+// malformed.
+absl::StatusOr<TokenizerConfig> LoadTokenizerConfig(const std::string& directory);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_

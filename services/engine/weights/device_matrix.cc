@@ -1,0 +1,149 @@
+#include "services/engine/weights/device_matrix.h"
+
+#include <ATen/Functions.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "services/engine/device/device.h"
+#include "services/engine/device/transfer.h"
+#include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/quantize.h"
+
+namespace mechinterp::engine {
+namespace {
+
+constexpr int64_t kBlock = 64;
+constexpr int64_t kRowsAtATime = 1024;
+
+// On the host first, then in one piece, unconverted, to the device.
+template <typename T>
+at::Tensor Upload(const T* data, at::IntArrayRef shape, at::ScalarType type, const at::Device& device) {
+  at::Tensor host = at::empty(shape, type);
+  std::memcpy(host.data_ptr(), data, host.nbytes());
+  return ToDevice(host, device);
+}
+
+}  // namespace
+
+int64_t DeviceMatrix::bytes() const {
+  int64_t total = 0;
+  for (const at::Tensor& piece : pieces) total += static_cast<int64_t>(piece.nbytes());
+  if (pieces.empty()) total = static_cast<int64_t>(quantized.weights.nbytes() + quantized.scales.nbytes());
+  return total;
+}
+
+at::Device TorchDevice(const Device& device) {
+  switch (device.kind) {
+    case DeviceKind::kMps:
+      return {at::kMPS, 0};
+    case DeviceKind::kCuda:
+      return {at::kCUDA, 0};
+    case DeviceKind::kCpu:
+      break;
+  }
+  return {at::kCPU};
+}
+
+at::ScalarType TorchType(kernels::ComputeType type) {
+  switch (type) {
+    case kernels::ComputeType::kBFloat16:
+      return at::kBFloat16;
+    case kernels::ComputeType::kFloat16:
+      return at::kHalf;
+    case kernels::ComputeType::kFloat32:
+      break;
+  }
+  return at::kFloat;
+}
+
+bool IsStandardNf4(const Nf4Matrix& source) { return source.code == kernels::kNf4Code; }
+
+DeviceMatrix UploadNf4(const Nf4Matrix& source, const at::Device& device) {
+  const auto codes = static_cast<int64_t>(source.codes.size());
+  const auto blocks = static_cast<int64_t>(source.absmax.size());
+  DeviceMatrix matrix;
+  matrix.quantized = {metal::WeightFormat::kNf4, source.shape[0], source.shape[1],
+                      Upload(source.codes.data(), {codes}, at::kByte, device),
+                      Upload(source.absmax.data(), {blocks}, at::kFloat, device)};
+  return matrix;
+}
+
+std::optional<DeviceMatrix> UploadInt8(ReadRows read, int64_t out, int64_t in, const at::Device& device) {
+  const int64_t blocks = (in + kBlock - 1) / kBlock;
+  const at::Tensor weights = at::empty({out * in}, at::kChar), scales = at::empty({out * blocks}, at::kFloat);
+  std::vector<float> rows(std::min(out, kRowsAtATime) * in);
+  for (int64_t first = 0; first < out; first += kRowsAtATime) {
+    const int64_t count = std::min(kRowsAtATime, out - first);
+    if (!read(first, count, rows.data())) return std::nullopt;
+    kernels::ParallelFor(0, count, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        kernels::QuantizeInt8(rows.data() + row * in, in, kBlock,
+                              weights.data_ptr<int8_t>() + (first + row) * in,
+                              scales.data_ptr<float>() + (first + row) * blocks);
+      }
+    });
+  }
+  DeviceMatrix matrix;
+  matrix.quantized = {metal::WeightFormat::kInt8, out, in, ToDevice(weights, device),
+                      ToDevice(scales, device)};
+  return matrix;
+}
+
+std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, kernels::ComputeType compute,
+                                         const at::Device& device) {
+  DeviceMatrix matrix;
+  at::Tensor rows = at::empty({std::min(out, kRowsAtATime), in}, at::kFloat);
+  for (int64_t piece = 0; piece < out; piece += DeviceMatrix::kMaxPieceRows) {
+    const int64_t piece_rows = std::min(DeviceMatrix::kMaxPieceRows, out - piece);
+    const at::Tensor host = at::empty({piece_rows, in}, TorchType(compute));
+    for (int64_t first = 0; first < piece_rows; first += kRowsAtATime) {
+      const int64_t count = std::min(kRowsAtATime, piece_rows - first);
+      if (!read(piece + first, count, rows.data_ptr<float>())) return std::nullopt;
+      host.narrow(0, first, count).copy_(rows.narrow(0, 0, count));
+    }
+    matrix.pieces.push_back(ToDevice(host, device));
+  }
+  return matrix;
+}
+
+namespace {
+
+// fp32 products of the operands as they are rounded, a few outputs at a time, since the
+// weights are converted for it.
+void MultiplyInFull(const at::Tensor& operand, const at::Tensor& piece, std::vector<at::Tensor>& parts) {
+  constexpr int64_t kOutputs = 8192;
+  const at::Tensor x = operand.to(at::kFloat);
+  for (int64_t first = 0; first < piece.size(0); first += kOutputs) {
+    const at::Tensor some = piece.narrow(0, first, std::min(kOutputs, piece.size(0) - first));
+    parts.push_back(at::linear(x, some.to(at::kFloat)));
+  }
+}
+
+}  // namespace
+
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+                            bool full_precision, metal::KernelRunner* runner) {
+  const at::Tensor operand = x.to(TorchType(compute));
+  if (w.pieces.empty()) {
+    // The quantized products have the type of their operands, or fp32.
+    absl::StatusOr<at::Tensor> product =
+        metal::Linear(full_precision ? operand.to(at::kFloat) : operand, w.quantized, runner);
+    if (!product.ok()) throw std::runtime_error(std::string(product.status().message()));
+    return product->to(at::kFloat);
+  }
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& piece : w.pieces) {
+    if (full_precision && piece.scalar_type() != at::kFloat) {
+      MultiplyInFull(operand, piece, parts);
+    } else {
+      parts.push_back(at::linear(operand, piece).to(at::kFloat));
+    }
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,58 @@
+#ifndef SERVICES_ENGINE_WEIGHTS_DEVICE_MATRIX_H_
+#define SERVICES_ENGINE_WEIGHTS_DEVICE_MATRIX_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "services/engine/checkpoint/nf4.h"
+#include "services/engine/device/device.h"
+#include "services/engine/kernels/matrix.h"
+#include "services/engine/metal/metal_linear.h"
+
+namespace mechinterp::engine {
+
+// A matrix [out, in] in the memory of a device that libtorch computes on: quantized,
+// or as values in the type that products are computed in.
+struct DeviceMatrix {
+  metal::QuantizedMatrix quantized;  // where there are no pieces
+  // [at most kMaxPieceRows, in] each, one after the other, contiguous: MPS had errors in
+  // products with more outputs (pytorch issue 116769), and copies a part of a tensor that
+  // it multiplies by.
+  std::vector<at::Tensor> pieces;
+  static constexpr int64_t kMaxPieceRows = 32768;
+
+  int64_t bytes() const;
+};
+
+// libtorch's names for a device and for what operands are rounded to.
+at::Device TorchDevice(const Device& device);
+at::ScalarType TorchType(kernels::ComputeType type);
+
+// Gives rows [first, first + count) of a matrix as fp32; false when one is not finite.
+using ReadRows = absl::FunctionRef<bool(int64_t first, int64_t count, float* values)>;
+
+// Whether a matrix can be uploaded as it is stored: its code is NF4's own.
+bool IsStandardNf4(const Nf4Matrix& source);
+DeviceMatrix UploadNf4(const Nf4Matrix& source, const at::Device& device);
+// The others read so many rows at a time that the host never holds a second copy in fp32.
+// Nothing when a value is not finite.
+// Each 64 of a row by their own scale absmax / 127, rounded to nearest, as the CPU's
+// kernels hold it.
+std::optional<DeviceMatrix> UploadInt8(ReadRows read, int64_t out, int64_t in, const at::Device& device);
+std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, kernels::ComputeType compute,
+                                         const at::Device& device);
+
+// x w^T, fp32 [n, out]. x: fp32, contiguous, on the matrix's device. Operands are rounded
+// to the compute type, and so are the products unless `full_precision`. `runner`: see
+// metal_linear.h; may be null. Throws what libtorch does, and std::runtime_error with
+// the kernel's message.
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+                            bool full_precision, metal::KernelRunner* runner);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_WEIGHTS_DEVICE_MATRIX_H_

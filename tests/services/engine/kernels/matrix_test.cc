@@ -1,0 +1,385 @@
+#include "services/engine/kernels/matrix.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "hwy/detect_targets.h"
+#include "hwy/targets.h"
+#include "services/common/float16.h"
+#include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/quantize.h"
+
+namespace mechinterp::engine::kernels {
+namespace {
+
+std::vector<float> Random(size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+float Rounded(ComputeType compute, float value) {
+  if (compute == ComputeType::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
+  if (compute == ComputeType::kFloat16) return Float16ToFloat(FloatToFloat16(value));
+  return value;
+}
+
+PackedMatrix Pack(WeightFormat format, ComputeType compute, int64_t out, int64_t in,
+                  const std::vector<float>& w) {
+  PackedMatrix matrix;
+  matrix.format = format;
+  matrix.compute = compute;
+  matrix.out = out;
+  matrix.in = in;
+  if (format == WeightFormat::kNf4) {
+    matrix.group = Nf4Group(in);
+    matrix.code = kNf4Code;
+    RoundCode(matrix);
+  }
+  Allocate(matrix);
+  std::vector<uint8_t> codes((out * in + 1) / 2);
+  std::vector<float> absmax((out * in + kNf4Block - 1) / kNf4Block);
+  EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
+  for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
+    const int64_t first = panel * kPanelOutputs * in;
+    if (format == WeightFormat::kNf4) {
+      PackNf4Panel(matrix, panel, codes.data() + first / 2, absmax.data() + first / kNf4Block);
+    } else if (format == WeightFormat::kInt8) {
+      PackInt8Panel(matrix, panel, w.data() + first);
+    } else {
+      PackFloatPanel(matrix, panel, w.data() + first);
+    }
+  }
+  return matrix;
+}
+
+struct Size {
+  int64_t n, in, out;
+};
+// Around every boundary: panels of 64 outputs, groups of 64 (and of 8, 16 and 32 for
+// NF4), blocks of 6 rows, 4 rows decoded in registers, tiles of 16 rows, 64 and 128 rows
+// at a time.
+const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64},  {3, 176, 65},  {4, 72, 130},
+                       {5, 64, 63},   {6, 256, 70}, {7, 352, 128}, {13, 40, 200}, {16, 96, 40},
+                       {17, 128, 64}, {33, 64, 64}, {49, 32, 70},  {129, 24, 5},  {140, 192, 66}};
+
+struct Kind {
+  WeightFormat format;
+  ComputeType compute;
+  const char* name;
+};
+const Kind kKinds[] = {
+    {WeightFormat::kFloat32, ComputeType::kFloat32, "Float32"},
+    {WeightFormat::kFloat32, ComputeType::kFloat16, "Float32InFloat16"},
+    {WeightFormat::kBFloat16, ComputeType::kFloat32, "BFloat16InFloat32"},
+    {WeightFormat::kBFloat16, ComputeType::kBFloat16, "BFloat16"},
+    {WeightFormat::kInt8, ComputeType::kFloat32, "Int8InFloat32"},
+    {WeightFormat::kInt8, ComputeType::kBFloat16, "Int8InBFloat16"},
+    {WeightFormat::kNf4, ComputeType::kFloat32, "Nf4InFloat32"},
+    {WeightFormat::kNf4, ComputeType::kBFloat16, "Nf4InBFloat16"},
+    {WeightFormat::kNf4, ComputeType::kFloat16, "Nf4InFloat16"},
+};
+
+// Calls a function with each instruction set that this machine has, and with each of its
+// ways to multiply bf16.
+template <typename Function>
+void OnEveryInstructionSet(Function&& function) {
+  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
+  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
+    const int64_t target = rest & -rest;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    function(std::string(hwy::TargetName(target)));
+    if (UnitInUse() != BFloat16Unit::kTiles) continue;
+    LimitBFloat16Unit(BFloat16Unit::kPairs);
+    function(std::string(hwy::TargetName(target)) + " without tiles");
+    LimitBFloat16Unit(BFloat16Unit::kTiles);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+class Multiplication : public testing::TestWithParam<Kind> {};
+
+TEST_P(Multiplication, IsTheProductWithTheUnpackedMatrix) {
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 1), w = Random(out * in, 2);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+    std::vector<float> unpacked(matrix.panels() * kPanelOutputs * in), y(n * out);
+    for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
+      UnpackPanel(matrix, panel, unpacked.data() + panel * kPanelOutputs * in);
+    }
+    OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
+      Multiply(x.data(), n, matrix, y.data());
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t o = 0; o < out; ++o) {
+          double sum = 0, magnitude = 0;
+          for (int64_t k = 0; k < in; ++k) {
+            const double product = double{Rounded(kind.compute, x[i * in + k])} * unpacked[o * in + k];
+            sum += product;
+            magnitude += std::abs(product);
+          }
+          ASSERT_NEAR(y[i * out + o], sum, 1e-6 * magnitude + 1e-7) << n << "x" << in << "x" << out << target;
+        }
+      }
+    });
+  }
+}
+
+TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
+  const int threads = ThreadCount();
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 3);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, Random(out * in, 4));
+    std::vector<float> together(n * out), alone(out);
+    OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
+      SetThreadCount(2);
+      Multiply(x.data(), n, matrix, together.data());
+      SetThreadCount(1);
+      for (int64_t i = 0; i < n; ++i) {
+        Multiply(x.data() + i * in, 1, matrix, alone.data());
+        ASSERT_EQ(alone, std::vector<float>(together.begin() + i * out, together.begin() + (i + 1) * out))
+            << target;
+      }
+    });
+  }
+  SetThreadCount(threads);
+}
+
+// A matrix's values before their groups' scales, by the formats' definitions.
+struct Unscaled {
+  std::vector<float> values;  // [out, in]
+  std::vector<float> scales;  // of each value
+};
+
+Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector<float>& w) {
+  Unscaled result{w, std::vector<float>(w.size(), 1.0f)};
+  if (kind.format == WeightFormat::kNf4) {
+    std::vector<uint8_t> codes((w.size() + 1) / 2);
+    std::vector<float> absmax((w.size() + kNf4Block - 1) / kNf4Block);
+    EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
+    for (size_t i = 0; i < w.size(); ++i) {
+      const int index = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+      result.values[i] = Rounded(kind.compute, kNf4Code[index]);
+      result.scales[i] = absmax[i / kNf4Block];
+    }
+    return result;
+  }
+  if (kind.format == WeightFormat::kBFloat16) {
+    for (float& value : result.values) value = Rounded(ComputeType::kBFloat16, value);
+    return result;
+  }
+  if (kind.format == WeightFormat::kFloat32) {
+    for (float& value : result.values) value = Rounded(kind.compute, value);
+    return result;
+  }
+  for (int64_t i = 0; i < out * in; ++i) {
+    const int64_t row = i / in * in, first = row + (i - row) / kMaxGroup * kMaxGroup;
+    float largest = 0;
+    for (int64_t j = first; j < std::min(row + in, first + kMaxGroup); ++j) {
+      largest = std::max(largest, std::abs(w[j]));
+    }
+    result.values[i] = std::nearbyint(w[i] * (127 / largest));
+    result.scales[i] = largest / 127;
+  }
+  return result;
+}
+
+// One output as matrix.h defines it, with nothing but std::fma.
+float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
+                   ComputeType compute) {
+  float total = 0;
+  const int first_half = (group / 8 + 1) / 2 * 8;
+  for (int64_t begin = 0; begin < in; begin += group) {
+    for (const auto& [first, last] :
+         {std::pair(begin, begin + first_half), std::pair(begin + first_half, begin + group)}) {
+      float sum = 0;
+      for (int64_t k = first; k < std::min(in, last); ++k) {
+        sum = std::fma(Rounded(compute, x[k]), w.values[row * in + k], sum);
+      }
+      total = std::fma(sum, w.scales[row * in + begin], total);
+    }
+  }
+  return total;
+}
+
+// The same of products of bf16 in tiles.
+float TiledProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group) {
+  float total = 0;
+  for (int64_t begin = 0; begin < in; begin += group) {
+    float sum = 0;
+    for (int64_t first = begin; first < begin + group; first += 32) {
+      float even_and_odd[] = {0, 0};
+      for (int64_t k = first; k < std::min({in, begin + group, first + 32}); ++k) {
+        float& part = even_and_odd[k % 2];
+        part = std::fma(Rounded(ComputeType::kBFloat16, x[k]), w.values[row * in + k], part);
+      }
+      sum += even_and_odd[0] + even_and_odd[1];
+    }
+    total = std::fma(sum, w.scales[row * in + begin], total);
+  }
+  return total;
+}
+
+// SSE and Highway's portable code round twice.
+bool FusesMultiplyAdd(const std::string& target) {
+  for (const char* without : {"SSE2", "SSSE3", "SSE4", "EMU128", "SCALAR"}) {
+    if (target == without) return false;
+  }
+  return true;
+}
+
+// So every machine with fused multiply-add, of whatever kind, gives the same bits.
+TEST_P(Multiplication, InFp32IsBitForBitTheChainOfFusedMultiplyAddsThatTheHeaderPromises) {
+  const Kind& kind = GetParam();
+  for (const auto& [n, in, out] : kSizes) {
+    const std::vector<float> x = Random(n * in, 9), w = Random(out * in, 10);
+    const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+    const Unscaled unscaled = UnscaledOf(kind, out, in, w);
+    std::vector<float> expected(n * out), y(n * out);
+    for (int64_t i = 0; i < n * out; ++i) {
+      expected[i] = FusedProduct(unscaled, &x[i / out * in], i % out, in, matrix.group, kind.compute);
+    }
+    OnEveryInstructionSet([&, n = n](const std::string& target) {
+      const bool in_fp32 = kind.compute != ComputeType::kBFloat16 || !MultipliesBFloat16();
+      if (!in_fp32 || !FusesMultiplyAdd(target)) return;
+      Multiply(x.data(), n, matrix, y.data());
+      ASSERT_EQ(y, expected) << target;
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(MultiplicationInTiles, IsBitForBitTheOrderThatTheHeaderPromises) {
+  if (UnitInUse() != BFloat16Unit::kTiles) GTEST_SKIP() << "this machine has none";
+  for (const Kind& kind : kKinds) {
+    if (kind.compute != ComputeType::kBFloat16) continue;
+    for (const auto& [n, in, out] : kSizes) {
+      const std::vector<float> x = Random(n * in, 11), w = Random(out * in, 12);
+      const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
+      const Unscaled unscaled = UnscaledOf(kind, out, in, w);
+      std::vector<float> expected(n * out), y(n * out);
+      for (int64_t i = 0; i < n * out; ++i) {
+        expected[i] = TiledProduct(unscaled, &x[i / out * in], i % out, in, matrix.group);
+      }
+      Multiply(x.data(), n, matrix, y.data());
+      ASSERT_EQ(y, expected) << kind.name << n << "x" << in << "x" << out;
+    }
+  }
+}
+
+TEST(PackedMatrix, HoldsUnquantizedValuesAsTheyAre) {
+  const std::vector<float> w = Random(70 * 100, 5);
+  for (const auto& [format, compute] : {std::pair(WeightFormat::kFloat32, ComputeType::kFloat32),
+                                        std::pair(WeightFormat::kBFloat16, ComputeType::kBFloat16)}) {
+    const PackedMatrix matrix = Pack(format, compute, 70, 100, w);
+    std::vector<float> rows(kPanelOutputs * 100);
+    UnpackPanel(matrix, 1, rows.data());
+    for (int64_t i = 0; i < 6 * 100; ++i) EXPECT_EQ(rows[i], Rounded(compute, w[kPanelOutputs * 100 + i]));
+  }
+}
+
+TEST(PackedMatrix, Int8IsWithinHalfAStepOfTheValue) {
+  const std::vector<float> w = Random(64 * 128, 6);
+  const PackedMatrix matrix = Pack(WeightFormat::kInt8, ComputeType::kFloat32, 64, 128, w);
+  std::vector<float> rows(w.size());
+  UnpackPanel(matrix, 0, rows.data());
+  for (size_t begin = 0; begin < w.size(); begin += 64) {
+    float largest = 0;
+    for (size_t i = begin; i < begin + 64; ++i) largest = std::max(largest, std::abs(w[i]));
+    for (size_t i = begin; i < begin + 64; ++i) EXPECT_NEAR(rows[i], w[i], largest / 127 * 0.5001f);
+  }
+}
+
+TEST(PackedMatrix, TakesTheBitsPerWeightThatItSays) {
+  PackedMatrix matrix;
+  matrix.out = 128;
+  matrix.in = 4096;
+  const double weights = 128 * 4096 / 8.0;
+  for (const auto& [format, bits] :
+       {std::pair(WeightFormat::kFloat32, 32.0), std::pair(WeightFormat::kBFloat16, 16.0),
+        std::pair(WeightFormat::kInt8, 8.5), std::pair(WeightFormat::kNf4, 4.5)}) {
+    matrix.format = format;
+    Allocate(matrix);
+    EXPECT_EQ(matrix.bytes(), bits * weights);
+  }
+}
+
+// The definition, value by value.
+TEST(QuantizeNf4, TakesTheNearestCodeOfEachValueOverItsBlocksAbsmax) {
+  for (int64_t count : {1, 2, 63, 64, 65, 127, 129, 1000, 4096}) {
+    std::vector<float> w = Random(count, static_cast<unsigned>(count));
+    if (count > 200) std::fill(w.begin() + 64, w.begin() + 128, 0.0f);  // a block of zeros
+    for (SourceType type : {SourceType::kFloat32, SourceType::kBFloat16, SourceType::kFloat16}) {
+      std::vector<uint16_t> halves(count);
+      for (int64_t i = 0; i < count; ++i) {
+        if (type == SourceType::kBFloat16) w[i] = BFloat16ToFloat(halves[i] = FloatToBFloat16(w[i]));
+        if (type == SourceType::kFloat16) w[i] = Float16ToFloat(halves[i] = FloatToFloat16(w[i]));
+      }
+      const void* source = type == SourceType::kFloat32 ? static_cast<const void*>(w.data()) : halves.data();
+      OnEveryInstructionSet([&](const std::string& target) {
+        std::vector<uint8_t> codes((count + 1) / 2);
+        std::vector<float> absmax((count + 63) / 64);
+        ASSERT_TRUE(QuantizeNf4(source, type, count, codes.data(), absmax.data()));
+        for (int64_t i = 0; i < count; ++i) {
+          float largest = 0;
+          for (int64_t j = i / 64 * 64; j < std::min(count, i / 64 * 64 + 64); ++j) {
+            largest = std::max(largest, std::abs(w[j]));
+          }
+          ASSERT_EQ(absmax[i / 64], largest);
+          const float scaled = w[i] * (1.0f / std::max(largest, 1e-38f));
+          int nearest = 0;
+          while (nearest < 15 && scaled > (kNf4Code[nearest] + kNf4Code[nearest + 1]) / 2) ++nearest;
+          ASSERT_EQ(i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15, nearest)
+              << i << " of " << count << target;
+        }
+      });
+    }
+  }
+}
+
+TEST(QuantizeNf4, SaysWhenAValueIsNotFinite) {
+  std::vector<uint8_t> codes(50);
+  std::vector<float> absmax(2);
+  for (float bad : {NAN, INFINITY, -INFINITY}) {
+    for (int64_t at : {0, 63, 64, 99}) {
+      std::vector<float> w = Random(100, 7), values(100);
+      w[at] = bad;
+      EXPECT_FALSE(QuantizeNf4(w.data(), SourceType::kFloat32, 100, codes.data(), absmax.data()));
+      EXPECT_FALSE(ConvertToFloat(w.data(), SourceType::kFloat32, 100, values.data()));
+    }
+  }
+}
+
+TEST(ConvertToFloat, ReadsEveryTypeExactly) {
+  const std::vector<float> w = Random(77, 8);
+  for (SourceType type : {SourceType::kBFloat16, SourceType::kFloat16}) {
+    std::vector<uint16_t> halves(77);
+    std::vector<float> values(77);
+    for (int i = 0; i < 77; ++i) {
+      halves[i] = type == SourceType::kBFloat16 ? FloatToBFloat16(w[i]) : FloatToFloat16(w[i]);
+    }
+    OnEveryInstructionSet([&](const std::string& target) {
+      ASSERT_TRUE(ConvertToFloat(halves.data(), type, 77, values.data()));
+      for (int i = 0; i < 77; ++i) {
+        ASSERT_EQ(values[i],
+                  type == SourceType::kBFloat16 ? BFloat16ToFloat(halves[i]) : Float16ToFloat(halves[i]))
+            << target;
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace mechinterp::engine::kernels

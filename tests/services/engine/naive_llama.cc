@@ -1,0 +1,371 @@
+#include "tests/services/engine/naive_llama.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "services/engine/checkpoint/safetensors.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using Row = std::vector<double>;
+using Rows = std::vector<Row>;
+using Activation = NaiveLlama::Activation;
+
+// y = x w^T, w [out, in].
+Row Multiply(const Row& x, const std::vector<float>& w) {
+  Row y(w.size() / x.size(), 0);
+  for (size_t o = 0; o < y.size(); ++o) {
+    for (size_t i = 0; i < x.size(); ++i) y[o] += x[i] * w[o * x.size() + i];
+  }
+  return y;
+}
+
+Activation Split(const Rows& rows, int heads) {
+  Activation result;
+  for (const Row& row : rows) {
+    const size_t width = row.size() / heads;
+    result.emplace_back();
+    for (int h = 0; h < heads; ++h)
+      result.back().emplace_back(row.begin() + h * width, row.begin() + (h + 1) * width);
+  }
+  return result;
+}
+
+Rows Join(const Activation& activation) {
+  Rows rows;
+  for (const auto& heads : activation) {
+    rows.emplace_back();
+    for (const Row& head : heads) rows.back().insert(rows.back().end(), head.begin(), head.end());
+  }
+  return rows;
+}
+
+std::vector<int> Positions(const PositionSelector& selector, int length) {
+  std::vector<int> positions;
+  for (int p = 0; p < length; ++p) {
+    bool selected = selector.indices.empty() && selector.ranges.empty() && selector.named.empty();
+    for (int index : selector.indices) selected |= (index < 0 ? index + length : index) == p;
+    for (const PositionRange& range : selector.ranges) {
+      const int start = range.start < 0 ? range.start + length : range.start;
+      const int end = !range.end ? length : *range.end < 0 ? *range.end + length : *range.end;
+      selected |= p >= start && p < end;
+    }
+    for (NamedPosition name : selector.named) selected |= name == NamedPosition::kLast && p == length - 1;
+    if (selected) positions.push_back(p);
+  }
+  return positions;
+}
+
+}  // namespace
+
+struct NaiveLlama::Pass {
+  const NaiveLlama& model;
+  const ModelConfig& config;
+  const std::vector<TokenId>& tokens;
+  int prompt_length;
+  const InterventionSet& interventions;
+  Activations seen;
+
+  // Applies the interventions at a site to its activation and records it.
+  void Hook(const HookSite& site, Activation& activation) {
+    for (const Intervention& intervention : interventions) {
+      if (intervention.site == site) Apply(intervention, activation);
+    }
+    seen[site] = activation;
+  }
+  void HookRows(const HookSite& site, Rows& rows, int heads) {
+    Activation activation = Split(rows, heads);
+    Hook(site, activation);
+    rows = Join(activation);
+  }
+
+  void Apply(const Intervention& intervention, Activation& activation) {
+    const Selector& selector = intervention.selector;
+    const std::vector<int> positions = Positions(selector.positions, prompt_length);
+    const bool indexed = !selector.positions.selects_all();
+    bool generated = selector.scope == InterventionScope::kGenerated ||
+                     selector.scope == InterventionScope::kPromptAndGenerated;
+    const bool per_position = std::holds_alternative<Replacement>(intervention.edit) ||
+                              std::holds_alternative<Resampling>(intervention.edit) ||
+                              (std::holds_alternative<MeanReplacement>(intervention.edit) &&
+                               std::get<MeanReplacement>(intervention.edit).axis == MeanAxis::kSources);
+    if (selector.scope == InterventionScope::kDefault) generated = !indexed && !per_position;
+    for (int row = 0; row < static_cast<int>(activation.size()); ++row) {
+      const bool in_prompt = row < prompt_length;
+      if (in_prompt && (selector.scope == InterventionScope::kGenerated ||
+                        std::find(positions.begin(), positions.end(), row) == positions.end())) {
+        continue;
+      }
+      if (!in_prompt && !generated) continue;
+      for (int head = 0; head < static_cast<int>(activation[row].size()); ++head) {
+        if (!selector.heads.empty() &&
+            std::find(selector.heads.begin(), selector.heads.end(), head) == selector.heads.end()) {
+          continue;
+        }
+        EditRow(intervention, row, head, activation[row][head]);
+      }
+    }
+  }
+
+  std::vector<int> Dims(const Intervention& intervention, size_t width) const {
+    std::vector<int> dims = intervention.selector.dims;
+    std::sort(dims.begin(), dims.end());
+    if (dims.empty()) {
+      for (size_t i = 0; i < width; ++i) dims.push_back(static_cast<int>(i));
+    }
+    return dims;
+  }
+
+  const std::vector<TokenId>& SourceTokens(const ActivationSource& source) const {
+    return std::get<TokenizedPrompt>(source.origin).ids;
+  }
+  // A clean run's activation of another prompt.
+  Activation SourceActivation(const ActivationSource& source, const HookSite& site) const {
+    const std::vector<TokenId>& ids = SourceTokens(source);
+    return model.Run(ids, static_cast<int>(ids.size())).at(site);
+  }
+  int SourceRow(const ActivationSource& source, int row) const {
+    const bool from_end = source.alignment == PositionAlignment::kEnd;
+    return from_end ? row + static_cast<int>(SourceTokens(source).size()) - prompt_length : row;
+  }
+
+  void EditRow(const Intervention& intervention, int row, int head, Row& values) {
+    // Where a prompt's row is over keys, an edit's values are for the prompt's keys;
+    // those of tokens after it are hidden from the row.
+    const bool is_of_prompt_keys = IsOverKeys(intervention.site.point) && row < prompt_length;
+    const size_t width = is_of_prompt_keys ? std::min<size_t>(values.size(), prompt_length) : values.size();
+    const std::vector<int> dims = Dims(intervention, width);
+    if (const auto* edit = std::get_if<Replacement>(&intervention.edit)) {
+      const Activation source = SourceActivation(edit->source, intervention.site);
+      for (int d : dims) values[d] = source[SourceRow(edit->source, row)][head][d];
+    } else if (std::holds_alternative<Zeroing>(intervention.edit)) {
+      for (int d : dims) values[d] = 0;
+    } else if (const auto* edit = std::get_if<MeanReplacement>(&intervention.edit)) {
+      for (int d : dims) values[d] = Mean(*edit, intervention, row, head, d);
+    } else if (const auto* edit = std::get_if<Addition>(&intervention.edit)) {
+      for (size_t i = 0; i < dims.size(); ++i) values[dims[i]] += edit->scale * edit->vector.values[i];
+    } else if (const auto* edit = std::get_if<Scaling>(&intervention.edit)) {
+      for (int d : dims) values[d] *= edit->factor;
+    } else if (const auto* edit = std::get_if<ProjectionRemoval>(&intervention.edit)) {
+      double dot = 0, squares = 0;
+      for (size_t i = 0; i < dims.size(); ++i) {
+        dot += values[dims[i]] * edit->direction.values[i];
+        squares += double{edit->direction.values[i]} * edit->direction.values[i];
+      }
+      for (size_t i = 0; i < dims.size(); ++i) values[dims[i]] -= dot / squares * edit->direction.values[i];
+    } else {
+      std::abort();  // noise and resampling are random; they have tests of their own
+    }
+  }
+
+  double Mean(const MeanReplacement& mean, const Intervention& intervention, int row, int head, int d) const {
+    double sum = 0;
+    int count = 0;
+    for (const ActivationSource& source : mean.sources) {
+      const Activation activation = SourceActivation(source, intervention.site);
+      const int length = static_cast<int>(activation.size());
+      if (mean.axis == MeanAxis::kSources) {
+        const int at = row - prompt_length + length;
+        if (at < 0) continue;
+        sum += activation[at][head][d];
+        ++count;
+        continue;
+      }
+      for (int p : Positions(intervention.selector.positions, length)) {
+        sum += activation[p][head][d];
+        ++count;
+      }
+    }
+    return sum / count;
+  }
+
+  Rows Norm(const Rows& x, const std::string& gain_name, HookSite scale_site, HookSite normalized_site) {
+    Rows scales, normalized;
+    for (const Row& row : x) {
+      double squares = 0;
+      for (double v : row) squares += v * v;
+      scales.push_back({std::sqrt(squares / static_cast<double>(row.size()) + config.rms_norm_epsilon)});
+    }
+    HookRows(scale_site, scales, 1);
+    for (size_t t = 0; t < x.size(); ++t) {
+      normalized.push_back(x[t]);
+      for (double& v : normalized.back()) v /= scales[t][0];
+    }
+    HookRows(normalized_site, normalized, 1);
+    const std::vector<float>& gain = model.Weight(gain_name);
+    for (Row& row : normalized) {
+      for (size_t i = 0; i < row.size(); ++i) row[i] *= gain[i];
+    }
+    return normalized;
+  }
+
+  Rows Linear(const Rows& x, const std::string& name) const {
+    Rows y;
+    for (const Row& row : x) y.push_back(Multiply(row, model.Weight(name)));
+    return y;
+  }
+
+  void Rotate(Activation& heads) const {
+    const int size = config.head_size, half = size / 2;
+    for (size_t t = 0; t < heads.size(); ++t) {
+      for (Row& head : heads[t]) {
+        const Row before = head;
+        for (int i = 0; i < half; ++i) {
+          const double angle = static_cast<double>(t) / std::pow(config.rope_theta, 2.0 * i / size);
+          head[i] = before[i] * std::cos(angle) - before[i + half] * std::sin(angle);
+          head[i + half] = before[i + half] * std::cos(angle) + before[i] * std::sin(angle);
+        }
+      }
+    }
+  }
+
+  Rows Attention(int layer, const Rows& x) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".self_attn.");
+    Rows q = Linear(x, prefix + "q_proj.weight"), k = Linear(x, prefix + "k_proj.weight"),
+         v = Linear(x, prefix + "v_proj.weight");
+    HookRows({HookPoint::kQ, layer}, q, config.head_count);
+    HookRows({HookPoint::kK, layer}, k, config.key_value_head_count);
+    HookRows({HookPoint::kV, layer}, v, config.key_value_head_count);
+    Activation queries = Split(q, config.head_count), keys = Split(k, config.key_value_head_count),
+               values = Split(v, config.key_value_head_count);
+    Rotate(queries);
+    Rotate(keys);
+    Hook({HookPoint::kRotQ, layer}, queries);
+    Hook({HookPoint::kRotK, layer}, keys);
+    const int group = config.head_count / config.key_value_head_count;
+    const size_t length = x.size();
+
+    Activation scores(length, Rows(config.head_count, Row(length)));
+    auto hide = [&](double hidden) {
+      for (size_t t = 0; t < length; ++t) {
+        for (Row& row : scores[t]) std::fill(row.begin() + t + 1, row.end(), hidden);
+      }
+    };
+    for (size_t t = 0; t < length; ++t) {
+      for (int h = 0; h < config.head_count; ++h) {
+        for (size_t s = 0; s < length; ++s) {
+          double dot = 0;
+          for (int i = 0; i < config.head_size; ++i) dot += queries[t][h][i] * keys[s][h / group][i];
+          scores[t][h][s] = dot / std::sqrt(config.head_size);
+        }
+      }
+    }
+    hide(-std::numeric_limits<double>::infinity());
+    Hook({HookPoint::kAttnScores, layer}, scores);
+    hide(-std::numeric_limits<double>::infinity());
+    seen[{HookPoint::kAttnScores, layer}] = scores;
+    for (auto& heads : scores) {
+      for (Row& row : heads) {
+        const double largest = *std::max_element(row.begin(), row.end());
+        double total = 0;
+        for (double& s : row) total += s = std::exp(s - largest);
+        for (double& s : row) s /= total;
+      }
+    }
+    Hook({HookPoint::kPattern, layer}, scores);
+    hide(0);
+    seen[{HookPoint::kPattern, layer}] = scores;
+
+    Activation z(length, Rows(config.head_count, Row(config.head_size, 0)));
+    for (size_t t = 0; t < length; ++t) {
+      for (int h = 0; h < config.head_count; ++h) {
+        for (size_t s = 0; s < length; ++s) {
+          for (int i = 0; i < config.head_size; ++i) z[t][h][i] += scores[t][h][s] * values[s][h / group][i];
+        }
+      }
+    }
+    Hook({HookPoint::kZ, layer}, z);
+
+    const std::vector<float>& output = model.Weight(prefix + "o_proj.weight");
+    Activation result(length, Rows(config.head_count, Row(config.d_model, 0)));
+    for (size_t t = 0; t < length; ++t) {
+      for (int h = 0; h < config.head_count; ++h) {
+        for (int d = 0; d < config.d_model; ++d) {
+          for (int i = 0; i < config.head_size; ++i) {
+            result[t][h][d] += z[t][h][i] * output[d * config.query_width() + h * config.head_size + i];
+          }
+        }
+      }
+    }
+    Hook({HookPoint::kResult, layer}, result);
+    Rows out(length, Row(config.d_model, 0));
+    for (size_t t = 0; t < length; ++t) {
+      for (const Row& head : result[t]) {
+        for (int d = 0; d < config.d_model; ++d) out[t][d] += head[d];
+      }
+    }
+    HookRows({HookPoint::kAttnOut, layer}, out, 1);
+    return out;
+  }
+
+  Rows Mlp(int layer, const Rows& x) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".mlp.");
+    Rows gate = Linear(x, prefix + "gate_proj.weight"), up = Linear(x, prefix + "up_proj.weight");
+    HookRows({HookPoint::kMlpPre, layer}, gate, 1);
+    HookRows({HookPoint::kMlpPreLinear, layer}, up, 1);
+    for (size_t t = 0; t < x.size(); ++t) {
+      for (int i = 0; i < config.d_ff; ++i) gate[t][i] *= up[t][i] / (1 + std::exp(-gate[t][i]));
+    }
+    HookRows({HookPoint::kMlpPost, layer}, gate, 1);
+    Rows out = Linear(gate, prefix + "down_proj.weight");
+    HookRows({HookPoint::kMlpOut, layer}, out, 1);
+    return out;
+  }
+
+  static void Add(Rows& x, const Rows& y) {
+    for (size_t t = 0; t < x.size(); ++t) {
+      for (size_t i = 0; i < x[t].size(); ++i) x[t][i] += y[t][i];
+    }
+  }
+
+  void Run() {
+    const std::vector<float>& embedding = model.Weight("model.embed_tokens.weight");
+    Rows x;
+    for (TokenId id : tokens) {
+      const auto* row = embedding.data() + int64_t{id} * config.d_model;
+      x.emplace_back(row, row + config.d_model);
+    }
+    HookRows({HookPoint::kEmbed, 0}, x, 1);
+    for (int layer = 0; layer < config.layer_count; ++layer) {
+      const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+      HookRows({HookPoint::kResidPre, layer}, x, 1);
+      Add(x, Attention(layer, Norm(x, prefix + "input_layernorm.weight", {HookPoint::kLn1Scale, layer},
+                                   {HookPoint::kLn1Normalized, layer})));
+      HookRows({HookPoint::kResidMid, layer}, x, 1);
+      Add(x, Mlp(layer, Norm(x, prefix + "post_attention_layernorm.weight", {HookPoint::kLn2Scale, layer},
+                             {HookPoint::kLn2Normalized, layer})));
+      HookRows({HookPoint::kResidPost, layer}, x, 1);
+    }
+    Rows logits = Linear(
+        Norm(x, "model.norm.weight", {HookPoint::kLnFinalScale, 0}, {HookPoint::kLnFinalNormalized, 0}),
+        config.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    HookRows({HookPoint::kLogits, 0}, logits, 1);
+  }
+};
+
+NaiveLlama::NaiveLlama(const std::string& directory, const ModelConfig& config) : config_(config) {
+  const auto file = SafetensorsFile::Open(directory + "/model.safetensors");
+  if (!file.ok()) std::abort();
+  for (const auto& [name, view] : (*file)->tensors()) weights_[name] = ToHostTensor(view)->values;
+}
+
+NaiveLlama::Activations NaiveLlama::Run(const std::vector<TokenId>& tokens, int prompt_length,
+                                        const InterventionSet& interventions) const {
+  Pass pass{*this, config_, tokens, prompt_length, interventions, {}};
+  pass.Run();
+  return std::move(pass.seen);
+}
+
+std::vector<double> NaiveLlama::LastLogits(const std::vector<TokenId>& tokens,
+                                           const InterventionSet& interventions) const {
+  return Run(tokens, static_cast<int>(tokens.size()), interventions)
+      .at({HookPoint::kLogits, 0})
+      .back()
+      .front();
+}
+
+}  // namespace mechinterp::engine

@@ -1,3 +1,0 @@
-#define NF4_TABLE_IN_THREADGROUP 1
-#define SHADER_NAMESPACE threadgroup_lookup
-#include "tests/services/model/engine/metal/compiled_kernels-inl.h"

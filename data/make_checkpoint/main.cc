@@ -18,11 +18,12 @@
 #include "data/make_checkpoint/shape.h"
 #include "data/make_checkpoint/tokenizer_files.h"
 #include "services/common/status_macros.h"
+#include "services/engine/checkpoint/tensor_table.h"
 
 namespace mechinterp::make_checkpoint {
 namespace {
 
-using engine::DType;
+using engine::NumberFormat;
 
 struct Options {
   std::string output;
@@ -83,13 +84,13 @@ engine::TensorSource Watched(engine::TensorSource source, Progress& progress) {
   return source;
 }
 
-DType DTypeOf(const Options& options) {
-  return options.dtype == "f32" ? DType::kF32 : options.dtype == "f16" ? DType::kF16 : DType::kBF16;
+NumberFormat DTypeOf(const Options& options) {
+  return engine::NumberFormatOfShortName(options.dtype).value_or(NumberFormat::kBFloat16);
 }
 
 absl::StatusOr<engine::ModelConfig> ShapeOf(const Options& options) {
   ABSTRACT_ASSIGN_OR_RETURN(engine::ModelConfig shape, PresetShape(options.shape));
-  shape.layer_count = options.layers.value_or(shape.layer_count);
+  shape.layers.resize(options.layers.value_or(shape.layer_count()), shape.layers.front());
   shape.head_count = options.heads.value_or(shape.head_count);
   shape.key_value_head_count = options.kv_heads.value_or(shape.key_value_head_count);
   shape.head_size = options.head_size.value_or(shape.head_size);
@@ -103,7 +104,7 @@ absl::StatusOr<engine::ModelConfig> ShapeOf(const Options& options) {
 }
 
 absl::Status Run(const Options& options) {
-  const DType dtype = DTypeOf(options);
+  const NumberFormat dtype = DTypeOf(options);
   ABSTRACT_ASSIGN_OR_RETURN(engine::ModelConfig shape, ShapeOf(options));
   engine::CheckpointFiles tokenizer_files;
   if (!options.tokenizer.empty()) {
@@ -114,7 +115,8 @@ absl::Status Run(const Options& options) {
 
   std::vector<engine::TensorSource> tensors;
   uint64_t bytes = 0;
-  for (const NamedShape& tensor : TensorShapes(shape)) {
+  for (const engine::TensorInfo& tensor : engine::ModelTensors(shape)) {
+    if (tensor.optional) continue;
     tensors.push_back(RandomTensor(tensor.name, tensor.shape, dtype, options.seed));
     ABSTRACT_ASSIGN_OR_RETURN(const uint64_t tensor_bytes, engine::TensorBytes(tensors.back()));
     bytes += tensor_bytes;
@@ -145,8 +147,7 @@ void AddOptions(CLI::App& app, Options& options) {
   CLI::Option* tied = app.add_flag("--tied", options.tied, "The output head is the embedding itself");
   app.add_flag("--untied", options.untied, "The output head is a matrix of its own")->excludes(tied);
   app.add_option("--dtype", options.dtype, "Type of the weights: bf16, f16 or f32 [bf16]")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, DType>{{"bf16", DType::kBF16}, {"f16", DType::kF16}, {"f32", DType::kF32}}));
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}));
   app.add_option("--shard-bytes", options.shard_bytes, "Most bytes of weights in a file (5GB, 300MiB) [5GB]")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
       ->check(CLI::PositiveNumber);

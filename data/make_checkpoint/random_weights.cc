@@ -6,6 +6,7 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/engine/base/random.h"
@@ -14,7 +15,7 @@ namespace mechinterp::make_checkpoint {
 namespace {
 
 using engine::ByteSink;
-using engine::DType;
+using engine::NumberFormat;
 
 constexpr int kTableSize = 1 << 16;      // indexed by 16 random bits
 constexpr int kValuesPerWord = 64 / 16;  // table indices in one random word
@@ -90,19 +91,19 @@ absl::Status Stream(const Generator<Encoded>& generator, int64_t count, const By
 
 }  // namespace
 
-engine::TensorSource RandomTensor(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
-                                  uint64_t seed) {
-  const bool is_gain = shape.size() == 1;
-  const float mean = is_gain ? 1.0f : 0.0f;
-  const float deviation = is_gain ? 0.1f : 1.0f / std::sqrt(static_cast<float>(shape.back()));
+engine::TensorSource RandomTensor(const std::string& name, const std::vector<int64_t>& shape,
+                                  NumberFormat dtype, uint64_t seed) {
+  const bool is_matrix = shape.size() > 1, is_bias = absl::EndsWith(name, ".bias");
+  const float mean = is_matrix || is_bias ? 0.0f : 1.0f;
+  const float deviation = !is_matrix ? 0.1f : 1.0f / std::sqrt(static_cast<float>(shape.back()));
   const uint64_t key = engine::Mix64(engine::Mix64(seed) ^ HashOf(name));
   const int64_t count = engine::ElementCount(shape);
   return {name, dtype, shape, [=](const ByteSink& sink) {
-            if (dtype == DType::kF32) {
+            if (dtype == NumberFormat::kFloat32) {
               return Stream(Generator<float>(key, mean, deviation, [](float value) { return value; }), count,
                             sink);
             }
-            const auto encode = dtype == DType::kF16 ? FloatToFloat16 : FloatToBFloat16;
+            const auto encode = dtype == NumberFormat::kFloat16 ? FloatToFloat16 : FloatToBFloat16;
             return Stream(Generator<uint16_t>(key, mean, deviation, encode), count, sink);
           }};
 }

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
@@ -12,8 +13,8 @@
 namespace mechinterp::make_checkpoint {
 namespace {
 
-using engine::DType;
 using engine::ModelConfig;
+using engine::NumberFormat;
 using engine::RopeScaling;
 using nlohmann::json;
 
@@ -23,6 +24,7 @@ constexpr engine::TokenId kBeginOfText = 128000, kEndOfText = 128001, kEndOfMess
 // What all of Llama 3 share.
 ModelConfig Llama3() {
   ModelConfig shape;
+  shape.architecture = "LlamaForCausalLM";
   shape.key_value_head_count = 8;
   shape.head_size = 128;
   shape.vocabulary_size = 128256;
@@ -35,7 +37,7 @@ ModelConfig Llama3() {
 
 ModelConfig Llama3_8B() {
   ModelConfig shape = Llama3();
-  shape.layer_count = 32;
+  shape.layers.resize(32);
   shape.head_count = 32;
   shape.d_model = 4096;
   shape.d_ff = 14336;
@@ -53,7 +55,7 @@ ModelConfig WithLongContext(ModelConfig shape, double factor) {
 
 ModelConfig Llama32_3B() {
   ModelConfig shape = WithLongContext(Llama3(), 32);
-  shape.layer_count = 28;
+  shape.layers.resize(28);
   shape.head_count = 24;
   shape.d_model = 3072;
   shape.d_ff = 8192;
@@ -63,7 +65,7 @@ ModelConfig Llama32_3B() {
 
 ModelConfig Llama32_1B() {
   ModelConfig shape = WithLongContext(Llama3(), 32);
-  shape.layer_count = 16;
+  shape.layers.resize(16);
   shape.head_count = 32;
   shape.head_size = 64;
   shape.d_model = 2048;
@@ -72,9 +74,41 @@ ModelConfig Llama32_1B() {
   return shape;
 }
 
+ModelConfig Qwen25_05B() {
+  ModelConfig shape;
+  shape.architecture = "Qwen2ForCausalLM";
+  shape.layers.resize(24, {.query_key_value_bias = true});
+  shape.head_count = 14;
+  shape.key_value_head_count = 2;
+  shape.head_size = 64;
+  shape.d_model = 896;
+  shape.d_ff = 4864;
+  shape.vocabulary_size = 151936;
+  shape.context_length = 32768;
+  shape.rms_norm_epsilon = 1e-6;
+  shape.rope_theta = 1000000;
+  shape.tied_embeddings = true;
+  shape.begin_token_id = 151643;
+  shape.stop_token_ids = {151645, 151643};
+  return shape;
+}
+
+ModelConfig Qwen3_06B() {
+  ModelConfig shape = Qwen25_05B();
+  shape.architecture = "Qwen3ForCausalLM";
+  shape.layers.assign(28, {.query_key_norm = true});
+  shape.head_count = 16;
+  shape.key_value_head_count = 8;
+  shape.head_size = 128;
+  shape.d_model = 1024;
+  shape.d_ff = 3072;
+  shape.context_length = 40960;
+  return shape;
+}
+
 ModelConfig Tiny() {
   ModelConfig shape = Llama3();
-  shape.layer_count = 2;
+  shape.layers.resize(2);
   shape.head_count = 4;
   shape.key_value_head_count = 2;
   shape.head_size = 16;
@@ -93,12 +127,15 @@ const std::map<std::string, ModelConfig>& Presets() {
                                               {"llama3.1-8b", WithLongContext(Llama3_8B(), 8)},
                                               {"llama3.2-3b", Llama32_3B()},
                                               {"llama3.2-1b", Llama32_1B()},
+                                              {"qwen2.5-0.5b", Qwen25_05B()},
+                                              {"qwen3-0.6b", Qwen3_06B()},
                                               {"tiny", Tiny()}};
   return presets;
 }
 
-const char* TorchDtype(DType dtype) {
-  return dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
+// "qwen2" of "Qwen2ForCausalLM".
+std::string ModelType(const std::string& architecture) {
+  return absl::AsciiStrToLower(architecture.substr(0, architecture.find("ForCausalLM")));
 }
 
 json RopeScalingJson(const std::optional<RopeScaling>& rope) {
@@ -115,9 +152,10 @@ void AddTokenIds(const ModelConfig& shape, json& object) {
   if (!shape.stop_token_ids.empty()) object["eos_token_id"] = shape.stop_token_ids;
 }
 
-json ConfigJson(const ModelConfig& shape, DType dtype) {
-  json config = {{"architectures", {"LlamaForCausalLM"}},
-                 {"attention_bias", false},
+json ConfigJson(const ModelConfig& shape, NumberFormat dtype) {
+  const engine::LayerConfig& layer = shape.layers.front();
+  json config = {{"architectures", {shape.architecture}},
+                 {"attention_bias", layer.attention_output_bias},
                  {"attention_dropout", 0.0},
                  {"head_dim", shape.head_size},
                  {"hidden_act", "silu"},
@@ -125,17 +163,17 @@ json ConfigJson(const ModelConfig& shape, DType dtype) {
                  {"initializer_range", 0.02},
                  {"intermediate_size", shape.d_ff},
                  {"max_position_embeddings", shape.context_length},
-                 {"mlp_bias", false},
-                 {"model_type", "llama"},
+                 {"mlp_bias", layer.mlp_bias},
+                 {"model_type", ModelType(shape.architecture)},
                  {"num_attention_heads", shape.head_count},
-                 {"num_hidden_layers", shape.layer_count},
+                 {"num_hidden_layers", shape.layer_count()},
                  {"num_key_value_heads", shape.key_value_head_count},
                  {"pretraining_tp", 1},
                  {"rms_norm_eps", shape.rms_norm_epsilon},
                  {"rope_scaling", RopeScalingJson(shape.rope_scaling)},
                  {"rope_theta", shape.rope_theta},
                  {"tie_word_embeddings", shape.tied_embeddings},
-                 {"torch_dtype", TorchDtype(dtype)},
+                 {"torch_dtype", std::string(engine::InfoOf(dtype).name)},
                  {"use_cache", true},
                  {"vocab_size", shape.vocabulary_size}};
   AddTokenIds(shape, config);
@@ -163,34 +201,13 @@ void DropTokensPastTheVocabulary(ModelConfig& shape) {
   std::erase_if(shape.stop_token_ids, is_past);
 }
 
-absl::StatusOr<engine::CheckpointFiles> ConfigFiles(const ModelConfig& shape, DType dtype) {
+absl::StatusOr<engine::CheckpointFiles> ConfigFiles(const ModelConfig& shape, NumberFormat dtype) {
   const std::string config = ConfigJson(shape, dtype).dump(2) + "\n";
   ABSTRACT_RETURN_IF_ERROR(engine::ParseModelConfig(config, "config.json").status());
   json generation = {{"do_sample", true}, {"temperature", 0.6}, {"top_p", 0.9}};
   AddTokenIds(shape, generation);
   return engine::CheckpointFiles{{"config.json", config},
                                  {"generation_config.json", generation.dump(2) + "\n"}};
-}
-
-std::vector<NamedShape> TensorShapes(const ModelConfig& shape) {
-  const int64_t v = shape.vocabulary_size, d = shape.d_model, f = shape.d_ff;
-  const int64_t q = shape.query_width(), kv = shape.key_value_width();
-  std::vector<NamedShape> tensors = {{"model.embed_tokens.weight", {v, d}}};
-  for (int layer = 0; layer < shape.layer_count; ++layer) {
-    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-    tensors.insert(tensors.end(), {{prefix + "input_layernorm.weight", {d}},
-                                   {prefix + "mlp.down_proj.weight", {d, f}},
-                                   {prefix + "mlp.gate_proj.weight", {f, d}},
-                                   {prefix + "mlp.up_proj.weight", {f, d}},
-                                   {prefix + "post_attention_layernorm.weight", {d}},
-                                   {prefix + "self_attn.k_proj.weight", {kv, d}},
-                                   {prefix + "self_attn.o_proj.weight", {d, q}},
-                                   {prefix + "self_attn.q_proj.weight", {q, d}},
-                                   {prefix + "self_attn.v_proj.weight", {kv, d}}});
-  }
-  tensors.push_back({"model.norm.weight", {d}});
-  if (!shape.tied_embeddings) tensors.push_back({"lm_head.weight", {v, d}});
-  return tensors;
 }
 
 }  // namespace mechinterp::make_checkpoint

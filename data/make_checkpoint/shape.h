@@ -23,15 +23,8 @@ void DropTokensPastTheVocabulary(engine::ModelConfig& shape);
 
 // config.json and generation_config.json as transformers writes them. Errors:
 // those of engine::ParseModelConfig, for sizes that contradict each other.
-absl::StatusOr<engine::CheckpointFiles> ConfigFiles(const engine::ModelConfig& shape, engine::DType dtype);
-
-struct NamedShape {
-  std::string name;
-  std::vector<int64_t> shape;  // [out, in] of a matrix, [D] of a norm's gain
-};
-
-// Every tensor of the architecture, in the order of Hugging Face checkpoints.
-std::vector<NamedShape> TensorShapes(const engine::ModelConfig& shape);
+absl::StatusOr<engine::CheckpointFiles> ConfigFiles(const engine::ModelConfig& shape,
+                                                    engine::NumberFormat dtype);
 
 }  // namespace mechinterp::make_checkpoint
 

@@ -94,7 +94,7 @@ absl::Status WriteCheckpoint(const std::string& folder, const ModelConfig& confi
   for (const NamedTensor& parameter : weights.Named()) {
     kept.push_back(parameter.tensor->detach().contiguous());
     const at::Tensor& tensor = kept.back();
-    tensors.push_back({parameter.name, engine::DType::kBF16, tensor.sizes().vec(),
+    tensors.push_back({parameter.name, engine::NumberFormat::kBFloat16, tensor.sizes().vec(),
                        absl::MakeConstSpan(tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel()))});
   }
   return engine::WriteSafetensors(folder + "/model.safetensors", tensors, metadata);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/checkpoint.h"
+#include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/metal/metal_runner.h"
 #include "services/engine/tokenizer/chat/chat_template_selection.h"
 #include "services/engine/tokenizer/tokenizer_config.h"
@@ -31,11 +32,11 @@ absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats&
   if (options.memory_limit_bytes == 0 || weights + scratch <= options.memory_limit_bytes) {
     return absl::OkStatus();
   }
-  return absl::ResourceExhaustedError(absl::StrCat(
-      checkpoint.directory(), ": the weights would take ", weights >> 20,
-      " MiB of memory and forward passes ", scratch >> 20, " MiB, the limit is ",
-      options.memory_limit_bytes >> 20, " MiB",
-      formats.quantization == Quantization::kNone ? "; quantization nf4 takes a fraction of it" : ""));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(checkpoint.directory(), ": the weights would take ", weights >> 20,
+                   " MiB of memory and forward passes ", scratch >> 20, " MiB, the limit is ",
+                   options.memory_limit_bytes >> 20, " MiB",
+                   formats.quantization == kUnquantized ? "; quantization nf4 takes a fraction of it" : ""));
 }
 
 }  // namespace
@@ -79,14 +80,13 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
   }
   model->weight_bytes_ = CountWeightBytes(*model->weights_);
-  TendMemory(model->device());
+  TrimDeviceCache(model->device());
   return model;
 }
 
 // Our kernels for Apple's GPU, where there is one and weights that they multiply.
 void Model::StartKernels() {
-  const bool quantized =
-      formats_.quantization == Quantization::kNf4 || formats_.head != HeadQuantization::kNone;
+  const bool quantized = formats_.quantization == NumberFormat::kNf4 || formats_.head != kUnquantized;
   if (formats_.device.kind != DeviceKind::kMps || kernel_runner_ != nullptr || !quantized) return;
   if (absl::StatusOr<metal::KernelRunner*> runner = metal::StartMetalRunner(); runner.ok()) {
     kernel_runner_ = *runner;
@@ -100,7 +100,8 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
                                                              const WeightSelection& selection) {
   std::shared_ptr<Model> part(new Model());
   part->config_ = model.config();
-  part->config_.layer_count = static_cast<int>(selection.layers.size());
+  part->config_.layers.clear();
+  for (int layer : selection.layers) part->config_.layers.push_back(model.config().layers[layer]);
   part->name_ = model.name();
   part->fingerprint_ = model.fingerprint();
   part->formats_ = model.formats();

@@ -48,7 +48,7 @@ class Model {
   const WeightFormats& formats() const { return formats_; }
   // Bytes of the weights in memory by how they are held. The embedding's rows are
   // read from the mapped file and not counted.
-  const std::map<kernels::WeightFormat, int64_t>& weight_bytes() const { return weight_bytes_; }
+  const std::map<NumberFormat, int64_t>& weight_bytes() const { return weight_bytes_; }
   int64_t total_weight_bytes() const;
 
   const Device& device() const { return formats_.device; }
@@ -71,7 +71,7 @@ class Model {
   WeightFormats formats_;
   metal::KernelRunner* kernel_runner_ = nullptr;
   std::string device_remark_;
-  std::map<kernels::WeightFormat, int64_t> weight_bytes_;
+  std::map<NumberFormat, int64_t> weight_bytes_;
 };
 
 // Version of the libtorch that is linked, "1.13.1".

@@ -44,6 +44,11 @@ struct Options {
   ModelServiceOptions service;
 };
 
+std::vector<std::string> WithAuto(std::vector<std::string> names) {
+  names.insert(names.begin(), "auto");
+  return names;
+}
+
 void AddOptions(CLI::App& app, Options& options) {
   app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
   app.add_option(
@@ -68,17 +73,17 @@ void AddOptions(CLI::App& app, Options& options) {
          "--quantization", options.quantization,
          "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
          "checkpoint is stored so")
-      ->check(CLI::IsMember({"auto", "none", "nf4"}))
+      ->check(CLI::IsMember(WithAuto(engine::LinearQuantizationNames())))
       ->capture_default_str();
   app.add_flag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
   app.add_option("--head-quantization", options.head_quantization,
                  "How the output head is held; auto: int8 for NF4 models, none for others")
-      ->check(CLI::IsMember({"auto", "none", "int8", "nf4"}))
+      ->check(CLI::IsMember(WithAuto(engine::HeadQuantizationNames())))
       ->capture_default_str();
   app.add_option("--compute-dtype", options.compute_dtype,
                  "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: "
                  "bf16 on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
+      ->check(CLI::IsMember(WithAuto(engine::ComputeTypeNames())))
       ->capture_default_str();
   app.add_option(
       "--save-quantized", options.save_quantized,
@@ -142,15 +147,10 @@ engine::DevicePreference ToDevicePreference(const std::string& device) {
 
 engine::LoadOptions ToLoadOptions(const Options& options) {
   engine::LoadOptions load;
-  if (options.quantization == "none") load.quantization = engine::Quantization::kNone;
-  if (options.quantization == "nf4") load.quantization = engine::Quantization::kNf4;
+  load.quantization = engine::QuantizationOfName(options.quantization);  // unset for auto, as below
   load.double_quantization = options.double_quant;
-  if (options.head_quantization == "none") load.head = engine::HeadQuantization::kNone;
-  if (options.head_quantization == "int8") load.head = engine::HeadQuantization::kInt8;
-  if (options.head_quantization == "nf4") load.head = engine::HeadQuantization::kNf4;
-  if (options.compute_dtype == "f32") load.compute_type = engine::ComputeType::kFloat32;
-  if (options.compute_dtype == "bf16") load.compute_type = engine::ComputeType::kBFloat16;
-  if (options.compute_dtype == "f16") load.compute_type = engine::ComputeType::kFloat16;
+  load.head = engine::QuantizationOfName(options.head_quantization);
+  load.compute_type = engine::NumberFormatOfShortName(options.compute_dtype);
   load.chat_format = engine::ParseChatFormat(options.chat_template);  // unset for auto
   load.memory_limit_bytes = options.service.memory_limit_bytes;
   load.scratch_rows = options.service.scheduler.max_batch_rows;
@@ -167,7 +167,7 @@ int Fail(const absl::Status& status) {
 engine::Device UseDevice(Options& options) {
   const engine::DeviceChoice choice = engine::ChooseDevice(ToDevicePreference(options.device));
   if (!choice.fallback.empty()) spdlog::warn("{}", choice.fallback);
-  engine::TendMemory(choice.device);
+  engine::TrimDeviceCache(choice.device);
   if (choice.device.kind != engine::DeviceKind::kCpu && options.service.memory_limit_bytes == 0) {
     options.service.memory_limit_bytes = engine::MemoryOf(choice.device).total_bytes;
   }
@@ -228,7 +228,7 @@ int Serve(Options options, TerminationSignals& signals) {
   spdlog::info(
       "loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
       (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
-      static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count,
+      static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count(),
       (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   DescribeDevice(**model);
 

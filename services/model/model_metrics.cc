@@ -13,21 +13,6 @@ using prometheus::BuildGauge;
 using prometheus::BuildHistogram;
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
-std::string FormatName(engine::kernels::WeightFormat format) {
-  using engine::kernels::WeightFormat;
-  switch (format) {
-    case WeightFormat::kFloat32:
-      return "float32";
-    case WeightFormat::kBFloat16:
-      return "bfloat16";
-    case WeightFormat::kInt8:
-      return "int8";
-    case WeightFormat::kNf4:
-      return "nf4";
-  }
-  return "";
-}
-
 prometheus::Counter& Counter(prometheus::Registry& registry, const std::string& name,
                              const std::string& help) {
   return BuildCounter().Name(name).Help(help).Register(registry).Add({});
@@ -98,7 +83,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Register(*registry_)
       .Add({{"name", model.name()},
             {"hash", model.fingerprint()},
-            {"quantization", model.formats().quantization == engine::Quantization::kNf4 ? "nf4" : "none"},
+            {"quantization", model.formats().quantization == engine::NumberFormat::kNf4 ? "nf4" : "none"},
             {"device", engine::DeviceKindName(model.device().kind)}})
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")
@@ -108,7 +93,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
                            .Help("Bytes its weights take in memory, by how they are held.")
                            .Register(*registry_);
   for (const auto& [format, bytes] : model.weight_bytes()) {
-    weight_bytes.Add({{"format", FormatName(format)}}).Set(static_cast<double>(bytes));
+    weight_bytes.Add({{"format", std::string(engine::InfoOf(format).name)}}).Set(static_cast<double>(bytes));
   }
 }
 

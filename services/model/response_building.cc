@@ -53,21 +53,9 @@ std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config,
   return sites;
 }
 
-v1::Quantization ToProto(engine::Quantization quantization) {
-  return quantization == engine::Quantization::kNf4 ? v1::QUANTIZATION_NF4 : v1::QUANTIZATION_NONE;
-}
-
-v1::HeadQuantization ToProto(engine::HeadQuantization head) {
-  switch (head) {
-    case engine::HeadQuantization::kInt8:
-      return v1::HEAD_QUANTIZATION_INT8;
-    case engine::HeadQuantization::kNf4:
-      return v1::HEAD_QUANTIZATION_NF4;
-    case engine::HeadQuantization::kNone:
-      break;
-  }
-  return v1::HEAD_QUANTIZATION_NONE;
-}
+constexpr int kUnquantizedOnTheWire = 1;  // QUANTIZATION_NONE, HEAD_QUANTIZATION_NONE
+static_assert(v1::QUANTIZATION_NONE == kUnquantizedOnTheWire);
+static_assert(v1::HEAD_QUANTIZATION_NONE == kUnquantizedOnTheWire);
 
 v1::Device ToProto(engine::DeviceKind kind) {
   switch (kind) {
@@ -81,42 +69,19 @@ v1::Device ToProto(engine::DeviceKind kind) {
   return v1::DEVICE_CPU;
 }
 
-v1::MemoryPart ToProto(engine::kernels::WeightFormat format) {
-  using engine::kernels::WeightFormat;
-  switch (format) {
-    case WeightFormat::kFloat32:
-      return v1::MEMORY_PART_WEIGHTS_FLOAT32;
-    case WeightFormat::kBFloat16:
-      return v1::MEMORY_PART_WEIGHTS_BFLOAT16;
-    case WeightFormat::kInt8:
-      return v1::MEMORY_PART_WEIGHTS_INT8;
-    case WeightFormat::kNf4:
-      return v1::MEMORY_PART_WEIGHTS_NF4;
-  }
-  return v1::MEMORY_PART_UNSPECIFIED;
-}
-
-v1::ComputeType ToProto(engine::ComputeType compute) {
-  switch (compute) {
-    case engine::ComputeType::kBFloat16:
-      return v1::COMPUTE_TYPE_BFLOAT16;
-    case engine::ComputeType::kFloat16:
-      return v1::COMPUTE_TYPE_FLOAT16;
-    case engine::ComputeType::kFloat32:
-      break;
-  }
-  return v1::COMPUTE_TYPE_FLOAT32;
-}
-
 }  // namespace
 
 v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id) {
   v1::ModelIdentity identity;
   identity.set_name(model.name());
   identity.set_model_hash(model.fingerprint());
-  identity.set_quantization(ToProto(model.formats().quantization));
-  identity.set_head_quantization(ToProto(model.formats().head));
-  identity.set_compute_type(ToProto(model.formats().compute_type));
+  // Formats know their numbers on the wire.
+  const engine::WeightFormats& formats = model.formats();
+  identity.set_quantization(static_cast<v1::Quantization>(
+      formats.quantization ? engine::InfoOf(*formats.quantization).quantization : kUnquantizedOnTheWire));
+  identity.set_head_quantization(static_cast<v1::HeadQuantization>(
+      formats.head ? engine::InfoOf(*formats.head).head_quantization : kUnquantizedOnTheWire));
+  identity.set_compute_type(static_cast<v1::ComputeType>(engine::InfoOf(formats.compute_type).compute_type));
   identity.set_device(ToProto(model.device().kind));
   identity.set_server_version(kVersion);
   identity.set_self_check_id(self_check_id);
@@ -128,7 +93,7 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::s
   v1::GetModelResponse response;
   *response.mutable_identity() = BuildIdentity(model, self_check_id);
   response.set_architecture(config.architecture);
-  response.set_layer_count(config.layer_count);
+  response.set_layer_count(config.layer_count());
   response.set_head_count(config.head_count);
   response.set_key_value_head_count(config.key_value_head_count);
   response.set_head_size(config.head_size);
@@ -146,7 +111,7 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::s
   response.set_weight_bytes(model.total_weight_bytes());
   for (const auto& [format, bytes] : model.weight_bytes()) {
     v1::MemoryUsage& usage = *response.add_memory();
-    usage.set_part(ToProto(format));
+    usage.set_part(static_cast<v1::MemoryPart>(engine::InfoOf(format).memory_part));
     usage.set_byte_count(bytes);
   }
   response.set_libtorch_version(engine::LibtorchVersion());

@@ -19,9 +19,8 @@
 namespace mechinterp::benchmarks {
 namespace {
 
-using engine::kernels::ComputeType;
+using engine::NumberFormat;
 using engine::kernels::PackedMatrix;
-using engine::kernels::WeightFormat;
 
 PeakMeter& Meter() {
   static PeakMeter meter(engine::kernels::ThreadCount());
@@ -51,7 +50,7 @@ Operands& OperandsOf(const MatrixSpec& spec) {
   while (static_cast<int>(current->copies.size()) < copies) current->copies.push_back(RandomMatrix(spec));
   current->peers.push_back({"torch_fp32", UnquantizedProduct(spec.in, spec.out, at::kFloat)});
   current->peers.push_back({"torch_bf16", UnquantizedProduct(spec.in, spec.out, at::kBFloat16)});
-  if (auto int4 = Int4Product(spec.in, spec.out); int4 && spec.format == WeightFormat::kNf4) {
+  if (auto int4 = Int4Product(spec.in, spec.out); int4 && spec.format == NumberFormat::kNf4) {
     current->peers.push_back({"torch_int4", std::move(int4)});
   }
   return *current;
@@ -90,7 +89,7 @@ void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
   }
   LetThreadsSleep();
   const double bandwidth = Meter().ReadBandwidth();
-  const double bfloat16_peak = spec.compute == ComputeType::kBFloat16 ? Meter().BFloat16Peak() : 0;
+  const double bfloat16_peak = spec.compute == NumberFormat::kBFloat16 ? Meter().BFloat16Peak() : 0;
   const double peak = bfloat16_peak > 0 ? bfloat16_peak : Meter().Float32Peak();
 
   size_t next = 0;
@@ -129,7 +128,7 @@ void Pack(benchmark::State& state, const MatrixSpec& spec) {
   const std::vector<float> rows = RandomValues(engine::kernels::kPanelOutputs * spec.in, 1);
   int64_t panel = 0;
   for (auto _ : state) {
-    PackPanel(matrix, panel, rows);
+    engine::kernels::PackPanel(matrix, panel, rows.data());
     panel = (panel + 1) % matrix.panels();
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(rows.size() * sizeof(float)));
@@ -142,18 +141,19 @@ int64_t IterationsFor(const MatrixSpec& spec, int64_t rows) {
 }
 
 void RegisterAll() {
-  constexpr std::pair<WeightFormat, ComputeType> kKinds[] = {
-      {WeightFormat::kNf4, ComputeType::kBFloat16},      {WeightFormat::kNf4, ComputeType::kFloat32},
-      {WeightFormat::kInt8, ComputeType::kBFloat16},     {WeightFormat::kInt8, ComputeType::kFloat32},
-      {WeightFormat::kBFloat16, ComputeType::kBFloat16}, {WeightFormat::kBFloat16, ComputeType::kFloat32},
-      {WeightFormat::kFloat32, ComputeType::kFloat32},
+  constexpr std::pair<NumberFormat, NumberFormat> kKinds[] = {
+      {NumberFormat::kNf4, NumberFormat::kBFloat16},      {NumberFormat::kNf4, NumberFormat::kFloat32},
+      {NumberFormat::kInt8, NumberFormat::kBFloat16},     {NumberFormat::kInt8, NumberFormat::kFloat32},
+      {NumberFormat::kBFloat16, NumberFormat::kBFloat16}, {NumberFormat::kBFloat16, NumberFormat::kFloat32},
+      {NumberFormat::kFloat32, NumberFormat::kFloat32},
   };
   constexpr std::pair<int64_t, int64_t> kSizes[] = {{4096, 14336}, {14336, 4096}, {4096, 4096}, {2048, 8192}};
   for (const auto& [format, compute] : kKinds) {
     for (const auto& [in, out] : kSizes) {
       const MatrixSpec spec{format, compute, in, out};
       const std::string kind =
-          absl::StrCat(FormatName(format), "/", ComputeName(compute), "/K:", in, "/N:", out);
+          absl::StrCat(std::string(engine::InfoOf(format).short_name), "/",
+                       std::string(engine::InfoOf(compute).short_name), "/K:", in, "/N:", out);
       for (int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
         const std::string name = absl::StrCat("Multiply/", kind, "/M:", rows);
         benchmark::RegisterBenchmark(name.c_str(),

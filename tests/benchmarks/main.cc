@@ -18,22 +18,25 @@ using Benchmark = absl::Status (*)(const BenchmarkOptions&, std::ostream&);
 void AddOptions(CLI::App& app, BenchmarkOptions& options) {
   app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
       ->capture_default_str();
-  const std::map<std::string, engine::Quantization> quantizations = {{"none", engine::Quantization::kNone},
-                                                                     {"nf4", engine::Quantization::kNf4}};
-  app.add_option("--quantization", options.load.quantization, "none or nf4; default: as the engine chooses")
-      ->transform(CLI::CheckedTransformer(quantizations));
-  const std::map<std::string, engine::HeadQuantization> heads = {{"none", engine::HeadQuantization::kNone},
-                                                                 {"int8", engine::HeadQuantization::kInt8},
-                                                                 {"nf4", engine::HeadQuantization::kNf4}};
-  app.add_option("--head-quantization", options.load.head,
-                 "none, int8 or nf4; default: as the engine chooses")
-      ->transform(CLI::CheckedTransformer(heads));
-  const std::map<std::string, engine::ComputeType> types = {{"f32", engine::ComputeType::kFloat32},
-                                                            {"bf16", engine::ComputeType::kBFloat16},
-                                                            {"f16", engine::ComputeType::kFloat16}};
-  app.add_option("--compute-dtype", options.load.compute_type,
-                 "f32, bf16 or f16; default: as the engine chooses")
-      ->transform(CLI::CheckedTransformer(types));
+  app.add_option_function<std::string>(
+         "--quantization",
+         [&options](const std::string& name) {
+           options.load.quantization = engine::QuantizationOfName(name);
+         },
+         "none or nf4; default: as the engine chooses")
+      ->check(CLI::IsMember(engine::LinearQuantizationNames()));
+  app.add_option_function<std::string>(
+         "--head-quantization",
+         [&options](const std::string& name) { options.load.head = engine::QuantizationOfName(name); },
+         "none, int8 or nf4; default: as the engine chooses")
+      ->check(CLI::IsMember(engine::HeadQuantizationNames()));
+  app.add_option_function<std::string>(
+         "--compute-dtype",
+         [&options](const std::string& name) {
+           options.load.compute_type = engine::NumberFormatOfShortName(name);
+         },
+         "f32, bf16 or f16; default: as the engine chooses")
+      ->check(CLI::IsMember(engine::ComputeTypeNames()));
   AddCpuOptions(app, options);
   app.add_option("--repetitions", options.repetitions, "Rounds of ours and the peer's in turn")
       ->check(CLI::Range(1, 1000))

@@ -132,7 +132,7 @@ std::vector<TensorInfo> ListTensors(const engine::ModelConfig& config, GgmlType 
   // A tied embedding is the head too, and held like one.
   tensors.push_back(
       {"token_embd.weight", {d_model, vocabulary}, config.tied_embeddings ? GgmlType::kQ6K : type});
-  for (int layer = 0; layer < config.layer_count; ++layer) {
+  for (int layer = 0; layer < config.layer_count(); ++layer) {
     const std::string block = absl::StrCat("blk.", layer, ".");
     tensors.push_back({block + "attn_norm.weight", {d_model}, GgmlType::kFloat32});
     tensors.push_back({block + "attn_q.weight", {d_model, queries}, type});
@@ -157,7 +157,7 @@ void WriteMetadata(const engine::ModelConfig& config, GgmlType type, GgufWriter&
   writer.Entry("general.name", std::string("random weights"));
   writer.Entry("general.alignment", kAlignment);
   writer.Entry("general.file_type", type == GgmlType::kQ4_0 ? 2u : 25u);
-  writer.Entry("llama.block_count", count(config.layer_count));
+  writer.Entry("llama.block_count", count(config.layer_count()));
   writer.Entry("llama.context_length", count(config.context_length));
   writer.Entry("llama.embedding_length", count(config.d_model));
   writer.Entry("llama.feed_forward_length", count(config.d_ff));

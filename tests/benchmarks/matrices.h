@@ -9,15 +9,13 @@
 namespace mechinterp::benchmarks {
 
 struct MatrixSpec {
-  engine::kernels::WeightFormat format;
-  engine::kernels::ComputeType compute;
+  engine::NumberFormat format;
+  engine::NumberFormat compute;
   int64_t in = 0;
   int64_t out = 0;
 
   friend bool operator==(const MatrixSpec&, const MatrixSpec&) = default;
 };
-std::string FormatName(engine::kernels::WeightFormat format);   // "nf4"
-std::string ComputeName(engine::kernels::ComputeType compute);  // "bf16"
 
 // `count` normally distributed values of standard deviation 0.02, from a seed.
 std::vector<float> RandomValues(int64_t count, unsigned seed);
@@ -31,8 +29,7 @@ int CopiesToRotate(int64_t bytes);
 // not depend on them, and a large matrix is made quickly.
 engine::kernels::PackedMatrix RandomMatrix(const MatrixSpec& spec);
 
-// Packs one panel from fp32 `rows`, quantizing them as the format wants.
-void PackPanel(engine::kernels::PackedMatrix& matrix, int64_t panel, const std::vector<float>& rows);
+// With memory, of undefined contents.
 engine::kernels::PackedMatrix EmptyMatrix(const MatrixSpec& spec);
 
 }  // namespace mechinterp::benchmarks

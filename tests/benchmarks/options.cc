@@ -22,7 +22,8 @@ double WeightOperations(const engine::ModelConfig& config, int tokens, int head_
   const double d_model = config.d_model;
   const double attention = d_model * (2.0 * config.query_width() + 2.0 * config.key_value_width());
   const double mlp = 3 * d_model * config.d_ff;
-  return 2 * (tokens * config.layer_count * (attention + mlp) + head_rows * d_model * config.vocabulary_size);
+  return 2 *
+         (tokens * config.layer_count() * (attention + mlp) + head_rows * d_model * config.vocabulary_size);
 }
 
 }  // namespace mechinterp::benchmarks

@@ -23,8 +23,8 @@ namespace mechinterp::make_checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
-using engine::DType;
 using engine::ModelConfig;
+using engine::NumberFormat;
 using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -33,7 +33,9 @@ const std::string kEmbeddedModel = ABSTRACT_SOURCE_DIR "/data/models/tiny-llama-
 
 int64_t ParameterCount(const ModelConfig& shape) {
   int64_t count = 0;
-  for (const NamedShape& tensor : TensorShapes(shape)) count += engine::ElementCount(tensor.shape);
+  for (const engine::TensorInfo& tensor : engine::ModelTensors(shape)) {
+    if (!tensor.optional) count += tensor.count();
+  }
   return count;
 }
 
@@ -51,12 +53,12 @@ TEST(PresetShape, HasTheSizesOfThePublishedModels) {
 TEST(ConfigFiles, SayWhatTheShapeIs) {
   for (const std::string& name : PresetNames()) {
     const ModelConfig shape = *PresetShape(name);
-    const auto files = ConfigFiles(shape, DType::kF16);
+    const auto files = ConfigFiles(shape, NumberFormat::kFloat16);
     ASSERT_TRUE(files.ok()) << files.status();
     const auto read = engine::ParseModelConfig(files->at("config.json"), "config.json");
     ASSERT_TRUE(read.ok()) << read.status();
     EXPECT_EQ(ParameterCount(*read), ParameterCount(shape));
-    EXPECT_EQ(read->layer_count, shape.layer_count);
+    EXPECT_EQ(read->layer_count(), shape.layer_count());
     EXPECT_EQ(read->head_count, shape.head_count);
     EXPECT_EQ(read->context_length, shape.context_length);
     EXPECT_EQ(read->rope_theta, 500000);
@@ -76,7 +78,7 @@ TEST(ConfigFiles, SayWhatTheShapeIs) {
 TEST(ConfigFiles, RefuseSizesThatContradictEachOther) {
   ModelConfig shape = *PresetShape("tiny");
   shape.key_value_head_count = 3;
-  EXPECT_THAT(std::string(ConfigFiles(shape, DType::kBF16).status().message()),
+  EXPECT_THAT(std::string(ConfigFiles(shape, NumberFormat::kBFloat16).status().message()),
               HasSubstr("'num_key_value_heads' does not divide"));
 }
 
@@ -102,7 +104,7 @@ std::string BytesOf(const engine::TensorSource& source) {
   return bytes;
 }
 template <typename T>
-std::vector<T> ValuesOf(const std::string& name, const std::vector<int64_t>& shape, DType dtype,
+std::vector<T> ValuesOf(const std::string& name, const std::vector<int64_t>& shape, NumberFormat dtype,
                         int seed = 1) {
   const std::string bytes = BytesOf(RandomTensor(name, shape, dtype, seed));
   std::vector<T> values(bytes.size() / sizeof(T));
@@ -110,7 +112,7 @@ std::vector<T> ValuesOf(const std::string& name, const std::vector<int64_t>& sha
   return values;
 }
 std::vector<float> FloatsOf(const std::string& name, const std::vector<int64_t>& shape, int seed = 1) {
-  return ValuesOf<float>(name, shape, DType::kF32, seed);
+  return ValuesOf<float>(name, shape, NumberFormat::kFloat32, seed);
 }
 
 struct Moments {
@@ -153,8 +155,8 @@ TEST(RandomTensor, DependsOnSeedNameAndPlaceAlone) {
 
 TEST(RandomTensor, SixteenBitTypesAreTheSameValuesRounded) {
   const std::vector<float> values = FloatsOf("w", {50, 64});
-  const auto halves = ValuesOf<uint16_t>("w", {50, 64}, DType::kF16);
-  const auto brains = ValuesOf<uint16_t>("w", {50, 64}, DType::kBF16);
+  const auto halves = ValuesOf<uint16_t>("w", {50, 64}, NumberFormat::kFloat16);
+  const auto brains = ValuesOf<uint16_t>("w", {50, 64}, NumberFormat::kBFloat16);
   for (size_t i = 0; i < values.size(); ++i) {
     ASSERT_EQ(halves[i], FloatToFloat16(values[i]));
     ASSERT_EQ(brains[i], FloatToBFloat16(values[i]));
@@ -163,7 +165,7 @@ TEST(RandomTensor, SixteenBitTypesAreTheSameValuesRounded) {
 
 TEST(RandomTensor, StopsAtTheSinksError) {
   int pieces = 0;
-  const absl::Status status = RandomTensor("w", {10'000, 1000}, DType::kBF16, 1).write([&](auto) {
+  const absl::Status status = RandomTensor("w", {10'000, 1000}, NumberFormat::kBFloat16, 1).write([&](auto) {
     ++pieces;
     return absl::ResourceExhaustedError("full");
   });
@@ -179,10 +181,11 @@ class WrittenCheckpointTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(directory_); }
 
-  void Write(const ModelConfig& shape, DType dtype, engine::CheckpointFiles files = {}) {
+  void Write(const ModelConfig& shape, NumberFormat dtype, engine::CheckpointFiles files = {}) {
     files.merge(*ConfigFiles(shape, dtype));
     std::vector<engine::TensorSource> tensors;
-    for (const NamedShape& tensor : TensorShapes(shape)) {
+    for (const engine::TensorInfo& tensor : engine::ModelTensors(shape)) {
+      if (tensor.optional) continue;
       tensors.push_back(RandomTensor(tensor.name, tensor.shape, dtype, /*seed=*/1));
     }
     const absl::Status status =
@@ -196,8 +199,8 @@ class WrittenCheckpointTest : public testing::Test {
 // Sixteen layers, and still the residual stream has values of order one to ten.
 TEST_F(WrittenCheckpointTest, TheEngineRunsItAndActivationsKeepASaneSize) {
   ModelConfig shape = *PresetShape("tiny");
-  shape.layer_count = 16;
-  Write(shape, DType::kBF16);
+  shape.layers.resize(16);
+  Write(shape, NumberFormat::kBFloat16);
   const auto model = engine::Model::Load(directory_.string());
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ((*model)->parameter_count(), ParameterCount(shape));
@@ -230,7 +233,7 @@ TEST_F(WrittenCheckpointTest, TheTokenizerOfAnotherCheckpoint) {
   EXPECT_EQ(files.size(), 3u);
   EXPECT_EQ(shape.begin_token_id, 2603);
   EXPECT_THAT(shape.stop_token_ids, ElementsAre(2604, 2607));
-  Write(shape, DType::kF32, files);
+  Write(shape, NumberFormat::kFloat32, files);
   const auto model = engine::Model::Load(directory_.string());
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_TRUE((*model)->has_chat_template());

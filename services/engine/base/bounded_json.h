@@ -9,7 +9,7 @@
 
 namespace mechinterp::engine {
 
-// JSON files of a checkpoint, read so that no file, however made, takes more
+// JSON files, and JSON in files, of a checkpoint, read so that no file, however made, takes more
 // than a bounded amount of memory or stack. Thread-safe.
 
 // A regular file of at most `max_bytes`, whole. Errors: NotFound and whatever

@@ -128,7 +128,8 @@ absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name, absl::Span
                                                    absl::StrJoin(view.shape, ", "), "], config.json needs [",
                                                    absl::StrJoin(shape, ", "), "]"));
   }
-  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
+  if (view.dtype != NumberFormat::kFloat32 && view.dtype != NumberFormat::kFloat16 &&
+      view.dtype != NumberFormat::kBFloat16) {
     return absl::InvalidArgumentError(absl::StrCat(directory_, ": tensor '", name, "' has dtype ",
                                                    DTypeName(view.dtype), ", needs F32, F16 or BF16"));
   }

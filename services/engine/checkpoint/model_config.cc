@@ -8,6 +8,7 @@
 #include "services/common/status_macros.h"
 #include "services/engine/base/bounded_json.h"
 #include "services/engine/checkpoint/config_reader.h"
+#include "services/engine/checkpoint/model_family.h"
 #include "services/engine/checkpoint/supported_config.h"
 
 namespace mechinterp::engine {
@@ -78,8 +79,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   const ConfigReader reader(document, path);
   ModelConfig config;
   ABSTRACT_RETURN_IF_ERROR(CheckSupportedConfig(reader));
+  ABSTRACT_ASSIGN_OR_RETURN(config.layers, ReadLayers(reader));
   config.architecture = reader["architectures"][0].get<std::string>();
-  ABSTRACT_ASSIGN_OR_RETURN(config.layer_count, reader.Size("num_hidden_layers"));
   ABSTRACT_ASSIGN_OR_RETURN(config.head_count, reader.Size("num_attention_heads"));
   ABSTRACT_ASSIGN_OR_RETURN(config.key_value_head_count,
                             reader.Size("num_key_value_heads", config.head_count));
@@ -112,8 +113,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
 
 absl::Status AddGenerationStopTokens(const std::string& json_text, const std::string& path,
                                      ModelConfig& config) {
-  const json document = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-  if (!document.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
+  ABSTRACT_ASSIGN_OR_RETURN(const json document, ParseJsonObject(json_text, path));
   const ConfigReader reader(document, path);
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> end,
                             ReadTokenIds(reader, "eos_token_id", config.vocabulary_size));

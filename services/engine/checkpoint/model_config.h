@@ -18,11 +18,26 @@ struct RopeScaling {
   int original_context_length = 0;
 };
 
-// The shape of a Llama-architecture model. All sizes are at least 1 and
-// consistent with each other once ParseModelConfig returned it.
+// What one block has beyond the plain Llama block, which differs from family to family and
+// in some from layer to layer. The forward pass, the list of tensors (tensor_table.h) and the
+// loader go by this; none of them knows families.
+struct LayerConfig {
+  bool query_key_value_bias = false;
+  bool attention_output_bias = false;
+  bool mlp_bias = false;        // of gate, up and down
+  bool query_key_norm = false;  // an RMSNorm over each head's query and key, before RoPE
+  // Positions that a query sees, its own the last of them; 0: all up to its own.
+  int window = 0;
+
+  friend bool operator==(const LayerConfig&, const LayerConfig&) = default;
+};
+
+// The shape of a model of Llama's kind: RMSNorm, rotary embeddings, grouped-query attention,
+// SwiGLU. All sizes are at least 1 and consistent with each other once ParseModelConfig
+// returned it.
 struct ModelConfig {
-  std::string architecture;
-  int layer_count = 0;
+  std::string architecture;  // "LlamaForCausalLM"
+  std::vector<LayerConfig> layers;
   int head_count = 0;
   int key_value_head_count = 0;  // divides head_count
   int head_size = 0;             // even
@@ -40,13 +55,14 @@ struct ModelConfig {
   // Once each.
   void AddStopToken(TokenId id);
 
+  int layer_count() const { return static_cast<int>(layers.size()); }
   int query_width() const { return head_count * head_size; }
   int key_value_width() const { return key_value_head_count * head_size; }
 };
 
 // Reads a Hugging Face config.json; `path` is for messages only. Errors:
 // InvalidArgument naming the key that is missing or wrong; Unimplemented naming
-// what is not supported (see CheckSupportedConfig) or the rope type.
+// what is not supported (see CheckSupportedConfig, ReadLayers) or the rope type.
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
 
 // Adds the end-of-sequence tokens of a generation_config.json, which chat models

@@ -10,6 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
+#include "services/engine/base/bounded_json.h"
 #include "services/engine/kernels/quantize.h"
 
 namespace mechinterp::engine {
@@ -28,7 +29,7 @@ class Parts {
   }
 
   // A part of `count` elements of the given type.
-  absl::StatusOr<TensorView> Find(const std::string& suffix, DType dtype, int64_t count) const {
+  absl::StatusOr<TensorView> Find(const std::string& suffix, NumberFormat dtype, int64_t count) const {
     const TensorView* view = checkpoint_.Find(name_ + suffix);
     if (view == nullptr) return Bad(absl::StrCat("part '", suffix, "' is missing"));
     if (view->dtype != dtype || ElementCount(view->shape) != count) {
@@ -39,7 +40,7 @@ class Parts {
   }
 
   absl::StatusOr<std::vector<float>> Floats(const std::string& suffix, int64_t count) const {
-    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, Find(suffix, DType::kF32, count));
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, Find(suffix, NumberFormat::kFloat32, count));
     ABSTRACT_ASSIGN_OR_RETURN(HostTensor tensor, ToHostTensor(view));
     return std::move(tensor.values);
   }
@@ -47,9 +48,11 @@ class Parts {
   absl::StatusOr<nlohmann::json> State() const {
     const TensorView* view = checkpoint_.Find(name_ + kStateSuffix);
     if (view == nullptr) return Bad("its quant_state is missing");
-    const auto* text = reinterpret_cast<const char*>(view->bytes.data());
-    nlohmann::json state = nlohmann::json::parse(text, text + view->bytes.size(), nullptr, false);
-    if (!state.is_object()) return Bad("its quant_state is not a JSON object");
+    constexpr size_t kMaxBytes = 64 << 10;  // real ones have some 200
+    if (view->bytes.size() > kMaxBytes) return Bad("its quant_state is longer than can be right");
+    const std::string text(reinterpret_cast<const char*>(view->bytes.data()), view->bytes.size());
+    absl::StatusOr<nlohmann::json> state = ParseJsonObject(text, "");
+    if (!state.ok()) return Bad("its quant_state is not a JSON object");
     return state;
   }
 
@@ -68,7 +71,7 @@ absl::Status ReadAbsmax(const Parts& parts, const nlohmann::json& state, int64_t
     }
     const auto nested_block = state["nested_blocksize"].get<int64_t>();
     const auto offset = state["nested_offset"].get<float>();
-    ABSTRACT_ASSIGN_OR_RETURN(const TensorView codes, parts.Find(".absmax", DType::kU8, blocks));
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView codes, parts.Find(".absmax", NumberFormat::kUint8, blocks));
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> map, parts.Floats(".nested_quant_map", 256));
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> scales,
                               parts.Floats(".nested_absmax", (blocks + nested_block - 1) / nested_block));
@@ -82,11 +85,11 @@ absl::Status ReadAbsmax(const Parts& parts, const nlohmann::json& state, int64_t
   return finite ? absl::OkStatus() : parts.Bad("holds a scale that is not finite");
 }
 
-std::optional<DType> StoredType(const nlohmann::json& state) {
+std::optional<NumberFormat> StoredType(const nlohmann::json& state) {
   const nlohmann::json name = state.contains("dtype") ? state["dtype"] : nlohmann::json("float32");
-  if (name == "float32") return DType::kF32;
-  if (name == "float16") return DType::kF16;
-  if (name == "bfloat16") return DType::kBF16;
+  for (const NumberFormatInfo& info : AllNumberFormats()) {
+    if (info.is_compute_type() && name == std::string(info.name)) return info.format;
+  }
   return std::nullopt;
 }
 
@@ -103,9 +106,9 @@ bool IsNf4(const Checkpoint& checkpoint, const std::string& name) {
   return checkpoint.Has(name + kStateSuffix);
 }
 
-DType Nf4StoredType(const Checkpoint& checkpoint, const std::string& name) {
+NumberFormat Nf4StoredType(const Checkpoint& checkpoint, const std::string& name) {
   const absl::StatusOr<nlohmann::json> state = Parts(checkpoint, name).State();
-  return state.ok() ? StoredType(*state).value_or(DType::kF32) : DType::kF32;
+  return state.ok() ? StoredType(*state).value_or(NumberFormat::kFloat32) : NumberFormat::kFloat32;
 }
 
 absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::string& name,
@@ -124,11 +127,11 @@ absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::strin
   if (block % kernels::kNf4Block != 0) {
     return parts.Bad(absl::StrCat("blocksize ", block, " is not supported; multiples of 64 are"));
   }
-  const std::optional<DType> dtype = StoredType(state);
+  const std::optional<NumberFormat> dtype = StoredType(state);
   if (!dtype) return parts.Bad("its quant_state's dtype is none of float32, float16 and bfloat16");
   matrix.dtype = *dtype;
   const int64_t count = ElementCount(matrix.shape);
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView packed, parts.Find("", DType::kU8, (count + 1) / 2));
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView packed, parts.Find("", NumberFormat::kUint8, (count + 1) / 2));
   matrix.codes = {reinterpret_cast<const uint8_t*>(packed.bytes.data()), packed.bytes.size()};
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> code, parts.Floats(".quant_map", 16));
   std::copy(code.begin(), code.end(), matrix.code.begin());
@@ -141,10 +144,9 @@ HostTensor Dequantize(const Nf4Matrix& matrix) {
   HostTensor tensor{matrix.shape, std::vector<float>(ElementCount(matrix.shape))};
   for (int64_t i = 0; i < tensor.size(); ++i) {
     const uint8_t byte = matrix.codes[i / 2];
-    float value = matrix.code[i % 2 == 0 ? byte >> 4 : byte & 15] * matrix.absmax[i / kernels::kNf4Block];
-    if (matrix.dtype == DType::kBF16) value = BFloat16ToFloat(FloatToBFloat16(value));
-    if (matrix.dtype == DType::kF16) value = Float16ToFloat(FloatToFloat16(value));
-    tensor.values[i] = value;
+    const float value =
+        matrix.code[i % 2 == 0 ? byte >> 4 : byte & 15] * matrix.absmax[i / kernels::kNf4Block];
+    tensor.values[i] = RoundTo(matrix.dtype, value);
   }
   return tensor;
 }

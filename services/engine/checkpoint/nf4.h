@@ -36,7 +36,8 @@ struct Nf4Matrix {
   std::vector<uint8_t> owned_codes;
   std::vector<float> absmax;  // of each block, as it takes effect
   std::array<float, 16> code;
-  DType dtype = DType::kF32;  // what was quantized, and what a dequantized value is rounded to
+  NumberFormat dtype =
+      NumberFormat::kFloat32;  // what was quantized, and what a dequantized value is rounded to
   std::optional<NestedAbsmax> nested;
 };
 
@@ -44,7 +45,7 @@ struct Nf4Matrix {
 bool IsNf4(const Checkpoint& checkpoint, const std::string& name);
 
 // The type that was quantized, of a matrix for which IsNf4 holds.
-DType Nf4StoredType(const Checkpoint& checkpoint, const std::string& name);
+NumberFormat Nf4StoredType(const Checkpoint& checkpoint, const std::string& name);
 
 // Reads one. Valid as long as the checkpoint. InvalidArgument, naming the tensor,
 // when parts are missing, have wrong sizes or contradict `shape`.

@@ -19,17 +19,6 @@
 namespace mechinterp::engine {
 namespace {
 
-struct DTypeEntry {
-  DType dtype;
-  absl::string_view name;
-  int bytes;
-};
-constexpr DTypeEntry kDTypes[] = {
-    {DType::kF32, "F32", 4}, {DType::kF16, "F16", 2},   {DType::kBF16, "BF16", 2},
-    {DType::kI64, "I64", 8}, {DType::kI32, "I32", 4},   {DType::kU8, "U8", 1},
-    {DType::kI8, "I8", 1},   {DType::kBool, "BOOL", 1}, {DType::kF64, "F64", 8},
-};
-
 // The file's header text and the bytes after it.
 struct Parts {
   absl::string_view header;
@@ -122,23 +111,14 @@ void Advise(absl::Span<const std::byte> bytes, Rounding rounding, int advice) {
 
 }  // namespace
 
-int ByteWidth(DType dtype) {
-  for (const DTypeEntry& entry : kDTypes) {
-    if (entry.dtype == dtype) return entry.bytes;
-  }
-  return 0;
+absl::string_view DTypeName(NumberFormat dtype) {
+  const std::string_view name = InfoOf(dtype).safetensors_name;
+  return {name.data(), name.size()};
 }
 
-absl::string_view DTypeName(DType dtype) {
-  for (const DTypeEntry& entry : kDTypes) {
-    if (entry.dtype == dtype) return entry.name;
-  }
-  return "?";
-}
-
-std::optional<DType> ParseDType(absl::string_view name) {
-  for (const DTypeEntry& entry : kDTypes) {
-    if (entry.name == name) return entry.dtype;
+std::optional<NumberFormat> ParseDType(absl::string_view name) {
+  for (const NumberFormatInfo& info : AllNumberFormats()) {
+    if (!name.empty() && DTypeName(info.format) == name) return info.format;
   }
   return std::nullopt;
 }
@@ -148,15 +128,16 @@ absl::StatusOr<HostTensor> ToHostTensor(const TensorView& view) {
   const int64_t count = ElementCount(view.shape);
   tensor.values.resize(count);
   switch (view.dtype) {
-    case DType::kF32:
+    case NumberFormat::kFloat32:
       if (count > 0) std::memcpy(tensor.values.data(), view.bytes.data(), count * sizeof(float));
       return tensor;
-    case DType::kF16:
-    case DType::kBF16: {
+    case NumberFormat::kFloat16:
+    case NumberFormat::kBFloat16: {
       for (int64_t i = 0; i < count; ++i) {
         uint16_t bits;  // the mapping need not be aligned
         std::memcpy(&bits, view.bytes.data() + 2 * i, 2);
-        tensor.values[i] = view.dtype == DType::kF16 ? Float16ToFloat(bits) : BFloat16ToFloat(bits);
+        tensor.values[i] =
+            view.dtype == NumberFormat::kFloat16 ? Float16ToFloat(bits) : BFloat16ToFloat(bits);
       }
       return tensor;
     }

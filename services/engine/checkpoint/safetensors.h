@@ -13,24 +13,23 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "services/engine/base/host_tensor.h"
+#include "services/engine/kernels/number_format.h"
 
 namespace mechinterp::engine {
 
 // The format's own limit on its JSON header.
 inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
-// The element types of the safetensors format that the engine reads.
-enum class DType { kF32, kF16, kBF16, kI64, kI32, kU8, kI8, kBool, kF64 };
-
 // Bytes of one element.
-int ByteWidth(DType dtype);
+inline int ByteWidth(NumberFormat dtype) { return InfoOf(dtype).bits / 8; }
 // The name the file format uses: "F32", "BF16", ...
-absl::string_view DTypeName(DType dtype);
-std::optional<DType> ParseDType(absl::string_view name);
+absl::string_view DTypeName(NumberFormat dtype);
+// Nothing for types that the engine does not read.
+std::optional<NumberFormat> ParseDType(absl::string_view name);
 
 // A tensor that lies in a mapped file. Valid as long as its SafetensorsFile.
 struct TensorView {
-  DType dtype = DType::kF32;
+  NumberFormat dtype = NumberFormat::kFloat32;
   std::vector<int64_t> shape;
   absl::Span<const std::byte> bytes;  // little-endian, row-major
 };

@@ -66,7 +66,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
       return true;
     }
     if (place_ != Place::kTensor || field_ != "dtype") return Misplaced();
-    const std::optional<DType> dtype = ParseDType(text);
+    const std::optional<NumberFormat> dtype = ParseDType(text);
     if (!dtype) {
       status_ =
           absl::UnimplementedError(absl::StrCat(path_, ": tensor '", name_, "' has dtype ",

@@ -16,7 +16,7 @@ namespace mechinterp::engine {
 // What a file's header says, of which only the syntax has been checked.
 struct SafetensorsHeader {
   struct Entry {
-    DType dtype = DType::kF32;
+    NumberFormat dtype = NumberFormat::kFloat32;
     std::vector<int64_t> shape;  // no dimension is negative
     uint64_t begin = 0;          // of the bytes, counted from the end of the header
     uint64_t end = 0;

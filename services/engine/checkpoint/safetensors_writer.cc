@@ -126,15 +126,15 @@ absl::StatusOr<TensorSource> SourceOf(const TensorToWrite& tensor) {
   const absl::Span<const float> values = tensor.values;
   TensorSource source{tensor.name, tensor.dtype, tensor.shape, {}};
   switch (tensor.dtype) {
-    case DType::kF32:
+    case NumberFormat::kFloat32:
       source.write = [=](const ByteSink& sink) {
         return sink(AsBytes(values.data(), values.size() * sizeof(float)));
       };
       return source;
-    case DType::kF16:
+    case NumberFormat::kFloat16:
       source.write = [=](const ByteSink& sink) { return WriteHalves(values, FloatToFloat16, sink); };
       return source;
-    case DType::kBF16:
+    case NumberFormat::kBFloat16:
       source.write = [=](const ByteSink& sink) { return WriteHalves(values, FloatToBFloat16, sink); };
       return source;
     default:

@@ -22,7 +22,7 @@ using ByteSink = std::function<absl::Status(absl::Span<const std::byte>)>;
 // more than one tensor (or one piece of it) is in memory.
 struct TensorSource {
   std::string name;
-  DType dtype = DType::kF32;
+  NumberFormat dtype = NumberFormat::kFloat32;
   std::vector<int64_t> shape;
   // Hands the tensor, little-endian and row-major, to the sink in pieces of any
   // size. Called once. Its error, or one of the sink's, ends the writing.
@@ -47,7 +47,7 @@ absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const Tens
 // rounded to nearest even).
 struct TensorToWrite {
   std::string name;
-  DType dtype = DType::kF32;
+  NumberFormat dtype = NumberFormat::kFloat32;
   std::vector<int64_t> shape;
   absl::Span<const float> values;
 };

@@ -13,9 +13,9 @@ namespace mechinterp::engine {
 class StoredValues {
  public:
   explicit StoredValues(const TensorView& view)
-      : data_(view.bytes.data()), width_(ByteWidth(view.dtype)), type_(TypeOf(view.dtype)) {}
+      : data_(view.bytes.data()), width_(ByteWidth(view.dtype)), type_(view.dtype) {}
 
-  kernels::SourceType type() const { return type_; }
+  NumberFormat type() const { return type_; }
   const void* At(int64_t index) const { return data_ + index * width_; }
   // Values [first, first + count) as fp32; false when one is not finite.
   bool Read(int64_t first, int64_t count, float* values) const {
@@ -23,20 +23,9 @@ class StoredValues {
   }
 
  private:
-  static kernels::SourceType TypeOf(DType dtype) {
-    switch (dtype) {
-      case DType::kF16:
-        return kernels::SourceType::kFloat16;
-      case DType::kBF16:
-        return kernels::SourceType::kBFloat16;
-      default:
-        return kernels::SourceType::kFloat32;
-    }
-  }
-
   const std::byte* data_;
   int64_t width_;
-  kernels::SourceType type_;
+  NumberFormat type_;
 };
 
 }  // namespace mechinterp::engine

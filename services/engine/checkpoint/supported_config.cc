@@ -17,23 +17,12 @@ absl::Status NotSupported(const ConfigReader& config, absl::string_view what, ab
       absl::StrCat(config.path(), ": ", what, " is not supported; supported: ", supported));
 }
 
-absl::Status CheckArchitecture(const ConfigReader& config) {
-  if (!config.Has("architectures") || !config["architectures"].is_array() ||
-      config["architectures"].empty() || !config["architectures"][0].is_string()) {
-    return config.Bad("architectures", "is missing");
-  }
-  const std::string architecture = config["architectures"][0].get<std::string>();
-  if (architecture == "LlamaForCausalLM" || architecture == "MistralForCausalLM") return absl::OkStatus();
-  return NotSupported(config, absl::StrCat("architecture ", architecture),
-                      "LlamaForCausalLM (Llama 2 to 3.3 and all of that shape), MistralForCausalLM");
-}
-
 absl::Status CheckBlocks(const ConfigReader& config) {
   if (config.Has("hidden_act") && config["hidden_act"] != "silu" && config["hidden_act"] != "swish") {
     return NotSupported(config, absl::StrCat("hidden_act ", Plain(config["hidden_act"])), "silu");
   }
   for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (config.Has(key) && config[key] != false) return config.NotSupported(absl::StrCat(key, " true"));
+    if (config.Has(key) && !config[key].is_boolean()) return config.Bad(key, "must be true or false");
   }
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
     if (config.Has(key) && config[key] != 0) {
@@ -41,27 +30,6 @@ absl::Status CheckBlocks(const ConfigReader& config) {
     }
   }
   return absl::OkStatus();
-}
-
-// The attention here sees the whole context, which a window no shorter than that
-// does as well.
-absl::Status CheckSlidingWindow(const ConfigReader& config) {
-  if (config.Has("layer_types") && config["layer_types"].is_array()) {
-    for (const json& type : config["layer_types"]) {
-      if (type != "full_attention") {
-        return config.NotSupported(absl::StrCat("layer type ", Plain(type)));
-      }
-    }
-  }
-  if (!config.Has("sliding_window") ||
-      (config.Has("use_sliding_window") && config["use_sliding_window"] == false)) {
-    return absl::OkStatus();
-  }
-  ABSTRACT_ASSIGN_OR_RETURN(const int window, config.Size("sliding_window"));
-  ABSTRACT_ASSIGN_OR_RETURN(const int context, config.Size("max_position_embeddings", 2048));
-  if (window >= context) return absl::OkStatus();
-  return config.NotSupported(absl::StrCat("a sliding window (sliding_window ", window,
-                                          ", shorter than max_position_embeddings ", context, ")"));
 }
 
 absl::Status CheckQuantization(const ConfigReader& config) {
@@ -107,10 +75,8 @@ absl::Status CheckRotaryConfig(const ConfigReader& rope) {
 }
 
 absl::Status CheckSupportedConfig(const ConfigReader& config) {
-  ABSTRACT_RETURN_IF_ERROR(CheckArchitecture(config));
   ABSTRACT_RETURN_IF_ERROR(CheckBlocks(config));
   ABSTRACT_RETURN_IF_ERROR(CheckRotaryConfig(config));
-  ABSTRACT_RETURN_IF_ERROR(CheckSlidingWindow(config));
   return CheckQuantization(config);
 }
 

@@ -180,7 +180,7 @@ DeviceMemory MemoryOf(const Device& device) {
   return {gpu_total_bytes, gpu_allocated_bytes};
 }
 
-void TendMemory(const Device& device, bool release_all) {
+void TrimDeviceCache(const Device& device, bool release_all) {
   if (device.kind == DeviceKind::kCpu) return;
   try {
     const GpuMemory memory = ReadGpuMemory(device.kind);

@@ -44,13 +44,13 @@ struct DeviceMemory {
   // What this process has taken of it; of the CPU: resident memory. 0: unknown.
   int64_t allocated_bytes = 0;
 };
-// From any thread; of a GPU as TendMemory saw it last.
+// From any thread; of a GPU as TrimDeviceCache saw it last.
 DeviceMemory MemoryOf(const Device& device);
 
 // Looks at a GPU's memory, and gives back what libtorch's allocator keeps without need
 // when that has become more than a quarter of it, or in any case. Only from the thread
 // that uses the device.
-void TendMemory(const Device& device, bool release_all = false);
+void TrimDeviceCache(const Device& device, bool release_all = false);
 
 }  // namespace mechinterp::engine
 

@@ -42,6 +42,8 @@ struct Rows {
   int64_t width = 0;
 
   Rows Part(int64_t begin, int64_t rows) const { return {slot, first + begin, rows, width}; }
+  // The same values as shorter rows, `parts` out of each.
+  Rows SplitInto(int64_t parts) const { return {slot, first * parts, count * parts, width / parts}; }
   int64_t size() const { return count * width; }
 };
 
@@ -57,12 +59,12 @@ class Arithmetic {
   virtual ~Arithmetic() = default;
 
   // A slot as [count, width], of undefined contents: what it held before is gone.
-  virtual Rows Take(Slot slot, int64_t count, int64_t width) = 0;
+  virtual Rows Allocate(Slot slot, int64_t count, int64_t width) = 0;
 
   // Has the host write rows, row-major; those that `write` leaves are of undefined contents.
-  virtual void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) = 0;
-  // Shows rows to the host. What it changed is kept if `look` returns true.
-  virtual void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) = 0;
+  virtual void WriteRows(const Rows& rows, absl::FunctionRef<void(float*)> write) = 0;
+  // Shows rows to the host. What it changed is kept if `function` returns true.
+  virtual void WithHostRows(const Rows& rows, absl::FunctionRef<bool(float*)> function) = 0;
   virtual void Copy(const Rows& from, const Rows& to) = 0;
 
   // scale [N, 1] = sqrt(mean(x^2) + epsilon), by row.
@@ -71,13 +73,15 @@ class Arithmetic {
   virtual void DivideRows(const Rows& x, const Rows& scale, const Rows& y) = 0;
   // x *= gain [width], by column.
   virtual void MultiplyColumns(const Rows& x, const at::Tensor& gain) = 0;
+  // x += bias [width], by column.
+  virtual void AddColumns(const Rows& x, const at::Tensor& bias) = 0;
 
   struct Product {
     const LinearWeight* weight;
     Slot slot;
   };
-  // x w^T for each of the weights, in its slot: [N, out]. The weights' inputs have one
-  // length.
+  // x w^T for each of the weights, without its bias, in its slot: [N, out]. The weights'
+  // inputs have one length.
   virtual void Multiply(const Rows& x, absl::Span<const Product> products) = 0;
 
   virtual void Add(const Rows& x, const Rows& y) = 0;  // x += y
@@ -92,6 +96,7 @@ class Arithmetic {
   // Causal grouped-query attention of every segment that has entered by the layer's
   // beginning, each over its own positions. query [N, H * Dh], key and value [N, KV * Dh],
   // after RoPE; keys and values are appended to the segments' caches. Writes z [N, H * Dh].
+  // A query sees what is in its layer's window (LayerConfig).
   // Applies the hooks on scores and pattern.
   virtual void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
                       const Rows& z) = 0;

@@ -15,23 +15,24 @@ AtenArithmetic::AtenArithmetic(const Model& model)
       compute_(model.formats().compute_type),
       runner_(model.kernel_runner()) {}
 
-Rows AtenArithmetic::Take(Slot slot, int64_t count, int64_t width) {
+Rows AtenArithmetic::Allocate(Slot slot, int64_t count, int64_t width) {
   Whole(slot) = at::empty({count, width}, at::TensorOptions(at::kFloat).device(device_));
   return {slot, 0, count, width};
 }
 
+// As rows of the width asked for, which may be a part of the slot's.
 at::Tensor AtenArithmetic::Get(const Rows& rows) {
-  const at::Tensor& whole = Whole(rows.slot);
+  const at::Tensor whole = Whole(rows.slot).view({-1, rows.width});
   return rows.count == whole.size(0) ? whole : whole.narrow(0, rows.first, rows.count);
 }
 
 // A result that fills a slot becomes it, without a copy.
 void AtenArithmetic::Set(const Rows& rows, const at::Tensor& values) {
   at::Tensor& whole = Whole(rows.slot);
-  if (rows.count == whole.size(0)) {
+  if (rows.size() == whole.numel()) {
     whole = values.reshape({rows.count, rows.width});
   } else {
-    whole.narrow(0, rows.first, rows.count).copy_(values.reshape({rows.count, rows.width}));
+    Get(rows).copy_(values.reshape({rows.count, rows.width}));
   }
 }
 
@@ -41,16 +42,16 @@ at::Tensor AtenArithmetic::FromHost(const float* values, at::IntArrayRef shape) 
   return ToDevice(host, device_);
 }
 
-void AtenArithmetic::Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) {
+void AtenArithmetic::WriteRows(const Rows& rows, absl::FunctionRef<void(float*)> write) {
   const at::Tensor host = at::zeros({rows.count, rows.width}, at::kFloat);
   write(host.data_ptr<float>());
   Overwrite(Get(rows), host);
 }
 
-void AtenArithmetic::Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) {
+void AtenArithmetic::WithHostRows(const Rows& rows, absl::FunctionRef<bool(float*)> function) {
   const at::Tensor there = Get(rows);
   const at::Tensor host = ToHost(there);
-  if (look(host.data_ptr<float>())) Overwrite(there, host);
+  if (function(host.data_ptr<float>())) Overwrite(there, host);
 }
 
 void AtenArithmetic::Copy(const Rows& from, const Rows& to) { Get(to).copy_(Get(from)); }
@@ -65,6 +66,8 @@ void AtenArithmetic::DivideRows(const Rows& x, const Rows& scale, const Rows& y)
 }
 
 void AtenArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) { Get(x).mul_(gain); }
+
+void AtenArithmetic::AddColumns(const Rows& x, const at::Tensor& bias) { Get(x).add_(bias); }
 
 void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
   const at::Tensor operand = Get(x);

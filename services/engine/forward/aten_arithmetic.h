@@ -24,13 +24,14 @@ class AtenArithmetic final : public Arithmetic {
  public:
   explicit AtenArithmetic(const Model& model);
 
-  Rows Take(Slot slot, int64_t count, int64_t width) override;
-  void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) override;
-  void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) override;
+  Rows Allocate(Slot slot, int64_t count, int64_t width) override;
+  void WriteRows(const Rows& rows, absl::FunctionRef<void(float*)> write) override;
+  void WithHostRows(const Rows& rows, absl::FunctionRef<bool(float*)> function) override;
   void Copy(const Rows& from, const Rows& to) override;
   void RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) override;
   void DivideRows(const Rows& x, const Rows& scale, const Rows& y) override;
   void MultiplyColumns(const Rows& x, const at::Tensor& gain) override;
+  void AddColumns(const Rows& x, const at::Tensor& bias) override;
   void Multiply(const Rows& x, absl::Span<const Product> products) override;
   void Add(const Rows& x, const Rows& y) override;
   void SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) override;
@@ -39,7 +40,7 @@ class AtenArithmetic final : public Arithmetic {
   void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
               const Rows& z) override;
   void Finish(const Rows& rows) override {
-    Look(rows.Part(rows.count - 1, 1), [](float*) { return false; });
+    WithHostRows(rows.Part(rows.count - 1, 1), [](float*) { return false; });
   }
 
  private:
@@ -54,16 +55,16 @@ class AtenArithmetic final : public Arithmetic {
                    const at::Tensor& value, const Rows& z);
   at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys);
   void HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores);
-  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width);
+  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width, int64_t window);
 
   const ModelConfig& config_;
   const at::Device device_;
-  const kernels::ComputeType compute_;
+  const NumberFormat compute_;
   metal::KernelRunner* const runner_;
   std::array<at::Tensor, static_cast<int>(Slot::kCount)> slots_;
   at::Tensor cosines_;  // [N, 1, Dh / 2]
   at::Tensor sines_;
-  std::map<std::array<int64_t, 3>, at::Tensor> masks_;  // by rows, keys and width
+  std::map<std::array<int64_t, 4>, at::Tensor> masks_;  // by rows, keys, width and window
 };
 
 }  // namespace mechinterp::engine

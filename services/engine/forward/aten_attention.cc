@@ -15,6 +15,18 @@
 
 namespace mechinterp::engine {
 
+namespace {
+
+// The keys [first, end) that a query at `position` sees.
+struct VisibleKeys {
+  VisibleKeys(int64_t position, int64_t window)
+      : first(window == 0 ? 0 : std::max<int64_t>(0, position + 1 - window)), end(position + 1) {}
+  int64_t first;
+  int64_t end;
+};
+
+}  // namespace
+
 // Segments that are attended together: neighbours in the batch, of the same length, over
 // the same shared keys, without a cache of their own and without hooks; or one segment.
 struct AtenArithmetic::Group {
@@ -104,12 +116,14 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
   Set(z, mixed.view({kv, b, g, t, dh}).permute({1, 3, 0, 2, 4}).contiguous());
 }
 
-// Softmax of the scores [_, T, K] that the causal mask leaves, the last row being the one
+// Softmax of the scores [_, T, K] that the mask leaves, the last row being the one
 // that sees `keys`, with the hooks before and after. With hooks the group is one segment
 // and the scores are [H, T, K].
 at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys) {
   const int64_t rows = scores.size(1), width = scores.size(2);
-  at::Tensor masked = rows > 1 || keys < width ? scores.add(Mask(rows, keys, width)) : scores;
+  const int64_t window = config_.layers[layer].window;
+  const bool hides = rows > 1 || keys < width || (window > 0 && window < keys);
+  at::Tensor masked = hides ? scores.add(Mask(rows, keys, width, window)) : scores;
   if (!group.has_hooks) return at::softmax(masked, 2);
   HookScores(group, {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(), masked);
   at::Tensor pattern = at::softmax(masked, 2);
@@ -127,23 +141,24 @@ void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float 
   if (Batch::Edits(item, site)) {
     Batch::EditItem(item, site, values, heads, keys);
     for (int64_t i = 0; i < rows * heads; ++i) {
-      const int64_t visible = keys - rows + i / heads + 1;
-      std::fill(values + i * keys + visible, values + (i + 1) * keys, hidden);
+      const VisibleKeys visible(keys - rows + i / heads, config_.layers[site.layer].window);
+      std::fill(values + i * keys, values + i * keys + visible.first, hidden);
+      std::fill(values + i * keys + visible.end, values + (i + 1) * keys, hidden);
     }
     scores = ToDevice(host, device_).permute({1, 0, 2}).contiguous();
   }
   Batch::CaptureItem(item, site, values, heads, keys);
 }
 
-// 0 where a row sees a key, -infinity where that comes later: [T, width]; the last row
-// sees `keys`.
-const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys, int64_t width) {
-  at::Tensor& mask = masks_[{rows, keys, width}];
+// 0 where a row sees a key, -infinity where that comes later or is before its window: [T,
+// width]; the last row is at position keys - 1.
+const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys, int64_t width, int64_t window) {
+  at::Tensor& mask = masks_[{rows, keys, width, window}];
   if (mask.defined()) return mask;
-  std::vector<float> values(rows * width, 0.0f);
+  std::vector<float> values(rows * width, -std::numeric_limits<float>::infinity());
   for (int64_t i = 0; i < rows; ++i) {
-    std::fill(values.begin() + i * width + (keys - rows + i + 1), values.begin() + (i + 1) * width,
-              -std::numeric_limits<float>::infinity());
+    const VisibleKeys visible(keys - rows + i, window);
+    std::fill(values.begin() + i * width + visible.first, values.begin() + i * width + visible.end, 0.0f);
   }
   mask = FromHost(values.data(), {rows, width});
   return mask;

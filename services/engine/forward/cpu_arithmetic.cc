@@ -11,7 +11,7 @@
 
 namespace mechinterp::engine {
 
-Rows CpuArithmetic::Take(Slot slot, int64_t count, int64_t width) {
+Rows CpuArithmetic::Allocate(Slot slot, int64_t count, int64_t width) {
   kernels::Buffer& buffer = slots_[static_cast<int>(slot)];
   const size_t needed = count * width * sizeof(float);
   if (buffer.size() < needed) {
@@ -44,6 +44,12 @@ void CpuArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) {
   kernels::MultiplyColumns(Data(x), gain.data_ptr<float>(), x.count, x.width, Data(x));
 }
 
+void CpuArithmetic::AddColumns(const Rows& x, const at::Tensor& bias) {
+  const float* values = bias.data_ptr<float>();
+  float* row = Data(x);
+  for (int64_t i = 0; i < x.count; ++i, row += x.width) kernels::AddInPlace(row, values, x.width);
+}
+
 void CpuArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
   constexpr size_t kMost = 4;
   std::array<kernels::Product, kMost> placed;
@@ -51,7 +57,7 @@ void CpuArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) 
     const size_t count = std::min(products.size(), kMost);
     for (size_t i = 0; i < count; ++i) {
       const kernels::PackedMatrix& w = products[i].weight->matrix;
-      placed[i] = {&w, Data(Take(products[i].slot, x.count, w.out))};
+      placed[i] = {&w, Data(Allocate(products[i].slot, x.count, w.out))};
     }
     kernels::MultiplyEach(Data(x), x.count, std::span(placed.data(), count));
     products.remove_prefix(count);

@@ -26,13 +26,16 @@ class CpuArithmetic final : public Arithmetic {
   // Of the pass that comes next; must outlive it.
   void set_config(const ModelConfig* config) { config_ = config; }
 
-  Rows Take(Slot slot, int64_t count, int64_t width) override;
-  void Fill(const Rows& rows, absl::FunctionRef<void(float*)> write) override { write(Data(rows)); }
-  void Look(const Rows& rows, absl::FunctionRef<bool(float*)> look) override { look(Data(rows)); }
+  Rows Allocate(Slot slot, int64_t count, int64_t width) override;
+  void WriteRows(const Rows& rows, absl::FunctionRef<void(float*)> write) override { write(Data(rows)); }
+  void WithHostRows(const Rows& rows, absl::FunctionRef<bool(float*)> function) override {
+    function(Data(rows));
+  }
   void Copy(const Rows& from, const Rows& to) override;
   void RootMeanSquare(const Rows& x, float epsilon, const Rows& scale) override;
   void DivideRows(const Rows& x, const Rows& scale, const Rows& y) override;
   void MultiplyColumns(const Rows& x, const at::Tensor& gain) override;
+  void AddColumns(const Rows& x, const at::Tensor& bias) override;
   void Multiply(const Rows& x, absl::Span<const Product> products) override;
   void Add(const Rows& x, const Rows& y) override;
   void SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) override;

@@ -21,12 +21,16 @@ struct Work {
   const float* values;
   const float* shared_keys;  // positions before them
   const float* shared_values;
-  float* z;  // [T, H, Dh]
+  float* z;        // [T, H, Dh]
+  int64_t window;  // LayerConfig's
 
   int64_t head_size() const { return config.head_size; }
   int64_t key_count() const { return item.segment->first_position + item.rows; }
-  // Keys that query row i sees: itself and everything before.
-  int64_t Visible(int64_t i) const { return item.segment->first_position + i + 1; }
+  // Query row i sees the keys in [First(i), End(i)): itself and what is before, or what of
+  // that is in its window.
+  int64_t End(int64_t i) const { return item.segment->first_position + i + 1; }
+  int64_t First(int64_t i) const { return window == 0 ? 0 : std::max<int64_t>(0, End(i) - window); }
+  int64_t Visible(int64_t i) const { return End(i) - First(i); }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(config.head_size)); }
   const float* Query(int64_t i, int64_t head) const {
     return query + (i * config.head_count + head) * head_size();
@@ -43,14 +47,17 @@ struct Work {
             {own + offset, key_count() - shared_count},
             config.key_value_width()};
   }
-  // Scores of a query row's heads of one key/value head, from its first query head on.
+  // Scores of a query row's heads of one key/value head, from its first query head on:
+  // scores[h * stride + key], of the keys that it sees.
   void Score(int64_t i, int64_t head, float* scores, int64_t stride) const {
-    kernels::ScoreRows(Query(i, head), group(), Sequence(head / group(), shared_keys, keys), Visible(i),
-                       head_size(), scale(), scores, stride);
+    kernels::ScoreRows(Query(i, head), group(), Sequence(head / group(), shared_keys, keys).From(First(i)),
+                       Visible(i), head_size(), scale(), scores + First(i), stride);
   }
+  void Softmax(int64_t i, float* scores) const { kernels::SoftmaxRow(scores + First(i), Visible(i)); }
   void Mix(int64_t i, int64_t head, const float* pattern, int64_t stride) const {
-    kernels::MixRows(pattern, stride, group(), Sequence(head / group(), shared_values, values), Visible(i),
-                     head_size(), Z(i, head));
+    kernels::MixRows(pattern + First(i), stride, group(),
+                     Sequence(head / group(), shared_values, values).From(First(i)), Visible(i), head_size(),
+                     Z(i, head));
   }
 };
 
@@ -61,14 +68,15 @@ void AttendGroup(const Work& work, int64_t key_value_head) {
   for (int64_t i = 0; i < work.item.rows; ++i) {
     work.Score(i, head, scores.data(), stride);
     for (int64_t h = 0; h < work.group(); ++h) {
-      kernels::SoftmaxRow(scores.data() + h * stride, work.Visible(i));
+      work.Softmax(i, scores.data() + h * stride);
     }
     work.Mix(i, head, scores.data(), stride);
   }
 }
 
 // The same steps for all heads at once, with the scores and the pattern laid out
-// for the hooks: [T, H, keys]. What the causal mask hides stays hidden, whatever
+// for the hooks: [T, H, keys]. What the mask hides (what comes later, what is before the
+// window) stays hidden, whatever
 // an edit put there.
 void AttendWithHooks(const Work& work, int layer) {
   const int64_t heads = work.config.head_count, width = work.key_count();
@@ -86,7 +94,8 @@ void AttendWithHooks(const Work& work, int layer) {
   };
   auto hide = [&](float hidden) {
     for_each_row([&](int64_t i, int64_t, float* values) {
-      std::fill(values + work.Visible(i), values + width, hidden);
+      std::fill(values, values + work.First(i), hidden);
+      std::fill(values + work.End(i), values + width, hidden);
     });
   };
   auto hook = [&](HookPoint point, float hidden) {
@@ -102,7 +111,7 @@ void AttendWithHooks(const Work& work, int layer) {
 
   for_each_group([&](int64_t i, int64_t head) { work.Score(i, head, row(i, head), width); });
   hook(HookPoint::kAttnScores, -std::numeric_limits<float>::infinity());
-  for_each_row([&](int64_t i, int64_t, float* values) { kernels::SoftmaxRow(values, work.Visible(i)); });
+  for_each_row([&](int64_t i, int64_t, float* values) { work.Softmax(i, values); });
   hook(HookPoint::kPattern, 0.0f);
   for_each_group([&](int64_t i, int64_t head) { work.Mix(i, head, row(i, head), width); });
 }
@@ -124,7 +133,8 @@ Work PrepareWork(const ModelConfig& config, const Batch::Item& item, int layer, 
           own_values,
           segment.shared ? segment.shared->keys(layer) : nullptr,
           segment.shared ? segment.shared->values(layer) : nullptr,
-          z + item.first_row * config.query_width()};
+          z + item.first_row * config.query_width(),
+          config.layers[layer].window};
 }
 
 }  // namespace

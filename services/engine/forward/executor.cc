@@ -11,7 +11,7 @@ absl::Status DirectExecutor::Run(absl::Span<Segment* const> segments, absl::Dura
     do {
       rows += segments[end++]->length();
     } while (end < segments.size() && rows + segments[end]->length() <= preferred_batch_rows());
-    ABSTRACT_RETURN_IF_ERROR(Forward(*model_, segments.subspan(begin, end - begin)));
+    ABSTRACT_RETURN_IF_ERROR(RunPass(*model_, segments.subspan(begin, end - begin)));
     begin = end;
   }
   return absl::OkStatus();

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "services/engine/forward/forward.h"
+#include "services/engine/forward/run_pass.h"
 
 namespace mechinterp::engine {
 

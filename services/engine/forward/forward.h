@@ -1,32 +1,19 @@
 #ifndef SERVICES_ENGINE_FORWARD_FORWARD_H_
 #define SERVICES_ENGINE_FORWARD_FORWARD_H_
 
-#include <cstdint>
-
 #include "absl/functional/function_ref.h"
-#include "absl/status/status.h"
-#include "absl/types/span.h"
-#include "services/engine/forward/segment.h"
+#include "services/engine/forward/arithmetic.h"
+#include "services/engine/forward/batch.h"
 #include "services/engine/model.h"
 
 namespace mechinterp::engine {
 
-// Takes all segments through the model together, in one packed batch: linear
-// layers work on the rows of all of them, attention segment by segment. A
-// segment's results do not depend on which others are in the batch.
-//
-// The segments must be well-formed (see Segment; tokens in the vocabulary,
-// positions within the context), and no two may share a `cache`.
-//
-// ResourceExhausted when memory does not suffice, Internal when libtorch or a device's
-// kernel fails otherwise; the segments' caches and activations are then as they were,
-// so that they, or some of them, may be tried again.
-// `abandoned` is asked between layers whether nobody wants the results any more: then
-// Cancelled, with the segments as they were.
-// One call at a time for each device; the CPU allows any number.
-absl::Status Forward(
-    const Model& model, absl::Span<Segment* const> segments,
-    absl::FunctionRef<bool()> abandoned = [] { return false; });
+// The model: takes a batch through all of it, in the arithmetic of the device that it lies
+// on. Throws what that does; the segments are then as far as they came (RunPass, run_pass.h,
+// puts them back and is what others call). `abandoned` is asked between layers; false when it
+// said so.
+bool ForwardPass(const Model& model, const Batch& batch, Arithmetic& arithmetic,
+                 absl::FunctionRef<bool()> abandoned);
 
 }  // namespace mechinterp::engine
 

@@ -12,10 +12,10 @@
 namespace mechinterp::engine {
 
 KvCache::KvCache(const ModelConfig& config)
-    : row_size_(config.key_value_width()), layers_(config.layer_count) {}
+    : row_size_(config.key_value_width()), layers_(config.layer_count()) {}
 
 KvCache::KvCache(const ModelConfig& config, Parts parts)
-    : row_size_(config.key_value_width()), parts_(std::move(parts)), layers_(config.layer_count) {}
+    : row_size_(config.key_value_width()), parts_(std::move(parts)), layers_(config.layer_count()) {}
 
 KvCache::~KvCache() {
   total_bytes_ -= bytes_;

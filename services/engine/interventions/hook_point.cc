@@ -148,7 +148,7 @@ std::vector<HookSite> AllSites(const ModelConfig& config) {
     }
   };
   add(PassPart::kEmbedding, 0);
-  for (int layer = 0; layer < config.layer_count; ++layer) add(PassPart::kBlock, layer);
+  for (int layer = 0; layer < config.layer_count(); ++layer) add(PassPart::kBlock, layer);
   add(PassPart::kHead, 0);
   return sites;
 }

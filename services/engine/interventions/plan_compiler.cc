@@ -27,7 +27,7 @@ std::vector<int> CheckIndices(const std::vector<int>& indices, int limit, absl::
 }
 
 bool CheckSite(const HookSite& site, const ModelConfig& config, const FieldViolations& violations) {
-  const int limit = HasLayer(site.point) ? config.layer_count : 1;
+  const int limit = HasLayer(site.point) ? config.layer_count() : 1;
   if (site.layer >= 0 && site.layer < limit) return true;
   violations.At("layer").Add(HasLayer(site.point)
                                  ? absl::StrCat("layer ", site.layer, " is not in [0, ", limit, ")")
@@ -347,8 +347,8 @@ std::vector<EntryPoint> PlanCompiler::EntryPoints() const {
   std::vector<EntryPoint> entries;
   for (const PendingPlan& pending : plans_) {
     const int length = pending.plan.prompt_length;
-    EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count, length});
-    for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count, length);
+    EntryPoint& entry = entries.emplace_back(EntryPoint{config_.layer_count(), length});
+    for (const PendingEdit& edit : pending.edits) entry.Include(edit.edit, config_.layer_count(), length);
   }
   return entries;
 }

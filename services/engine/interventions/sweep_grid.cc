@@ -85,9 +85,9 @@ ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const 
       grid.prototype.selector.positions, prompt, violations.At("prototype").At("selector").At("positions"));
   if (grid.points.empty()) violations.At("points").Add("must not be empty");
   for (size_t i = 0; i < grid.layers.size(); ++i) {
-    if (grid.layers[i] < 0 || grid.layers[i] >= config.layer_count) {
+    if (grid.layers[i] < 0 || grid.layers[i] >= config.layer_count()) {
       violations.At("layers", i)
-          .Add(absl::StrCat("layer ", grid.layers[i], " is not in [0, ", config.layer_count, ")"));
+          .Add(absl::StrCat("layer ", grid.layers[i], " is not in [0, ", config.layer_count(), ")"));
     }
   }
   for (size_t i = 0; i < grid.points.size(); ++i) {
@@ -101,7 +101,7 @@ ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const 
   Expansion expansion(grid, config, prompt);
   for (HookPoint point : grid.points) {
     const std::vector<int> layers =
-        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count) : std::vector<int>{0};
+        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count()) : std::vector<int>{0};
     for (int layer : layers) {
       expansion.AddSite({point, layer}, positions);
       if (expansion.size() > kMaxSets) {

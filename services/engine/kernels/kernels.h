@@ -48,6 +48,16 @@ struct HeadSequence {
   HeadRows own;
   int64_t stride = 0;
   int64_t count() const { return shared.count + own.count; }
+  // What is left without the first `skipped` rows.
+  HeadSequence From(int64_t skipped) const {
+    const int64_t of_shared = skipped < shared.count ? skipped : shared.count;
+    return {Skip(shared, of_shared), Skip(own, skipped - of_shared), stride};
+  }
+
+ private:
+  HeadRows Skip(const HeadRows& rows, int64_t skipped) const {
+    return {rows.data == nullptr ? nullptr : rows.data + skipped * stride, rows.count - skipped};
+  }
 };
 
 // The three steps of attention, for one query row of `heads` query heads that share a

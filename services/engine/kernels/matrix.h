@@ -8,12 +8,13 @@
 
 #include "services/engine/kernels/bfloat16_unit.h"
 #include "services/engine/kernels/buffer.h"
+#include "services/engine/kernels/number_format.h"
 #include "services/engine/kernels/parallel.h"
 
 namespace mechinterp::engine::kernels {
 
-// Matrix products y = x w^T on the CPU, with w in one of four formats, multiplied
-// straight from that form. Highway: one source for every instruction set, the
+// Matrix products y = x w^T on the CPU, with w in any format that has a WeightKernel,
+// multiplied straight from that form. Highway: one source for every instruction set, the
 // best chosen at run time.
 //
 // Layout. Outputs are taken 64 at a time, a *panel*; the inner index in *groups*
@@ -33,32 +34,30 @@ namespace mechinterp::engine::kernels {
 
 inline constexpr int kPanelOutputs = 64;
 inline constexpr int kMaxGroup = 64;
-
-// How a matrix is held. Bits per weight: 32, 16, 8.5 and 4.5 (more for NF4
-// whose rows are not a multiple of 64 long).
-enum class WeightFormat { kFloat32, kBFloat16, kInt8, kNf4 };
-
-// What the operands of a product are rounded to before they are multiplied; sums
-// are always fp32. kBFloat16 uses the machine's own bf16 products where it has
-// them (MultipliesBFloat16), and computes in fp32 with rounded operands elsewhere;
-// kFloat16 always does that.
-enum class ComputeType { kFloat32, kBFloat16, kFloat16 };
+// Of a panel's scales for one group.
+inline constexpr int64_t kScaleBytes = kPanelOutputs * sizeof(float);
 
 // What bf16 is multiplied by, with the instruction set in use.
 BFloat16Unit UnitInUse();
 inline bool MultipliesBFloat16() { return UnitInUse() != BFloat16Unit::kNone; }
 
-// A matrix [out, in] packed for Multiply. Movable; immutable once packed.
+// A matrix [out, in] packed for Multiply. Movable; immutable once packed. Bits per weight:
+// the format's, and half of one for its scales (more for NF4 whose rows are not a multiple of
+// 64 long).
 struct PackedMatrix {
-  WeightFormat format = WeightFormat::kFloat32;
-  ComputeType compute = ComputeType::kFloat32;
+  NumberFormat format = NumberFormat::kFloat32;
+  // What the operands of a product are rounded to before they are multiplied; sums are
+  // always fp32. kBFloat16 uses the machine's own bf16 products where it has them
+  // (MultipliesBFloat16), and computes in fp32 with rounded operands elsewhere; kFloat16
+  // always does that.
+  NumberFormat compute = NumberFormat::kFloat32;
   int64_t out = 0;
   int64_t in = 0;
   int group = kMaxGroup;         // inner indices with one scale; divides 64
   std::array<float, 16> code{};  // kNf4: the value of each index, rounded to `compute`
   Buffer data;
   // A hint: what is usually multiplied after this, its data.
-  WhatComesNext next;
+  PrefetchTarget next;
 
   int64_t bytes() const { return static_cast<int64_t>(data.size()); }
   int64_t panels() const { return (out + kPanelOutputs - 1) / kPanelOutputs; }
@@ -68,29 +67,27 @@ struct PackedMatrix {
   int64_t panel_bytes() const { return groups() * group_bytes(); }
 };
 
-// The packers below fill panels [begin, end) of a matrix whose sizes and format
-// are set and whose buffer is allocated (`Allocate`); different panels may be
-// filled from different threads at once. Sources are the panels' own rows, first
-// one first, contiguous; rows past `out` are not read.
+// A matrix of these sizes, without memory yet. CanHold(format, in) must hold.
+PackedMatrix EmptyMatrix(NumberFormat format, NumberFormat compute, int64_t out, int64_t in);
+// Whether rows of this length can be held in a format: blocks of NF4's flattened matrix must
+// cut every row at multiples of 8.
+bool CanHold(NumberFormat format, int64_t in);
+// Of a matrix of these sizes.
+int64_t PackedBytes(NumberFormat format, int64_t out, int64_t in);
 void Allocate(PackedMatrix& matrix);
 
-// From fp32 values, rounded to the format (kFloat32 to the compute type).
-void PackFloatPanel(PackedMatrix& matrix, int64_t panel, const float* rows);
-// kInt8: each group of a row by its own scale absmax / 127, rounded to nearest.
-void PackInt8Panel(PackedMatrix& matrix, int64_t panel, const float* rows);
-// kNf4: 4-bit indices, two a byte, the first in the high nibble; absmax of each
-// block of 64 of the panel's flattened rows.
-void PackNf4Panel(PackedMatrix& matrix, int64_t panel, const uint8_t* codes, const float* absmax);
-// Rounds the matrix's code to its compute type; once it is set.
-void RoundCode(PackedMatrix& matrix);
-// Whether rows of this length can be held as NF4: blocks of the flattened matrix
-// must cut every row at multiples of 8.
-bool CanPackNf4(int64_t in);
-// The group size for NF4 rows of this length: gcd(in, 64).
-int Nf4Group(int64_t in);
+// Fills a panel of an allocated matrix; different panels may be filled from different
+// threads at once. `rows`: the panel's own, first one first, contiguous; rows past `out` are
+// not read. Rounded or quantized to the format, kFloat32 to the compute type.
+void PackPanel(PackedMatrix& matrix, int64_t panel, const float* rows);
 
-// The values of one panel's rows as Multiply sees them: rows [kPanelOutputs, in].
-void UnpackPanel(const PackedMatrix& matrix, int64_t panel, float* rows);
+// NF4 that was quantized before: 4-bit indices, two a byte, the first in the high nibble;
+// absmax of each block of 64 of the panel's flattened rows. The matrix's `code` is set once,
+// before: to NF4's own by EmptyMatrix, or by SetCode.
+void PackNf4Panel(PackedMatrix& matrix, int64_t panel, const uint8_t* codes, const float* absmax);
+// In half precision the code is rounded, not each product of code and scale: the scale comes
+// in after the sum.
+void SetCode(PackedMatrix& matrix, const std::array<float, 16>& code);
 
 // y[n, out] = x[n, in] w^T. fp32 in and out, contiguous, not overlapping. Uses
 // the pool of parallel.h; thread-safe.

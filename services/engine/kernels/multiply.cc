@@ -7,6 +7,7 @@
 #include "services/engine/kernels/kernels.h"
 #include "services/engine/kernels/matrix.h"
 #include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/weight_kernel.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/engine/kernels/multiply.cc"
@@ -14,9 +15,8 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
-#include "services/engine/kernels/multiply-inl.h"
+#include "services/engine/kernels/arithmetic-inl.h"
 #include "services/engine/kernels/pairs-inl.h"
-#include "services/engine/kernels/tiles-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -39,38 +39,24 @@ HWY_ATTR void PackGroup(const float* row, int64_t count, const PackedMatrix& w, 
   auto* values = reinterpret_cast<float*>(out);
   int64_t i = 0;
   switch (w.compute) {
-    case ComputeType::kFloat32:
+    case NumberFormat::kFloat32:
       std::copy(row, row + count, values);
       break;
-    case ComputeType::kBFloat16:
+    case NumberFormat::kBFloat16:
       for (; i + kLanes <= count; i += kLanes) {
         hn::StoreU(RoundToBFloat16(hn::LoadU(F(), row + i)), U(), out + i);
       }
       for (; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
       break;
-    case ComputeType::kFloat16:
-      for (; i < count; ++i) values[i] = Float16ToFloat(FloatToFloat16(row[i]));
+    default:
+      for (; i < count; ++i) values[i] = RoundTo(w.compute, row[i]);
       break;
   }
   std::fill(values + count, values + w.group, 0.0f);
 }
 
-HWY_ATTR void MultiplyPanels(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                             float* y) {
-  switch (w.format) {
-    case WeightFormat::kFloat32:
-      return MultiplyPanelsOf<FloatWeights, FloatWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kBFloat16:
-      return MultiplyPanelsOf<BFloat16Weights, FloatWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kInt8:
-      return MultiplyPanelsOf<Int8Weights, FloatWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kNf4:
-      return MultiplyPanelsOf<Nf4Weights, FloatWeights>(w, x, n, begin, end, y);
-  }
-}
-
-// Products of bf16 pairs, for the instruction sets that can have them.
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+// Operands of products of bf16, for the instruction sets that can have them.
+#if KERNELS_HAVE_BFLOAT16_PAIRS
 
 HWY_ATTR void PackGroupInPairs(const float* row, int64_t count, const PackedMatrix& w, uint32_t* out) {
   auto* halves = reinterpret_cast<uint16_t*>(out);
@@ -83,44 +69,11 @@ HWY_ATTR void PackGroupInPairs(const float* row, int64_t count, const PackedMatr
   std::fill(halves + count, halves + w.group, uint16_t{0});
 }
 
-void MultiplyPanelsInPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                           float* y) {
-  switch (w.format) {
-    case WeightFormat::kBFloat16:
-      return MultiplyPanelsOf<PairWeights, PairWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kInt8:
-      return MultiplyPanelsOf<Int8Pairs, PairWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kNf4:
-      return MultiplyPanelsOf<Nf4Pairs, PairWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kFloat32:
-      return;  // never packed for bf16 products
-  }
-}
-
-// `n` at least 1; x is padded by kMostRowsPastTheLast rows.
-HWY_ATTR void MultiplyPanelsInTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                    int64_t end, float* y) {
-  const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
-                            HWY_MIN(w.group / 2, kTilePairs));
-  switch (w.format) {
-    case WeightFormat::kBFloat16:
-      return MultiplyPanelsInTilesOf<PairWeights>(w, x, n, begin, end, y);
-    case WeightFormat::kInt8:
-      return MultiplyPanelsInTilesOf<Int8Pairs>(w, x, n, begin, end, y);
-    case WeightFormat::kNf4:
-      return MultiplyPanelsInTilesOf<Nf4Pairs>(w, x, n, begin, end, y);
-    case WeightFormat::kFloat32:
-      return;  // never packed for bf16 products
-  }
-}
-
 BFloat16Unit UnitOfTarget() { return DetectedBFloat16Unit(); }
 
 #else
 
 void PackGroupInPairs(const float*, int64_t, const PackedMatrix&, uint32_t*) {}
-void MultiplyPanelsInPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-void MultiplyPanelsInTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
 BFloat16Unit UnitOfTarget() { return BFloat16Unit::kNone; }
 
 #endif
@@ -134,9 +87,6 @@ namespace mechinterp::engine::kernels {
 
 HWY_EXPORT(PackGroup);
 HWY_EXPORT(PackGroupInPairs);
-HWY_EXPORT(MultiplyPanels);
-HWY_EXPORT(MultiplyPanelsInPairs);
-HWY_EXPORT(MultiplyPanelsInTiles);
 HWY_EXPORT(UnitOfTarget);
 
 namespace {
@@ -169,24 +119,8 @@ uint32_t* KeptOperands(int64_t words) {
   return room.data() + (kWordsOfALine - line) % kWordsOfALine;
 }
 
-// How a product is computed: from operands in pairs or in fp32, and by which function.
-struct Way {
-  bool pairs;
-  void (*multiply)(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end, float* y);
-};
-
-Way WayFor(ComputeType compute) {
-  if (compute == ComputeType::kBFloat16) {
-    switch (UnitInUse()) {
-      case BFloat16Unit::kNone:
-        break;
-      case BFloat16Unit::kPairs:
-        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInPairs)};
-      case BFloat16Unit::kTiles:
-        return {true, HWY_DYNAMIC_DISPATCH(MultiplyPanelsInTiles)};
-    }
-  }
-  return {false, HWY_DYNAMIC_DISPATCH(MultiplyPanels)};
+BFloat16Unit UnitFor(NumberFormat compute) {
+  return compute == NumberFormat::kBFloat16 ? UnitInUse() : BFloat16Unit::kNone;
 }
 
 }  // namespace
@@ -206,17 +140,20 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     panels += w.panels();
   }
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
-  const Way way = WayFor(first.compute);
+  const BFloat16Unit unit = UnitFor(first.compute);
+  const bool pairs = unit != BFloat16Unit::kNone;
   uint32_t* const operands =
-      KeptOperands((first.groups() * n + kMostRowsPastTheLast) * first.group / (way.pairs ? 2 : 1));
-  PackOperands(x, n, first, way.pairs, operands);
+      KeptOperands((first.groups() * n + kMostRowsPastTheLast) * first.group / (pairs ? 2 : 1));
+  PackOperands(x, n, first, pairs, operands);
   const int64_t grain =
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
   const auto multiply = [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {
       const int64_t count = product.w->panels();
       if (begin < count && end > 0) {
-        way.multiply(*product.w, operands, n, std::max<int64_t>(begin, 0), std::min(end, count), product.y);
+        InfoOf(product.w->format)
+            .kernel->choose(unit)(*product.w, operands, n, std::max<int64_t>(begin, 0), std::min(end, count),
+                                  product.y);
       }
       begin -= count;
       end -= count;

@@ -36,7 +36,7 @@ struct Loop {
   int64_t shares = 1;  // a thread takes one of so many of what is left
   void (*call)(const void*, int64_t, int64_t) = nullptr;
   const void* function = nullptr;
-  std::atomic<const uint8_t*> next_read{nullptr};  // see WhatComesNext
+  std::atomic<const uint8_t*> next_read{nullptr};  // see PrefetchTarget
   std::atomic<int64_t> next_read_bytes{0};
   std::mutex error_mutex;
   std::exception_ptr error;
@@ -87,7 +87,7 @@ class Pool {
 
   // False when another thread's loop is running.
   bool TryRun(int64_t begin, int64_t end, int64_t grain, void (*call)(const void*, int64_t, int64_t),
-              const void* function, WhatComesNext next) {
+              const void* function, PrefetchTarget next) {
     const std::unique_lock running(running_, std::try_to_lock);
     if (!running) return false;
     loop_.next.store(begin, std::memory_order_relaxed);
@@ -120,13 +120,13 @@ class Pool {
     for (uint64_t seen = 0; (seen = WaitForLoop(seen)) != 0;) {
       if ((loop_.members.fetch_add(1, std::memory_order_acquire) & Loop::kClosed) == 0) loop_.Work();
       loop_.members.fetch_sub(1, std::memory_order_release);
-      FetchWhatComesNext(seen);
+      PrefetchNext(seen);
     }
   }
 
   // Until the next loop begins. The loop that said what comes next may be over; what
   // is asked for here is only a hint to the caches, whatever it has become.
-  void FetchWhatComesNext(uint64_t seen) {
+  void PrefetchNext(uint64_t seen) {
     const uint8_t* data = loop_.next_read.load(std::memory_order_relaxed);
     const int64_t bytes = std::min(loop_.next_read_bytes.load(std::memory_order_relaxed), kMostToFetch);
     constexpr int64_t kStep = 1024;
@@ -190,7 +190,7 @@ void SetThreadCount(int count) {
 int ThreadCount() { return CurrentPool()->size(); }
 
 void RunParallel(int64_t begin, int64_t end, int64_t grain, void (*call)(const void*, int64_t, int64_t),
-                 const void* function, WhatComesNext next) {
+                 const void* function, PrefetchTarget next) {
   grain = std::max<int64_t>(1, grain);
   if (begin >= end) return;
   if (end - begin > grain && !inside_a_loop) {

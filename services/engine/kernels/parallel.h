@@ -17,7 +17,7 @@ int ThreadCount();
 // Memory that the caller will have read next. Threads that have nothing left to do in
 // a loop ask their caches for its beginning, so that the memory is not idle until the
 // next loop starts.
-struct WhatComesNext {
+struct PrefetchTarget {
   const uint8_t* data = nullptr;
   int64_t bytes = 0;
 };
@@ -30,15 +30,15 @@ struct WhatComesNext {
 // first exception thrown is thrown again here. Thread-safe.
 template <typename Function>
 void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function,
-                 WhatComesNext next = {});
+                 PrefetchTarget next = {});
 
 // ParallelFor, with the function's type taken away.
 void RunParallel(int64_t begin, int64_t end, int64_t grain,
                  void (*call)(const void* function, int64_t first, int64_t last), const void* function,
-                 WhatComesNext next);
+                 PrefetchTarget next);
 
 template <typename Function>
-void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function, WhatComesNext next) {
+void ParallelFor(int64_t begin, int64_t end, int64_t grain, const Function& function, PrefetchTarget next) {
   RunParallel(
       begin, end, grain,
       [](const void* f, int64_t first, int64_t last) { (*static_cast<const Function*>(f))(first, last); },

@@ -23,9 +23,9 @@ using I = hn::RebindToSigned<F>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F()));
 constexpr uint32_t kInfinity = 0x7f800000;
 
-HWY_INLINE hn::Vec<F> LoadAsFloat(const void* source, SourceType type, int64_t index) {
+HWY_INLINE hn::Vec<F> LoadAsFloat(const void* source, NumberFormat type, int64_t index) {
   const F f;
-  if (type == SourceType::kFloat32) {
+  if (type == NumberFormat::kFloat32) {
     HWY_ALIGN float aligned[kLanes];  // the source need not be
     std::memcpy(aligned, static_cast<const uint8_t*>(source) + 4 * index, sizeof aligned);
     return hn::Load(f, aligned);
@@ -34,7 +34,7 @@ HWY_INLINE hn::Vec<F> LoadAsFloat(const void* source, SourceType type, int64_t i
   HWY_ALIGN uint16_t aligned[kLanes];
   std::memcpy(aligned, static_cast<const uint8_t*>(source) + 2 * index, sizeof aligned);
   const auto bits = hn::Load(halves, aligned);
-  if (type == SourceType::kBFloat16) return hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(U(), bits)));
+  if (type == NumberFormat::kBFloat16) return hn::BitCast(f, hn::ShiftLeft<16>(hn::PromoteTo(U(), bits)));
   return hn::PromoteTo(f, hn::BitCast(hn::Rebind<hwy::float16_t, F>(), bits));
 }
 
@@ -45,8 +45,8 @@ HWY_INLINE hn::Vec<U> MagnitudeBits(hn::Vec<F> values) {
 }
 
 // Up to kNf4Block values, the rest zeros.
-HWY_INLINE void LoadBlock(const void* source, SourceType type, int64_t first, int64_t count, float* block) {
-  const int64_t width = type == SourceType::kFloat32 ? 4 : 2;
+HWY_INLINE void LoadBlock(const void* source, NumberFormat type, int64_t first, int64_t count, float* block) {
+  const int64_t width = type == NumberFormat::kFloat32 ? 4 : 2;
   HWY_ALIGN uint8_t padded[kNf4Block * 4] = {};
   if (count < kNf4Block) {
     std::memcpy(padded, static_cast<const uint8_t*>(source) + width * first, width * count);
@@ -56,7 +56,7 @@ HWY_INLINE void LoadBlock(const void* source, SourceType type, int64_t first, in
   for (int i = 0; i < kNf4Block; i += kLanes) hn::Store(LoadAsFloat(source, type, first + i), F(), block + i);
 }
 
-HWY_ATTR bool Convert(const void* source, SourceType type, int64_t count, float* values) {
+HWY_ATTR bool Convert(const void* source, NumberFormat type, int64_t count, float* values) {
   const F f;
   hn::Vec<U> largest = hn::Zero(U());
   int64_t i = 0;
@@ -74,7 +74,7 @@ HWY_ATTR bool Convert(const void* source, SourceType type, int64_t count, float*
   return hn::GetLane(hn::MaxOfLanes(U(), largest)) < kInfinity;
 }
 
-HWY_ATTR bool QuantizeBlocks(const void* source, SourceType type, int64_t count, uint8_t* codes,
+HWY_ATTR bool QuantizeBlocks(const void* source, NumberFormat type, int64_t count, uint8_t* codes,
                              float* absmax) {
   const F f;
   const I integers;
@@ -120,11 +120,11 @@ namespace mechinterp::engine::kernels {
 HWY_EXPORT(Convert);
 HWY_EXPORT(QuantizeBlocks);
 
-bool ConvertToFloat(const void* source, SourceType type, int64_t count, float* values) {
+bool ConvertToFloat(const void* source, NumberFormat type, int64_t count, float* values) {
   return HWY_DYNAMIC_DISPATCH(Convert)(source, type, count, values);
 }
 
-bool QuantizeNf4(const void* source, SourceType type, int64_t count, uint8_t* codes, float* absmax) {
+bool QuantizeNf4(const void* source, NumberFormat type, int64_t count, uint8_t* codes, float* absmax) {
   return HWY_DYNAMIC_DISPATCH(QuantizeBlocks)(source, type, count, codes, absmax);
 }
 

@@ -4,14 +4,15 @@
 #include <array>
 #include <cstdint>
 
+#include "services/engine/kernels/number_format.h"
+
 namespace mechinterp::engine::kernels {
 
-// Reading and quantizing stored weights. Thread-safe; sources need no alignment.
-
-enum class SourceType { kFloat32, kFloat16, kBFloat16 };
+// Reading and quantizing stored weights, of a compute type. Thread-safe; sources need no
+// alignment.
 
 // Converts `count` values to fp32. False when one is not finite.
-bool ConvertToFloat(const void* source, SourceType type, int64_t count, float* values);
+bool ConvertToFloat(const void* source, NumberFormat type, int64_t count, float* values);
 
 // Values that share a scale in NF4.
 inline constexpr int kNf4Block = 64;
@@ -42,7 +43,7 @@ inline constexpr std::array<float, 16> kNf4Code = {
 // the code's values (the lower one on a tie). Writes two indices a byte, the first
 // in the high nibble ((count + 1) / 2 bytes), and one absmax a block. A last block
 // may be short. False when a value is not finite.
-bool QuantizeNf4(const void* source, SourceType type, int64_t count, uint8_t* codes, float* absmax);
+bool QuantizeNf4(const void* source, NumberFormat type, int64_t count, uint8_t* codes, float* absmax);
 
 // Quantizes a row in blocks of `block` (the last may be short): each by its own scale,
 // absmax / 127, rounded to nearest. One scale a block.

@@ -21,7 +21,7 @@
 #include "services/engine/kernels/multiply-inl.h"
 #include "services/engine/kernels/pairs-inl.h"
 
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#if KERNELS_HAVE_BFLOAT16_PAIRS
 
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
@@ -96,27 +96,27 @@ HWY_INLINE void AddTileSums(const float* sums, int64_t rows, const float* scales
 template <class Weights>
 struct PrepareGroup {
   static constexpr bool kDecodes = !std::is_same_v<Weights, PairWeights>;
-  static constexpr int kEighthsOfATile = kTilePairs / PairArithmetic::kSteps;
+  static constexpr int kOctetsPerTile = kTilePairs / PairArithmetic::kSteps;
 
-  int eighths;
+  int octets;
   Weights weights;
-  Ahead ahead;
+  Prefetcher prefetcher;
   float* pairs;
 
   // One tile of 16 outputs, of the one or two that the group is long.
   HWY_INLINE void operator()(int tile, int v) const {
-    constexpr int kLines = Weights::kLinesOfAnEighth;
-    const int end = HWY_MIN(eighths, (tile + 1) * kEighthsOfATile);
-    for (int e = tile * kEighthsOfATile; e < end; ++e) {
-      if constexpr (kDecodes) DecodeEighth(weights, e, v, pairs);
-      for (int i = 0; i < kLines; ++i) ahead.Ask((e * kPanelVectors + v) * kLines + i);
+    constexpr int kLines = Weights::kLinesPerOctet;
+    const int end = HWY_MIN(octets, (tile + 1) * kOctetsPerTile);
+    for (int e = tile * kOctetsPerTile; e < end; ++e) {
+      if constexpr (kDecodes) DecodeOctet(weights, e, v, pairs);
+      for (int i = 0; i < kLines; ++i) prefetcher.PrefetchLine((e * kPanelVectors + v) * kLines + i);
     }
     constexpr bool kScaled = kDecodes;  // the formats that are decoded have scales
-    if (kScaled && tile == 0) ahead.Ask(eighths * kPanelVectors * kLines + v);
+    if (kScaled && tile == 0) prefetcher.PrefetchLine(octets * kPanelVectors * kLines + v);
   }
 
   HWY_INLINE void All() const {
-    for (int tile = 0; tile * kEighthsOfATile < eighths; ++tile) {
+    for (int tile = 0; tile * kOctetsPerTile < octets; ++tile) {
       for (int v = 0; v < kPanelVectors; ++v) (*this)(tile, v);
     }
   }
@@ -207,27 +207,29 @@ HWY_INLINE void AddManyRows(TileOperands operands, int64_t rows, const float* sc
   if (rows > 0) AddTileOfRows(operands, Nothing(), rows, scales, totals);
 }
 
-// Panels [begin, end) of y[n, out] = x w^T; x in pairs, as PackOperands lays them out.
+// Panels [begin, end) of y[n, out] = x w^T for n of at least 1; x in pairs, as PackOperands lays them out.
 // Operands of rows past the last are read too, up to kMostRowsPastTheLast; nothing comes
 // of them. Of few rows, a group is decoded while the one before it is multiplied; of many,
 // at once, which leaves them more of the nearest cache.
 template <class Weights>
 HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
                                         int64_t end, float* y) {
+  const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
+                            HWY_MIN(w.group / 2, kTilePairs));
   using Prepare = PrepareGroup<Weights>;
-  constexpr int64_t kRowsAtATime = 64;                      // their totals stay in the nearest cache
+  constexpr int64_t kRowsPerBlock = 64;                     // their totals stay in the nearest cache
   HWY_ALIGN float pairs[2][kMaxGroup / 2 * kPanelOutputs];  // of a group and of the next
-  HWY_ALIGN float totals[kRowsAtATime * kPanelOutputs];
+  HWY_ALIGN float totals[kRowsPerBlock * kPanelOutputs];
   const typename Weights::Table table(w.code.data());
   const Groups groups(w);
   const int64_t stride = w.group / 2;
-  AskForBeginning(w, begin, end);
+  PrefetchBeginning(w, begin, end);
   const uint8_t* group = w.data.data() + begin * w.panel_bytes();
   bool prepared = false;
   int current = 0;  // where `group` is decoded to
   for (int64_t panel = begin; panel < end; ++panel) {
-    for (int64_t first = 0; first < n; first += kRowsAtATime) {
-      const int64_t rows = HWY_MIN(kRowsAtATime, n - first);
+    for (int64_t first = 0; first < n; first += kRowsPerBlock) {
+      const int64_t rows = HWY_MIN(kRowsPerBlock, n - first);
       for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
       for (int64_t g = 0; g < w.groups(); ++g) {
         const uint8_t* next = group + groups.bytes;
@@ -238,15 +240,15 @@ HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x
             next = group;  // there is none
           }
         }
-        const Ahead ahead(group, 2 * groups.bytes, 8 * groups.bytes);
-        if (!prepared) Prepare{groups.eighths, Weights(group, table), ahead, pairs[current]}.All();
+        const Prefetcher prefetcher(group, 2 * groups.bytes, 8 * groups.bytes);
+        if (!prepared) Prepare{groups.octets, Weights(group, table), prefetcher, pairs[current]}.All();
         const void* decoded = Prepare::kDecodes ? static_cast<const void*>(pairs[current]) : group;
         const TileOperands operands{static_cast<const uint32_t*>(decoded), stride > kTilePairs,
                                     x + (g * n + first) * stride, stride};
         prepared = rows <= kTileRows;
         if (prepared) {
           current = 1 - current;
-          const Prepare prepare{groups.eighths, Weights(next, table), ahead, pairs[current]};
+          const Prepare prepare{groups.octets, Weights(next, table), prefetcher, pairs[current]};
           AddTileOfRows(operands, prepare, rows, groups.Scales(group), totals);
         } else {
           AddManyRows(operands, rows, groups.Scales(group), totals);

@@ -19,18 +19,10 @@ constexpr int64_t kChunk = 16;  // weights of a lane, a step of linear_rows or a
 constexpr int64_t kTiles[] = {1, 2, 4, 6, 8};  // rows that a threadgroup can make
 constexpr int64_t kMaxTile = 8;
 
-const char* Name(WeightFormat format) { return format == WeightFormat::kNf4 ? "nf4" : "int8"; }
-
-const char* Name(ActivationType type) {
-  switch (type) {
-    case ActivationType::kFloat32:
-      return "float";
-    case ActivationType::kFloat16:
-      return "half";
-    case ActivationType::kBFloat16:
-      break;
-  }
-  return "bfloat";
+// A kernel's name up to the size it is made for: "nf4_linear_half".
+std::string KernelName(NumberFormat format, const char* what, NumberFormat operand) {
+  return absl::StrCat(std::string(InfoOf(format).metal_name), "_", what, "_",
+                      std::string(InfoOf(operand).metal_operand));
 }
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -77,11 +69,11 @@ std::string KernelSource(Nf4Lookup lookup) {
                       kKernelSource);
 }
 
-absl::StatusOr<Launch> LinearLaunch(WeightFormat format, ActivationType type, int64_t rows, int64_t in,
+absl::StatusOr<Launch> LinearLaunch(NumberFormat format, NumberFormat operand, int64_t rows, int64_t in,
                                     int64_t out, bool aligned) {
   const absl::Status checked = CheckSizes(rows, in, out);
   if (!checked.ok()) return checked;
-  const std::string name = absl::StrCat(Name(format), "_linear_", Name(type), "_");
+  const std::string name = KernelName(format, "linear", operand) + "_";
   const MetalLinearArguments arguments = Arguments(rows, in, out, 0);
   if (!aligned || in % kChunk != 0) {
     return MakeLaunch(name + "any", CeilDiv(out, kGroupOutputsAny), rows, arguments);
@@ -90,7 +82,7 @@ absl::StatusOr<Launch> LinearLaunch(WeightFormat format, ActivationType type, in
   return MakeLaunch(absl::StrCat(name, tile), CeilDiv(out, kGroupOutputs), CeilDiv(rows, tile), arguments);
 }
 
-absl::StatusOr<Launch> DequantizeLaunch(WeightFormat format, ActivationType type, int64_t in, int64_t out,
+absl::StatusOr<Launch> DequantizeLaunch(NumberFormat format, NumberFormat operand, int64_t in, int64_t out,
                                         int64_t first_output, int64_t outputs, bool aligned) {
   const absl::Status checked = CheckSizes(outputs, in, out);
   if (!checked.ok()) return checked;
@@ -100,19 +92,20 @@ absl::StatusOr<Launch> DequantizeLaunch(WeightFormat format, ActivationType type
   }
   const bool chunks = aligned && in % kChunk == 0;
   const int64_t threads = chunks ? in / kChunk : in;
-  return MakeLaunch(absl::StrCat(Name(format), "_dequantize_", Name(type), chunks ? "" : "_any"),
+  return MakeLaunch(KernelName(format, "dequantize", operand) + (chunks ? "" : "_any"),
                     CeilDiv(threads, kGroupThreads), outputs, Arguments(outputs, in, out, first_output));
 }
 
 std::vector<std::string> KernelNames() {
   std::vector<std::string> names;
-  for (WeightFormat format : {WeightFormat::kNf4, WeightFormat::kInt8}) {
-    for (ActivationType type :
-         {ActivationType::kFloat32, ActivationType::kFloat16, ActivationType::kBFloat16}) {
-      const std::string linear = absl::StrCat(Name(format), "_linear_", Name(type), "_");
+  for (const NumberFormatInfo& format : AllNumberFormats()) {
+    if (format.metal_name.empty()) continue;
+    for (const NumberFormatInfo& operand : AllNumberFormats()) {
+      if (operand.metal_operand.empty()) continue;
+      const std::string linear = KernelName(format.format, "linear", operand.format) + "_";
       for (int64_t tile : kTiles) names.push_back(absl::StrCat(linear, tile));
       names.push_back(linear + "any");
-      const std::string dequantize = absl::StrCat(Name(format), "_dequantize_", Name(type));
+      const std::string dequantize = KernelName(format.format, "dequantize", operand.format);
       names.push_back(dequantize);
       names.push_back(dequantize + "_any");
     }

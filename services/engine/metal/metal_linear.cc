@@ -20,14 +20,14 @@ constexpr int64_t kBlock = 64;  // weights with one scale
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-absl::StatusOr<ActivationType> TypeOf(at::ScalarType type) {
+absl::StatusOr<NumberFormat> TypeOf(at::ScalarType type) {
   switch (type) {
     case at::kFloat:
-      return ActivationType::kFloat32;
+      return NumberFormat::kFloat32;
     case at::kHalf:
-      return ActivationType::kFloat16;
+      return NumberFormat::kFloat16;
     case at::kBFloat16:
-      return ActivationType::kBFloat16;
+      return NumberFormat::kBFloat16;
     default:
       return absl::InvalidArgumentError(absl::StrCat("no kernels for ", at::toString(type)));
   }
@@ -43,7 +43,7 @@ absl::Status CheckPart(const char* what, const at::Tensor& part, at::ScalarType 
 
 absl::Status Check(const QuantizedMatrix& w) {
   if (w.out < 1 || w.in < 1) return absl::InvalidArgumentError("a quantized matrix is empty");
-  const bool nf4 = w.format == WeightFormat::kNf4;
+  const bool nf4 = w.format == NumberFormat::kNf4;
   const int64_t count = w.out * w.in;
   ABSTRACT_RETURN_IF_ERROR(
       CheckPart("weights", w.weights, nf4 ? at::kByte : at::kChar, nf4 ? CeilDiv(count, 2) : count));
@@ -92,11 +92,11 @@ at::Tensor DequantizeInt8ByAten(const QuantizedMatrix& w, int64_t first_output, 
   return weights.to(at::kFloat) * each.slice(1, 0, w.in);
 }
 
-absl::StatusOr<at::Tensor> LinearByKernel(const at::Tensor& x, const QuantizedMatrix& w, ActivationType type,
+absl::StatusOr<at::Tensor> LinearByKernel(const at::Tensor& x, const QuantizedMatrix& w, NumberFormat type,
                                           KernelRunner& runner) {
   ABSTRACT_ASSIGN_OR_RETURN(const Launch launch,
                             LinearLaunch(w.format, type, x.size(0), w.in, w.out, Aligned(x) && Aligned(w)));
-  const at::ScalarType y_type = w.format == WeightFormat::kInt8 ? at::kFloat : x.scalar_type();
+  const at::ScalarType y_type = w.format == NumberFormat::kInt8 ? at::kFloat : x.scalar_type();
   const at::Tensor y = at::empty({x.size(0), w.out}, x.options().dtype(y_type));
   ABSTRACT_RETURN_IF_ERROR(runner.Run(launch, {w.weights, w.scales, x, y}));
   return y;
@@ -105,7 +105,7 @@ absl::StatusOr<at::Tensor> LinearByKernel(const at::Tensor& x, const QuantizedMa
 absl::StatusOr<at::Tensor> LinearByPanels(const at::Tensor& x, const QuantizedMatrix& w,
                                           KernelRunner* runner) {
   // Logits are multiplied in fp32, as the kernels sum them.
-  const at::Tensor operand = w.format == WeightFormat::kInt8 ? x.to(at::kFloat) : x;
+  const at::Tensor operand = w.format == NumberFormat::kInt8 ? x.to(at::kFloat) : x;
   const int64_t panel_outputs = std::clamp<int64_t>(kMaxPanelElements / w.in, 1, kMaxPanelOutputs);
   std::vector<at::Tensor> parts;
   for (int64_t first = 0; first < w.out; first += panel_outputs) {
@@ -122,11 +122,11 @@ absl::StatusOr<at::Tensor> LinearByPanels(const at::Tensor& x, const QuantizedMa
 absl::StatusOr<at::Tensor> Dequantize(const QuantizedMatrix& w, int64_t first_output, int64_t outputs,
                                       at::ScalarType type, KernelRunner* runner) {
   ABSTRACT_RETURN_IF_ERROR(Check(w));
-  ABSTRACT_ASSIGN_OR_RETURN(const ActivationType activation, TypeOf(type));
+  ABSTRACT_ASSIGN_OR_RETURN(const NumberFormat activation, TypeOf(type));
   ABSTRACT_ASSIGN_OR_RETURN(const Launch launch, DequantizeLaunch(w.format, activation, w.in, w.out,
                                                                   first_output, outputs, Aligned(w)));
   if (runner == nullptr) {
-    const bool nf4 = w.format == WeightFormat::kNf4;
+    const bool nf4 = w.format == NumberFormat::kNf4;
     return (nf4 ? DequantizeNf4ByAten(w, first_output, outputs)
                 : DequantizeInt8ByAten(w, first_output, outputs))
         .to(type)
@@ -144,7 +144,7 @@ absl::StatusOr<at::Tensor> Linear(const at::Tensor& x, const QuantizedMatrix& w,
     return absl::InvalidArgumentError(
         absl::StrCat("activations must be contiguous [rows, ", w.in, "] on the matrix's device"));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(const ActivationType type, TypeOf(x.scalar_type()));
+  ABSTRACT_ASSIGN_OR_RETURN(const NumberFormat type, TypeOf(x.scalar_type()));
   if (runner != nullptr && x.size(0) <= kMaxLinearRows) return LinearByKernel(x, w, type, *runner);
   return LinearByPanels(x, w, runner);
 }

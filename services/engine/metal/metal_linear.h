@@ -9,9 +9,9 @@
 
 namespace mechinterp::engine::metal {
 
-// A matrix as WeightFormat says, on the device that multiplies it.
+// A matrix as kernel_library.h says, on the device that multiplies it.
 struct QuantizedMatrix {
-  WeightFormat format = WeightFormat::kNf4;
+  NumberFormat format = NumberFormat::kNf4;
   int64_t out = 0;
   int64_t in = 0;
   at::Tensor weights;  // contiguous; kNf4: uint8 [ceil(out * in / 2)]; kInt8: int8 [out * in]

@@ -60,7 +60,7 @@ int64_t HookBytes(const ModelConfig& config, const PlanCompiler& compiler) {
 }  // namespace
 
 int64_t KeyValueBytes(const ModelConfig& config, int64_t positions) {
-  return 2 * positions * config.layer_count * config.key_value_width() * kFloatBytes;
+  return 2 * positions * config.layer_count() * config.key_value_width() * kFloatBytes;
 }
 
 int64_t ActivationBytes(const ModelConfig& config, const std::vector<HookSite>& sites, int64_t positions,

@@ -13,6 +13,7 @@
 #include "services/common/status_macros.h"
 #include "services/engine/base/random.h"
 #include "services/engine/forward/kv_cache.h"
+#include "services/engine/forward/run_pass.h"
 #include "services/engine/metal/kernel_library.h"
 #include "services/engine/weights/weights.h"
 
@@ -23,17 +24,16 @@ namespace {
 // checked; one token more is decoded, by the way of single rows.
 constexpr int kPromptLength = metal::kMaxLinearRows + 8;
 
-// Roundings of operands in another order of additions; found by running it, with room.
-double Tolerance(ComputeType compute) {
+// Measured rounding differences between summation orders, with margin.
+double Tolerance(NumberFormat compute) {
   switch (compute) {
-    case ComputeType::kFloat32:
+    case NumberFormat::kFloat32:
       return 1e-3;
-    case ComputeType::kFloat16:
+    case NumberFormat::kFloat16:
       return 1e-2;
-    case ComputeType::kBFloat16:
-      break;
+    default:  // bf16
+      return 5e-2;
   }
-  return 5e-2;
 }
 
 // The prompt, and the token to decode after it.
@@ -71,7 +71,7 @@ std::vector<float> Difference(const std::vector<float>& a, const std::vector<flo
 }
 
 std::vector<int> CheckedLayers(const ModelConfig& config) {
-  const std::set<int> layers = {0, config.layer_count / 2, config.layer_count - 1};
+  const std::set<int> layers = {0, config.layer_count() / 2, config.layer_count() - 1};
   return {layers.begin(), layers.end()};
 }
 
@@ -140,7 +140,7 @@ class Check {
     plan->captures[out] = {out, positions_};
     segment.plan = std::move(plan);
     Segment* const segments[] = {&segment};
-    ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
+    ABSTRACT_RETURN_IF_ERROR(RunPass(*reference, segments));
     const std::vector<float>& before = Recorded(HookPoint::kResidPre, layer);
     result_.layers.push_back(
         {layer, LargerError(Difference(Recorded(HookPoint::kResidPost, layer), before),
@@ -151,10 +151,10 @@ class Check {
   absl::Status CheckHead() {
     ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> reference,
                               Model::LoadPart(model_, {{}, /*with_head=*/true}));
-    Segment segment = From(HookPoint::kResidPost, config_.layer_count - 1);
+    Segment segment = From(HookPoint::kResidPost, config_.layer_count() - 1);
     segment.logits_rows = LogitsRows::kAll;
     Segment* const segments[] = {&segment};
-    ABSTRACT_RETURN_IF_ERROR(Forward(*reference, segments));
+    ABSTRACT_RETURN_IF_ERROR(RunPass(*reference, segments));
     result_.head_relative_error = LargerError(logits_, segment.logits.values, config_.vocabulary_size);
     return absl::OkStatus();
   }
@@ -198,7 +198,7 @@ absl::StatusOr<SelfCheck> CheckDevice(RunContext& context) { return Check(contex
 
 int64_t SelfCheckBytes(const Model& model) {
   const int64_t head = model.weights().unembedding.bytes();
-  return std::max(head, (model.total_weight_bytes() - head) / model.config().layer_count);
+  return std::max(head, (model.total_weight_bytes() - head) / model.config().layer_count());
 }
 
 }  // namespace mechinterp::engine

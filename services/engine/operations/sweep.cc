@@ -36,7 +36,7 @@ class Sweep {
  public:
   Sweep(RunContext& context, const SweepRequest& request, const SweepSink& sink)
       : context_(context), config_(context.executor.model().config()), request_(request), sink_(sink) {
-    for (const auto& plan : request.plans) entries_.push_back(EarliestChange(*plan, config_.layer_count));
+    for (const auto& plan : request.plans) entries_.push_back(EarliestChange(*plan, config_.layer_count()));
   }
 
   absl::StatusOr<SweepTotals> Run() {
@@ -87,7 +87,7 @@ class Sweep {
     plan->prompt_length = length();
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (entries_[i].IsBeginning()) continue;
-      const EntrySites sites = SitesAt(entries_[i], config_.layer_count);
+      const EntrySites sites = SitesAt(entries_[i], config_.layer_count());
       const int first = FirstPosition(static_cast<int>(i));
       Record(sites.residual, first, *plan);
       if (sites.branch) Record(*sites.branch, first, *plan);
@@ -107,13 +107,13 @@ class Sweep {
       segments.push_back(&source);
     }
     ABSTRACT_RETURN_IF_ERROR(context_.Run(segments));
-    totals_.computed_token_layers += int64_t{length()} * config_.layer_count;
+    totals_.computed_token_layers += int64_t{length()} * config_.layer_count();
 
     clean_distribution_.emplace(clean_.logits.values);
     ABSTRACT_ASSIGN_OR_RETURN(baselines_.clean,
                               Measure(clean_.logits, request_.prompt, nullptr, clean_cache_));
     if (request_.source_prompt) {
-      totals_.computed_token_layers += int64_t{request_.source_prompt->length()} * config_.layer_count;
+      totals_.computed_token_layers += int64_t{request_.source_prompt->length()} * config_.layer_count();
       ABSTRACT_ASSIGN_OR_RETURN(baselines_.source,
                                 Measure(source.logits, *request_.source_prompt, nullptr, source_cache));
     }
@@ -138,7 +138,7 @@ class Sweep {
     if (entry.IsBeginning()) {
       segment.tokens.assign(request_.prompt.ids.begin() + first, request_.prompt.ids.end());
     } else {
-      const EntrySites sites = SitesAt(entry, config_.layer_count);
+      const EntrySites sites = SitesAt(entry, config_.layer_count());
       segment.residual = Recorded(sites.residual, first);
       if (sites.branch) segment.branch = Recorded(*sites.branch, first);
     }
@@ -162,8 +162,8 @@ class Sweep {
     for (size_t i = 0; i < indices.size(); ++i) {
       const int index = indices[i];
       totals_.computed_token_layers +=
-          int64_t{RowCount(index)} * (config_.layer_count - entries_[index].layer);
-      totals_.naive_token_layers += int64_t{length()} * config_.layer_count;
+          int64_t{RowCount(index)} * (config_.layer_count() - entries_[index].layer);
+      totals_.naive_token_layers += int64_t{length()} * config_.layer_count();
       SweepResult result;
       result.set_index = index;
       ABSTRACT_ASSIGN_OR_RETURN(result.metrics, Measure(segments[i].logits, request_.prompt,

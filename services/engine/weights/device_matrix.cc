@@ -48,16 +48,15 @@ at::Device TorchDevice(const Device& device) {
   return {at::kCPU};
 }
 
-at::ScalarType TorchType(kernels::ComputeType type) {
+at::ScalarType TorchType(NumberFormat type) {
   switch (type) {
-    case kernels::ComputeType::kBFloat16:
+    case NumberFormat::kBFloat16:
       return at::kBFloat16;
-    case kernels::ComputeType::kFloat16:
+    case NumberFormat::kFloat16:
       return at::kHalf;
-    case kernels::ComputeType::kFloat32:
-      break;
+    default:
+      return at::kFloat;
   }
-  return at::kFloat;
 }
 
 bool IsStandardNf4(const Nf4Matrix& source) { return source.code == kernels::kNf4Code; }
@@ -66,7 +65,7 @@ DeviceMatrix UploadNf4(const Nf4Matrix& source, const at::Device& device) {
   const auto codes = static_cast<int64_t>(source.codes.size());
   const auto blocks = static_cast<int64_t>(source.absmax.size());
   DeviceMatrix matrix;
-  matrix.quantized = {metal::WeightFormat::kNf4, source.shape[0], source.shape[1],
+  matrix.quantized = {NumberFormat::kNf4, source.shape[0], source.shape[1],
                       Upload(source.codes.data(), {codes}, at::kByte, device),
                       Upload(source.absmax.data(), {blocks}, at::kFloat, device)};
   return matrix;
@@ -88,12 +87,11 @@ std::optional<DeviceMatrix> UploadInt8(ReadRows read, int64_t out, int64_t in, c
     });
   }
   DeviceMatrix matrix;
-  matrix.quantized = {metal::WeightFormat::kInt8, out, in, ToDevice(weights, device),
-                      ToDevice(scales, device)};
+  matrix.quantized = {NumberFormat::kInt8, out, in, ToDevice(weights, device), ToDevice(scales, device)};
   return matrix;
 }
 
-std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, kernels::ComputeType compute,
+std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, NumberFormat compute,
                                          const at::Device& device) {
   DeviceMatrix matrix;
   at::Tensor rows = at::empty({std::min(out, kRowsAtATime), in}, at::kFloat);
@@ -125,7 +123,7 @@ void MultiplyInFull(const at::Tensor& operand, const at::Tensor& piece, std::vec
 
 }  // namespace
 
-at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, NumberFormat compute,
                             bool full_precision, metal::KernelRunner* runner) {
   const at::Tensor operand = x.to(TorchType(compute));
   if (w.pieces.empty()) {

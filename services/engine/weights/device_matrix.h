@@ -30,7 +30,7 @@ struct DeviceMatrix {
 
 // libtorch's names for a device and for what operands are rounded to.
 at::Device TorchDevice(const Device& device);
-at::ScalarType TorchType(kernels::ComputeType type);
+at::ScalarType TorchType(NumberFormat type);
 
 // Gives rows [first, first + count) of a matrix as fp32; false when one is not finite.
 using ReadRows = absl::FunctionRef<bool(int64_t first, int64_t count, float* values)>;
@@ -43,14 +43,14 @@ DeviceMatrix UploadNf4(const Nf4Matrix& source, const at::Device& device);
 // Each 64 of a row by their own scale absmax / 127, rounded to nearest, as the CPU's
 // kernels hold it.
 std::optional<DeviceMatrix> UploadInt8(ReadRows read, int64_t out, int64_t in, const at::Device& device);
-std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, kernels::ComputeType compute,
+std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, NumberFormat compute,
                                          const at::Device& device);
 
 // x w^T, fp32 [n, out]. x: fp32, contiguous, on the matrix's device. Operands are rounded
 // to the compute type, and so are the products unless `full_precision`. `runner`: see
 // metal_linear.h; may be null. Throws what libtorch does, and std::runtime_error with
 // the kernel's message.
-at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, kernels::ComputeType compute,
+at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, NumberFormat compute,
                             bool full_precision, metal::KernelRunner* runner);
 
 }  // namespace mechinterp::engine

@@ -17,24 +17,12 @@
 namespace mechinterp::engine {
 namespace {
 
-using kernels::ComputeType;
 using kernels::kPanelOutputs;
 using kernels::PackedMatrix;
-using kernels::WeightFormat;
 
 absl::Status NotFinite(const Checkpoint& checkpoint, const std::string& name) {
   return absl::InvalidArgumentError(
       absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
-}
-
-PackedMatrix Empty(int64_t out, int64_t in, WeightFormat format, ComputeType compute) {
-  PackedMatrix matrix;
-  matrix.format = format;
-  matrix.compute = compute;
-  matrix.out = out;
-  matrix.in = in;
-  if (format == WeightFormat::kNf4) matrix.group = kernels::Nf4Group(in);
-  return matrix;
 }
 
 template <typename Function>
@@ -42,14 +30,6 @@ void ForEachPanel(const PackedMatrix& matrix, Function&& function) {
   kernels::ParallelFor(0, matrix.panels(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) function(panel);
   });
-}
-
-void PackRows(PackedMatrix& matrix, int64_t panel, const float* rows) {
-  if (matrix.format == WeightFormat::kInt8) {
-    kernels::PackInt8Panel(matrix, panel, rows);
-  } else {
-    kernels::PackFloatPanel(matrix, panel, rows);
-  }
 }
 
 // False when a value is not finite.
@@ -60,16 +40,13 @@ bool PackStored(const StoredValues& values, PackedMatrix& matrix) {
     const int64_t count = std::min<int64_t>(kPanelOutputs, matrix.out - first);
     std::vector<float> rows(count * matrix.in);
     if (!values.Read(first * matrix.in, count * matrix.in, rows.data())) finite = false;
-    PackRows(matrix, panel, rows.data());
+    kernels::PackPanel(matrix, panel, rows.data());
   });
   return finite;
 }
 
 void PackNf4(const Nf4Matrix& source, PackedMatrix& matrix) {
-  // In half precision the code is rounded, not each product of code and scale: the
-  // scale comes in after the sum.
-  std::copy(source.code.begin(), source.code.end(), matrix.code.begin());
-  kernels::RoundCode(matrix);
+  kernels::SetCode(matrix, source.code);
   const int64_t panel_values = kPanelOutputs * matrix.in;
   ForEachPanel(matrix, [&](int64_t panel) {
     kernels::PackNf4Panel(matrix, panel, source.codes.data() + panel * panel_values / 2,
@@ -80,15 +57,15 @@ void PackNf4(const Nf4Matrix& source, PackedMatrix& matrix) {
 void PackDequantized(const Nf4Matrix& source, PackedMatrix& matrix) {
   const HostTensor values = Dequantize(source);
   ForEachPanel(matrix, [&](int64_t panel) {
-    PackRows(matrix, panel, values.values.data() + panel * kPanelOutputs * matrix.in);
+    kernels::PackPanel(matrix, panel, values.values.data() + panel * kPanelOutputs * matrix.in);
   });
 }
 
 LinearWeight PackFromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
   const int64_t out = source.shape[0], in = source.shape[1];
-  LinearWeight weight{Empty(out, in, HeldFormat(in, format), format.compute), nullptr};
+  LinearWeight weight{kernels::EmptyMatrix(HeldFormat(in, format), format.compute, out, in), nullptr, {}};
   kernels::Allocate(weight.matrix);
-  if (weight.matrix.format == WeightFormat::kNf4) {
+  if (weight.matrix.format == NumberFormat::kNf4) {
     PackNf4(source, weight.matrix);
   } else {
     PackDequantized(source, weight.matrix);
@@ -97,16 +74,16 @@ LinearWeight PackFromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 }
 
 LinearWeight OnDevice(int64_t out, int64_t in, const MatrixFormat& format, DeviceMatrix matrix) {
-  const bool as_values = !matrix.pieces.empty();
-  const WeightFormat held =
-      as_values ? UnquantizedFormat(DType::kF32, format.compute, format.device) : format.format;
-  return {Empty(out, in, held, format.compute), std::make_shared<DeviceMatrix>(std::move(matrix))};
+  const NumberFormat held = matrix.pieces.empty() ? format.format : format.compute;
+  return {kernels::EmptyMatrix(held, format.compute, out, in),
+          std::make_shared<DeviceMatrix>(std::move(matrix)),
+          {}};
 }
 
 // As int8 or unquantized; nothing when a value is not finite.
 std::optional<LinearWeight> Upload(ReadRows read, int64_t out, int64_t in, const MatrixFormat& format) {
   const at::Device device = TorchDevice(format.device);
-  std::optional<DeviceMatrix> matrix = format.format == WeightFormat::kInt8
+  std::optional<DeviceMatrix> matrix = format.format == NumberFormat::kInt8
                                            ? UploadInt8(read, out, in, device)
                                            : UploadValues(read, out, in, format.compute, device);
   if (!matrix) return std::nullopt;
@@ -116,7 +93,7 @@ std::optional<LinearWeight> Upload(ReadRows read, int64_t out, int64_t in, const
 LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
   if (!format.device.UsesLibtorch()) return PackFromNf4(source, format);
   const int64_t out = source.shape[0], in = source.shape[1];
-  if (format.format == WeightFormat::kNf4 && IsStandardNf4(source)) {
+  if (format.format == NumberFormat::kNf4 && IsStandardNf4(source)) {
     return OnDevice(out, in, format, UploadNf4(source, TorchDevice(format.device)));
   }
   const HostTensor values = Dequantize(source);
@@ -130,12 +107,11 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 
 }  // namespace
 
-WeightFormat UnquantizedFormat(DType stored, ComputeType compute, const Device& device) {
-  if (device.UsesLibtorch() && compute == ComputeType::kFloat32) return WeightFormat::kFloat32;
-  if (device.UsesLibtorch()) return WeightFormat::kBFloat16;
-  if (compute == ComputeType::kBFloat16) return WeightFormat::kBFloat16;
-  return stored == DType::kBF16 && compute == ComputeType::kFloat32 ? WeightFormat::kBFloat16
-                                                                    : WeightFormat::kFloat32;
+NumberFormat UnquantizedFormat(NumberFormat stored, NumberFormat compute, const Device& device) {
+  if (device.UsesLibtorch()) return compute;
+  if (compute == NumberFormat::kBFloat16) return compute;
+  return compute == NumberFormat::kFloat32 && InfoOf(stored).kernel != nullptr ? stored
+                                                                               : NumberFormat::kFloat32;
 }
 
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,
@@ -148,7 +124,7 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
     return weight;
   }
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
-  if (format.format == WeightFormat::kNf4) {
+  if (format.format == NumberFormat::kNf4) {
     absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
     if (!quantized.ok()) return NotFinite(checkpoint, name);
     ReleasePages(view);
@@ -163,7 +139,7 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
     ReleasePages(view);
     return *std::move(weight);
   }
-  LinearWeight weight{Empty(out, in, format.format, format.compute), nullptr};
+  LinearWeight weight{kernels::EmptyMatrix(format.format, format.compute, out, in), nullptr, {}};
   kernels::Allocate(weight.matrix);
   if (!PackStored(values, weight.matrix)) return NotFinite(checkpoint, name);
   ReleasePages(view);
@@ -172,16 +148,13 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
 
 int64_t LinearWeight::bytes() const { return device != nullptr ? device->bytes() : matrix.bytes(); }
 
-WeightFormat HeldFormat(int64_t in, const MatrixFormat& format) {
-  if (format.format != WeightFormat::kNf4 || kernels::CanPackNf4(in) || format.device.UsesLibtorch()) {
-    return format.format;
-  }
-  return UnquantizedFormat(DType::kF32, format.compute, format.device);
+NumberFormat HeldFormat(int64_t in, const MatrixFormat& format) {
+  if (format.device.UsesLibtorch() || kernels::CanHold(format.format, in)) return format.format;
+  return UnquantizedFormat(NumberFormat::kFloat32, format.compute, format.device);
 }
 
 int64_t HeldBytes(int64_t out, int64_t in, const MatrixFormat& format) {
-  const PackedMatrix matrix = Empty(out, in, HeldFormat(in, format), format.compute);
-  return matrix.panels() * matrix.panel_bytes();
+  return kernels::PackedBytes(HeldFormat(in, format), out, in);
 }
 
 }  // namespace mechinterp::engine

@@ -4,21 +4,26 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "services/engine/device/device.h"
-#include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/number_format.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp::engine {
 
-// How the weights of the blocks' linear layers are held: as the checkpoint has
-// them, or as 4-bit NormalFloat.
-enum class Quantization { kNone, kNf4 };
+// How matrices are held: in a format that quantizes (one with scales), or as the checkpoint
+// has them.
+using Quantization = std::optional<NumberFormat>;
+inline constexpr Quantization kUnquantized = std::nullopt;
 
-// The same for the output head, which may also be held in 8 bits.
-enum class HeadQuantization { kNone, kInt8, kNf4 };
-
-using kernels::ComputeType;
+// What command lines call it: "none", or a format's short name; nothing for others.
+std::optional<Quantization> QuantizationOfName(std::string_view name);
+// Those that there are: of linear layers, of the head; and the short names of compute types.
+std::vector<std::string> LinearQuantizationNames();
+std::vector<std::string> HeadQuantizationNames();
+std::vector<std::string> ComputeTypeNames();
 
 namespace metal {
 class KernelRunner;
@@ -31,15 +36,17 @@ struct LoadOptions {
   // Runs our kernels for Apple's GPU, in tests without one; must outlive the model. Null:
   // made for the GPU there is, if any.
   metal::KernelRunner* kernel_runner = nullptr;
-  // Unset: NF4 when the checkpoint is stored so, none otherwise.
+  // The blocks' linear layers: unquantized or NF4. Unset: NF4 when the checkpoint is stored
+  // so, unquantized otherwise.
   std::optional<Quantization> quantization;
   // When quantizing: the scales too, as bitsandbytes does (bnb_4bit_use_double_quant).
   bool double_quantization = false;
-  // Unset: int8 for NF4 models, none otherwise.
-  std::optional<HeadQuantization> head;
+  // The output head: unquantized, int8 or NF4. Unset: int8 for NF4 models, unquantized
+  // otherwise.
+  std::optional<Quantization> head;
   // Unset, for NF4 models: bf16 on CPUs that multiply it natively and on CUDA, fp16 on
   // Apple's GPUs; fp32 otherwise.
-  std::optional<ComputeType> compute_type;
+  std::optional<NumberFormat> compute_type;
   // Most bytes that the weights, and the scratch of forward passes of so many rows,
   // may take in memory; 0: no limit. Estimated before anything is loaded.
   int64_t memory_limit_bytes = 0;
@@ -56,10 +63,10 @@ struct LoadOptions {
 
 // What was chosen.
 struct WeightFormats {
-  Quantization quantization = Quantization::kNone;
+  Quantization quantization;
   bool double_quantization = false;
-  HeadQuantization head = HeadQuantization::kNone;
-  ComputeType compute_type = ComputeType::kFloat32;
+  Quantization head;
+  NumberFormat compute_type = NumberFormat::kFloat32;
   Device device;
 };
 WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4);

@@ -14,9 +14,9 @@
 #include "services/engine/checkpoint/checkpoint.h"
 #include "services/engine/checkpoint/checkpoint_writer.h"
 #include "services/engine/checkpoint/nf4.h"
+#include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/kernels/quantize.h"
 #include "services/engine/weights/nf4_quantize.h"
-#include "services/engine/weights/weights.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -63,11 +63,10 @@ class QuantizedParts {
 };
 
 std::string QuantState(const Nf4Matrix& matrix) {
-  const char* dtype = matrix.dtype == DType::kBF16  ? "bfloat16"
-                      : matrix.dtype == DType::kF16 ? "float16"
-                                                    : "float32";
-  json state = {
-      {"quant_type", "nf4"}, {"blocksize", kernels::kNf4Block}, {"dtype", dtype}, {"shape", matrix.shape}};
+  json state = {{"quant_type", "nf4"},
+                {"blocksize", kernels::kNf4Block},
+                {"dtype", std::string(InfoOf(matrix.dtype).name)},
+                {"shape", matrix.shape}};
   if (matrix.nested) {
     state["nested_blocksize"] = kNestedBlock;
     state["nested_dtype"] = "float32";
@@ -82,7 +81,7 @@ std::string QuantState(const Nf4Matrix& matrix) {
 void AddQuantized(const std::string& name, const TensorView& view, bool double_quantization,
                   std::vector<TensorSource>& sources) {
   const auto parts = std::make_shared<QuantizedParts>(name, view, double_quantization);
-  auto add = [&](const std::string& suffix, DType dtype, std::vector<int64_t> shape, auto bytes_of) {
+  auto add = [&](const std::string& suffix, NumberFormat dtype, std::vector<int64_t> shape, auto bytes_of) {
     sources.push_back(
         {name + suffix, dtype, std::move(shape), [parts, bytes_of](const ByteSink& sink) -> absl::Status {
            ABSTRACT_ASSIGN_OR_RETURN(const Nf4Matrix* matrix, parts->Make());
@@ -91,22 +90,22 @@ void AddQuantized(const std::string& name, const TensorView& view, bool double_q
   };
   const int64_t count = ElementCount(view.shape);
   const int64_t blocks = (count + kernels::kNf4Block - 1) / kernels::kNf4Block;
-  add("", DType::kU8, {(count + 1) / 2, 1},
+  add("", NumberFormat::kUint8, {(count + 1) / 2, 1},
       [](const Nf4Matrix& matrix, const ByteSink& sink) { return sink(Bytes(matrix.codes)); });
   if (double_quantization) {
-    add(".absmax", DType::kU8, {blocks},
+    add(".absmax", NumberFormat::kUint8, {blocks},
         [](const Nf4Matrix& matrix, const ByteSink& sink) { return sink(Bytes(matrix.nested->codes)); });
-    add(".nested_absmax", DType::kF32, {(blocks + kNestedBlock - 1) / kNestedBlock},
+    add(".nested_absmax", NumberFormat::kFloat32, {(blocks + kNestedBlock - 1) / kNestedBlock},
         [](const Nf4Matrix& matrix, const ByteSink& sink) { return sink(Bytes(matrix.nested->absmax)); });
-    add(".nested_quant_map", DType::kF32, {256},
+    add(".nested_quant_map", NumberFormat::kFloat32, {256},
         [](const Nf4Matrix&, const ByteSink& sink) { return sink(Bytes(DynamicMap())); });
   } else {
-    add(".absmax", DType::kF32, {blocks},
+    add(".absmax", NumberFormat::kFloat32, {blocks},
         [](const Nf4Matrix& matrix, const ByteSink& sink) { return sink(Bytes(matrix.absmax)); });
   }
-  add(".quant_map", DType::kF32, {16},
+  add(".quant_map", NumberFormat::kFloat32, {16},
       [](const Nf4Matrix& matrix, const ByteSink& sink) { return sink(Bytes(matrix.code)); });
-  add(".quant_state.bitsandbytes__nf4", DType::kU8, {static_cast<int64_t>(kStateBytes)},
+  add(".quant_state.bitsandbytes__nf4", NumberFormat::kUint8, {static_cast<int64_t>(kStateBytes)},
       [parts](const Nf4Matrix& matrix, const ByteSink& sink) {
         const absl::Status status = sink(Bytes(QuantState(matrix)));
         parts->Drop();  // the last part
@@ -124,10 +123,10 @@ TensorSource Copy(const std::string& name, const TensorView& view) {
 
 absl::StatusOr<std::vector<TensorSource>> Sources(const Checkpoint& checkpoint, bool double_quantization) {
   std::set<std::string> to_quantize;
-  for (const NamedMatrix& matrix : LinearMatrices(checkpoint.config())) {
-    if (IsNf4(checkpoint, matrix.name)) continue;
-    ABSTRACT_RETURN_IF_ERROR(checkpoint.Tensor(matrix.name, {matrix.out, matrix.in}).status());
-    to_quantize.insert(matrix.name);
+  for (const TensorInfo& tensor : ModelTensors(checkpoint.config())) {
+    if (tensor.kind != TensorKind::kLinear || IsNf4(checkpoint, tensor.name)) continue;
+    ABSTRACT_RETURN_IF_ERROR(checkpoint.Tensor(tensor.name, tensor.shape).status());
+    to_quantize.insert(tensor.name);
   }
   std::vector<TensorSource> sources;
   for (const auto& [name, view] : checkpoint.tensors()) {

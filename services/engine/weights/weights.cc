@@ -12,66 +12,69 @@
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/nf4.h"
+#include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/device/transfer.h"
 #include "services/engine/weights/device_matrix.h"
 
 namespace mechinterp::engine {
 namespace {
 
-using kernels::WeightFormat;
-
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-
-// Every matrix of a block: where it stands, its name and its size.
-struct LinearEntry {
-  LinearWeight LayerWeights::*member;
-  absl::string_view name;
-  int64_t out;
-  int64_t in;
-};
-std::vector<LinearEntry> LinearEntries(const ModelConfig& config) {
-  const int64_t d = config.d_model, f = config.d_ff, q = config.query_width(), kv = config.key_value_width();
-  return {
-      {&LayerWeights::query, "self_attn.q_proj", q, d},  {&LayerWeights::key, "self_attn.k_proj", kv, d},
-      {&LayerWeights::value, "self_attn.v_proj", kv, d}, {&LayerWeights::output, "self_attn.o_proj", d, q},
-      {&LayerWeights::gate, "mlp.gate_proj", f, d},      {&LayerWeights::up, "mlp.up_proj", f, d},
-      {&LayerWeights::down, "mlp.down_proj", d, f},
-  };
+// A block's matrix that a tensor is part of; null for gains.
+LinearWeight LayerWeights::*LinearOf(TensorRole role) {
+  switch (role) {
+    case TensorRole::kQuery:
+    case TensorRole::kQueryBias:
+      return &LayerWeights::query;
+    case TensorRole::kKey:
+    case TensorRole::kKeyBias:
+      return &LayerWeights::key;
+    case TensorRole::kValue:
+    case TensorRole::kValueBias:
+      return &LayerWeights::value;
+    case TensorRole::kOutput:
+    case TensorRole::kOutputBias:
+      return &LayerWeights::output;
+    case TensorRole::kGate:
+    case TensorRole::kGateBias:
+      return &LayerWeights::gate;
+    case TensorRole::kUp:
+    case TensorRole::kUpBias:
+      return &LayerWeights::up;
+    case TensorRole::kDown:
+    case TensorRole::kDownBias:
+      return &LayerWeights::down;
+    default:
+      return nullptr;
+  }
 }
 
-std::string LayerName(int layer, absl::string_view part) {
-  return absl::StrCat("model.layers.", layer, ".", part, ".weight");
-}
-
-const char* HeadName(const ModelConfig& config) {
-  return config.tied_embeddings ? kEmbedding : "lm_head.weight";
+at::Tensor& GainOf(LayerWeights& weights, TensorRole role) {
+  switch (role) {
+    case TensorRole::kQueryNormGain:
+      return weights.query_norm_gain;
+    case TensorRole::kKeyNormGain:
+      return weights.key_norm_gain;
+    case TensorRole::kLn2Gain:
+      return weights.ln2_gain;
+    default:
+      return weights.ln1_gain;
+  }
 }
 
 // The type a matrix is stored in, or was before it was quantized; fp32 where the
 // tensor is missing or unreadable, which loading it will report.
-DType StoredType(const Checkpoint& checkpoint, const std::string& name) {
+NumberFormat StoredType(const Checkpoint& checkpoint, const std::string& name) {
   const TensorView* view = checkpoint.Find(name);
-  if (view == nullptr) return DType::kF32;
+  if (view == nullptr) return NumberFormat::kFloat32;
   return IsNf4(checkpoint, name) ? Nf4StoredType(checkpoint, name) : view->dtype;
 }
 
-MatrixFormat LinearFormat(const Checkpoint& checkpoint, const std::string& name,
-                          const WeightFormats& formats) {
-  const WeightFormat format =
-      formats.quantization == Quantization::kNf4
-          ? WeightFormat::kNf4
-          : UnquantizedFormat(StoredType(checkpoint, name), formats.compute_type, formats.device);
+// How a linear layer or the head is to be held.
+MatrixFormat FormatOf(const Checkpoint& checkpoint, const TensorInfo& tensor, const WeightFormats& formats) {
+  const Quantization& quantization = tensor.kind == TensorKind::kLinear ? formats.quantization : formats.head;
+  const NumberFormat format = quantization.value_or(
+      UnquantizedFormat(StoredType(checkpoint, tensor.name), formats.compute_type, formats.device));
   return {format, formats.compute_type, formats.double_quantization, formats.device};
-}
-
-MatrixFormat HeadFormat(const Checkpoint& checkpoint, const WeightFormats& formats) {
-  MatrixFormat format{WeightFormat::kInt8, formats.compute_type, formats.double_quantization, formats.device};
-  if (formats.head == HeadQuantization::kNf4) format.format = WeightFormat::kNf4;
-  if (formats.head == HeadQuantization::kNone) {
-    format.format = UnquantizedFormat(StoredType(checkpoint, HeadName(checkpoint.config())),
-                                      formats.compute_type, formats.device);
-  }
-  return format;
 }
 
 absl::Status NotFinite(const Checkpoint& checkpoint, absl::string_view name) {
@@ -79,22 +82,31 @@ absl::Status NotFinite(const Checkpoint& checkpoint, absl::string_view name) {
       absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
 }
 
-absl::StatusOr<at::Tensor> LoadGain(const Checkpoint& checkpoint, const std::string& name,
-                                    const Device& device) {
-  const int64_t d = checkpoint.config().d_model;
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, {d}));
-  at::Tensor gain = at::empty({d}, at::kFloat);
-  if (!StoredValues(view).Read(0, d, gain.data_ptr<float>())) return NotFinite(checkpoint, name);
-  return ToDevice(gain, TorchDevice(device));
+// A gain or a bias, in fp32, on the device.
+absl::StatusOr<at::Tensor> LoadVector(const Checkpoint& checkpoint, const TensorInfo& tensor,
+                                      const Device& device) {
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(tensor.name, tensor.shape));
+  at::Tensor values = at::empty({tensor.count()}, at::kFloat);
+  if (!StoredValues(view).Read(0, tensor.count(), values.data_ptr<float>())) {
+    return NotFinite(checkpoint, tensor.name);
+  }
+  return ToDevice(values, TorchDevice(device));
+}
+
+absl::StatusOr<LinearWeight> LoadMatrix(const Checkpoint& checkpoint, const TensorInfo& tensor,
+                                        const WeightFormats& formats) {
+  return LoadLinear(checkpoint, tensor.name, tensor.shape[0], tensor.shape[1],
+                    FormatOf(checkpoint, tensor, formats));
 }
 
 absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
-  const int64_t v = checkpoint.config().vocabulary_size, d = checkpoint.config().d_model;
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(kEmbedding, {v, d}));
+  const TensorInfo tensor = TensorOf(checkpoint.config(), TensorRole::kEmbedding);
+  const int64_t v = tensor.shape[0], d = tensor.shape[1];
+  ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(tensor.name, tensor.shape));
   const StoredValues values(view);
   std::vector<float> row(d);
   for (int64_t i = 0; i < v; ++i) {
-    if (!values.Read(i * d, d, row.data())) return NotFinite(checkpoint, kEmbedding);
+    if (!values.Read(i * d, d, row.data())) return NotFinite(checkpoint, tensor.name);
   }
   ReleasePages(view);
   return EmbeddingTable(view, d);
@@ -103,14 +115,15 @@ absl::StatusOr<EmbeddingTable> OpenEmbedding(const Checkpoint& checkpoint) {
 absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
                                        const WeightFormats& formats) {
   LayerWeights weights;
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln1_gain,
-                            LoadGain(checkpoint, LayerName(layer, "input_layernorm"), formats.device));
-  ABSTRACT_ASSIGN_OR_RETURN(
-      weights.ln2_gain, LoadGain(checkpoint, LayerName(layer, "post_attention_layernorm"), formats.device));
-  for (const LinearEntry& entry : LinearEntries(checkpoint.config())) {
-    const std::string name = LayerName(layer, entry.name);
-    ABSTRACT_ASSIGN_OR_RETURN(weights.*entry.member, LoadLinear(checkpoint, name, entry.out, entry.in,
-                                                                LinearFormat(checkpoint, name, formats)));
+  for (const TensorInfo& tensor : LayerTensors(checkpoint.config(), layer)) {
+    if (tensor.kind == TensorKind::kLinear) {
+      ABSTRACT_ASSIGN_OR_RETURN(weights.*LinearOf(tensor.role), LoadMatrix(checkpoint, tensor, formats));
+      continue;
+    }
+    // A matrix's bias comes after it.
+    at::Tensor& vector = tensor.kind == TensorKind::kBias ? (weights.*LinearOf(tensor.role)).bias
+                                                          : GainOf(weights, tensor.role);
+    ABSTRACT_ASSIGN_OR_RETURN(vector, LoadVector(checkpoint, tensor, formats.device));
   }
   return weights;
 }
@@ -143,14 +156,18 @@ std::vector<float> InverseFrequencies(const ModelConfig& config, bool round_to_b
   return frequencies;
 }
 
-// Gains of the norms, which stay in fp32.
-int64_t GainBytes(const ModelConfig& config) {
-  return (int64_t{2} * config.layer_count + 1) * config.d_model * static_cast<int64_t>(sizeof(float));
+// Gains and biases, which stay in fp32.
+int64_t VectorBytes(const ModelConfig& config) {
+  int64_t count = 0;
+  for (const TensorInfo& tensor : ModelTensors(config)) {
+    if (tensor.kind == TensorKind::kGain || tensor.kind == TensorKind::kBias) count += tensor.count();
+  }
+  return count * static_cast<int64_t>(sizeof(float));
 }
 
 // In the order that a forward pass multiplies them (forward.cc); of those that it
 // multiplies together, the last tells.
-void TellWhatComesNext(ModelWeights& weights) {
+void LinkPrefetchOrder(ModelWeights& weights) {
   auto follow = [](LinearWeight& weight, const LinearWeight& next) {
     weight.matrix.next = {next.matrix.data.data(), next.matrix.bytes()};
   };
@@ -174,54 +191,19 @@ absl::Status LoadSelected(const WeightSelection& selection, const WeightFormats&
     weights.layers.push_back(std::move(layer_weights));
   }
   if (!selection.with_head) return absl::OkStatus();
-  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain, LoadGain(source, "model.norm.weight", formats.device));
-  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadLinear(source, HeadName(config), config.vocabulary_size,
-                                                            config.d_model, HeadFormat(source, formats)));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.ln_final_gain,
+                            LoadVector(source, TensorOf(config, TensorRole::kLnFinalGain), formats.device));
+  ABSTRACT_ASSIGN_OR_RETURN(weights.unembedding, LoadMatrix(source, HeadTensor(config), formats));
   return absl::OkStatus();
-}
-
-// What a device multiplies best beside fp32. Apple's GPUs have bf16 natively only since
-// the M3, fp16 all of them.
-ComputeType FastType(const Device& device) {
-  switch (device.kind) {
-    case DeviceKind::kMps:
-      return ComputeType::kFloat16;
-    case DeviceKind::kCuda:
-      return ComputeType::kBFloat16;
-    case DeviceKind::kCpu:
-      break;
-  }
-  const bool native = kernels::MultipliesBFloat16() && !device.UsesLibtorch();
-  return native ? ComputeType::kBFloat16 : ComputeType::kFloat32;
 }
 
 }  // namespace
 
-WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
-  WeightFormats formats;
-  formats.device = options.device;
-  formats.quantization =
-      options.quantization.value_or(stored_as_nf4 ? Quantization::kNf4 : Quantization::kNone);
-  const bool nf4 = formats.quantization == Quantization::kNf4;
-  formats.double_quantization = options.double_quantization;
-  formats.head = options.head.value_or(nf4 ? HeadQuantization::kInt8 : HeadQuantization::kNone);
-  formats.compute_type =
-      options.compute_type.value_or(nf4 ? FastType(options.device) : ComputeType::kFloat32);
-  return formats;
-}
-
-std::vector<NamedMatrix> LinearMatrices(const ModelConfig& config) {
-  std::vector<NamedMatrix> matrices;
-  for (int layer = 0; layer < config.layer_count; ++layer) {
-    for (const LinearEntry& entry : LinearEntries(config)) {
-      matrices.push_back({LayerName(layer, entry.name), entry.out, entry.in});
-    }
-  }
-  return matrices;
-}
-
 bool StoredAsNf4(const Checkpoint& checkpoint) {
-  return IsNf4(checkpoint, LayerName(0, LinearEntries(checkpoint.config()).front().name));
+  for (const TensorInfo& tensor : LayerTensors(checkpoint.config(), 0)) {
+    if (tensor.kind == TensorKind::kLinear) return IsNf4(checkpoint, tensor.name);
+  }
+  return false;
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
@@ -230,11 +212,11 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightForm
   ModelWeights weights{std::move(checkpoint), embedding, {}, {}, {}, {}};
   const ModelConfig& config = weights.checkpoint.config();
   WeightSelection all;
-  all.layers.resize(config.layer_count);
+  all.layers.resize(config.layer_count());
   std::iota(all.layers.begin(), all.layers.end(), 0);
   ABSTRACT_RETURN_IF_ERROR(LoadSelected(all, formats, weights));
   weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
-  TellWhatComesNext(weights);
+  LinkPrefetchOrder(weights);
   return weights;
 }
 
@@ -251,13 +233,17 @@ absl::StatusOr<ModelWeights> ReloadWeights(const ModelWeights& whole, const Weig
 WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormats& formats) {
   const ModelConfig& config = checkpoint.config();
   WeightBytes bytes;
-  for (const LinearEntry& entry : LinearEntries(config)) {
-    const MatrixFormat format = LinearFormat(checkpoint, LayerName(0, entry.name), formats);
-    bytes[HeldFormat(entry.in, format)] += config.layer_count * HeldBytes(entry.out, entry.in, format);
+  auto add = [&](const TensorInfo& tensor) {
+    const MatrixFormat format = FormatOf(checkpoint, tensor, formats);
+    bytes[HeldFormat(tensor.shape[1], format)] += HeldBytes(tensor.shape[0], tensor.shape[1], format);
+  };
+  for (int layer = 0; layer < config.layer_count(); ++layer) {
+    for (const TensorInfo& tensor : LayerTensors(config, layer)) {
+      if (tensor.kind == TensorKind::kLinear) add(tensor);
+    }
   }
-  const MatrixFormat head = HeadFormat(checkpoint, formats);
-  bytes[HeldFormat(config.d_model, head)] += HeldBytes(config.vocabulary_size, config.d_model, head);
-  bytes[WeightFormat::kFloat32] += GainBytes(config);
+  add(HeadTensor(config));
+  bytes[NumberFormat::kFloat32] += VectorBytes(config);
   return bytes;
 }
 
@@ -265,20 +251,14 @@ WeightBytes CountWeightBytes(const ModelWeights& weights) {
   const ModelConfig& config = weights.checkpoint.config();
   WeightBytes bytes;
   auto add = [&](const LinearWeight& weight) { bytes[weight.matrix.format] += weight.bytes(); };
-  for (const LayerWeights& layer : weights.layers) {
-    for (const LinearEntry& entry : LinearEntries(config)) add(layer.*entry.member);
+  for (int layer = 0; layer < config.layer_count(); ++layer) {
+    for (const TensorInfo& tensor : LayerTensors(config, layer)) {
+      if (tensor.kind == TensorKind::kLinear) add(weights.layers[layer].*LinearOf(tensor.role));
+    }
   }
   add(weights.unembedding);
-  bytes[WeightFormat::kFloat32] += GainBytes(config);
+  bytes[NumberFormat::kFloat32] += VectorBytes(config);
   return bytes;
-}
-
-int64_t CountParameters(const ModelConfig& config) {
-  const int64_t embedding = int64_t{config.vocabulary_size} * config.d_model;
-  int64_t count = embedding * (config.tied_embeddings ? 1 : 2) + config.d_model;
-  int64_t layer = int64_t{2} * config.d_model;
-  for (const LinearEntry& entry : LinearEntries(config)) layer += entry.out * entry.in;
-  return count + config.layer_count * layer;
 }
 
 }  // namespace mechinterp::engine

@@ -34,6 +34,9 @@ struct LayerWeights {
   LinearWeight query;   // [H * Dh, D]
   LinearWeight key;     // [KV * Dh, D]
   LinearWeight value;   // [KV * Dh, D]
+  // Of the norms of each head's query and key, [Dh]; undefined where there are none.
+  at::Tensor query_norm_gain;
+  at::Tensor key_norm_gain;
   LinearWeight output;  // [D, H * Dh]
   at::Tensor ln2_gain;  // [D]
   LinearWeight gate;    // [F, D]
@@ -51,24 +54,13 @@ struct ModelWeights {
   std::vector<float> rotary_frequencies;
 };
 
-// The matrices of all blocks' linear layers.
-struct NamedMatrix {
-  std::string name;
-  int64_t out = 0;
-  int64_t in = 0;
-};
-std::vector<NamedMatrix> LinearMatrices(const ModelConfig& config);
-
 // Bytes of the weights in memory by how they are held, the mapped embedding left
 // out.
-using WeightBytes = std::map<kernels::WeightFormat, int64_t>;
+using WeightBytes = std::map<NumberFormat, int64_t>;
 
 // What LoadWeights would take, from the configuration alone.
 WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormats& formats);
 WeightBytes CountWeightBytes(const ModelWeights& weights);
-// Numbers in the architecture's tensors, tied ones counted once.
-int64_t CountParameters(const ModelConfig& config);
-
 // Whether the checkpoint's linear layers are stored as NF4.
 bool StoredAsNf4(const Checkpoint& checkpoint);
 

@@ -203,10 +203,33 @@ struct NaiveLlama::Pass {
     return normalized;
   }
 
+  // With the bias of that name, where the checkpoint has one.
   Rows Linear(const Rows& x, const std::string& name) const {
     Rows y;
     for (const Row& row : x) y.push_back(Multiply(row, model.Weight(name)));
+    AddBias(name, y);
     return y;
+  }
+
+  void AddBias(const std::string& name, Rows& y) const {
+    const std::string bias = absl::StrCat(name.substr(0, name.rfind('.')), ".bias");
+    if (!model.weights_.contains(bias)) return;
+    for (Row& row : y) {
+      for (size_t i = 0; i < row.size(); ++i) row[i] += model.Weight(bias)[i];
+    }
+  }
+
+  // RMSNorm of each head by itself, where the checkpoint has one of that name.
+  void NormHeads(Activation& rows, const std::string& gain_name) const {
+    if (!model.weights_.contains(gain_name)) return;
+    for (Rows& heads : rows) {
+      for (Row& head : heads) {
+        double squares = 0;
+        for (double v : head) squares += v * v;
+        const double scale = std::sqrt(squares / static_cast<double>(head.size()) + config.rms_norm_epsilon);
+        for (size_t i = 0; i < head.size(); ++i) head[i] *= model.Weight(gain_name)[i] / scale;
+      }
+    }
   }
 
   void Rotate(Activation& heads) const {
@@ -232,6 +255,8 @@ struct NaiveLlama::Pass {
     HookRows({HookPoint::kV, layer}, v, config.key_value_head_count);
     Activation queries = Split(q, config.head_count), keys = Split(k, config.key_value_head_count),
                values = Split(v, config.key_value_head_count);
+    NormHeads(queries, prefix + "q_norm.weight");
+    NormHeads(keys, prefix + "k_norm.weight");
     Rotate(queries);
     Rotate(keys);
     Hook({HookPoint::kRotQ, layer}, queries);
@@ -242,7 +267,11 @@ struct NaiveLlama::Pass {
     Activation scores(length, Rows(config.head_count, Row(length)));
     auto hide = [&](double hidden) {
       for (size_t t = 0; t < length; ++t) {
-        for (Row& row : scores[t]) std::fill(row.begin() + t + 1, row.end(), hidden);
+        for (Row& row : scores[t]) {
+          std::fill(row.begin() + t + 1, row.end(), hidden);
+          const size_t window = config.layers[layer].window;
+          if (window > 0 && t + 1 > window) std::fill_n(row.begin(), t + 1 - window, hidden);
+        }
       }
     };
     for (size_t t = 0; t < length; ++t) {
@@ -298,6 +327,7 @@ struct NaiveLlama::Pass {
         for (int d = 0; d < config.d_model; ++d) out[t][d] += head[d];
       }
     }
+    AddBias(prefix + "o_proj.weight", out);
     HookRows({HookPoint::kAttnOut, layer}, out, 1);
     return out;
   }
@@ -330,7 +360,7 @@ struct NaiveLlama::Pass {
       x.emplace_back(row, row + config.d_model);
     }
     HookRows({HookPoint::kEmbed, 0}, x, 1);
-    for (int layer = 0; layer < config.layer_count; ++layer) {
+    for (int layer = 0; layer < config.layer_count(); ++layer) {
       const std::string prefix = absl::StrCat("model.layers.", layer, ".");
       HookRows({HookPoint::kResidPre, layer}, x, 1);
       Add(x, Attention(layer, Norm(x, prefix + "input_layernorm.weight", {HookPoint::kLn1Scale, layer},

@@ -5,10 +5,17 @@
 
 namespace mechinterp::engine {
 
+// What a random checkpoint is of.
+struct RandomFamily {
+  std::string architecture = "LlamaForCausalLM";
+  bool biases = false;  // attention_bias and mlp_bias
+  int window = 0;       // sliding_window; in Qwen's families from the second layer on
+};
+
 // A random checkpoint of random shape, written to a folder that is removed again.
 class RandomCheckpoint {
  public:
-  explicit RandomCheckpoint(unsigned seed);
+  explicit RandomCheckpoint(unsigned seed, const RandomFamily& family = {});
   ~RandomCheckpoint();
   const std::string& directory() const { return directory_; }
 

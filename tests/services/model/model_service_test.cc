@@ -39,7 +39,7 @@ TEST_P(FixtureOverGrpc, ActivationsByNameFilterAndPositions) {
     EXPECT_LT(MaxDifference(tensor, fixture_.expected("a/" + name)), kTolerance) << name;
     ++compared;
   }
-  EXPECT_GE(compared, 5 * fixture_.model()->config().layer_count + 1);
+  EXPECT_GE(compared, 5 * fixture_.model()->config().layer_count() + 1);
   EXPECT_EQ(whole.header.model().model_hash(), fixture_.model()->fingerprint());
 
   request.mutable_filter()->mutable_positions()->add_indices(-1);

@@ -172,7 +172,7 @@ TEST_F(SchedulerTest, ManyThreadsGetTheNumbersTheyWouldGetAlone) {
   ASSERT_GT(reference.length(), 3 * options.prefill_chunk_rows);
   reference.logits_rows = engine::LogitsRows::kAll;
   Segment* const one[] = {&reference};
-  ASSERT_TRUE(engine::Forward(*fixture_.model(), one).ok());
+  ASSERT_TRUE(engine::RunPass(*fixture_.model(), one).ok());
 
   std::vector<std::thread> threads;
   std::vector<std::vector<float>> logits(12);

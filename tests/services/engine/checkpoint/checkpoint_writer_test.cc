@@ -29,7 +29,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 // `bytes` of the tensor's own letter, in pieces of 1000.
-TensorSource Filled(const std::string& name, DType dtype, std::vector<int64_t> shape, uint64_t bytes) {
+TensorSource Filled(const std::string& name, NumberFormat dtype, std::vector<int64_t> shape, uint64_t bytes) {
   return {name, dtype, std::move(shape), [=](const ByteSink& sink) {
             const std::vector<std::byte> piece(1000, static_cast<std::byte>(name[0]));
             for (uint64_t left = bytes; left > 0;) {
@@ -42,7 +42,7 @@ TensorSource Filled(const std::string& name, DType dtype, std::vector<int64_t> s
           }};
 }
 TensorSource Filled(const std::string& name, int64_t bytes) {
-  return Filled(name, DType::kU8, {bytes}, static_cast<uint64_t>(bytes));
+  return Filled(name, NumberFormat::kUint8, {bytes}, static_cast<uint64_t>(bytes));
 }
 
 class CheckpointWriterTest : public testing::Test {
@@ -83,12 +83,16 @@ class CheckpointWriterTest : public testing::Test {
 
 TEST_F(CheckpointWriterTest, OneFileOfEveryTypeEachAlignedToItsElements) {
   // The odd bytes come first, so that only sorting can align the rest.
-  std::vector<TensorSource> tensors = {
-      Filled("u8", DType::kU8, {7}, 7),        Filled("i8", DType::kI8, {3, 1}, 3),
-      Filled("bool", DType::kBool, {}, 1),     Filled("half", DType::kF16, {3}, 6),
-      Filled("wide", DType::kF64, {2, 2}, 32), Filled("long", DType::kI64, {1}, 8),
-      Filled("none", DType::kF32, {0, 5}, 0),  Filled("float", DType::kF32, {1000, 3}, 12000),
-      Filled("int", DType::kI32, {1}, 4),      Filled("brain", DType::kBF16, {5}, 10)};
+  std::vector<TensorSource> tensors = {Filled("u8", NumberFormat::kUint8, {7}, 7),
+                                       Filled("i8", NumberFormat::kInt8, {3, 1}, 3),
+                                       Filled("bool", NumberFormat::kBool, {}, 1),
+                                       Filled("half", NumberFormat::kFloat16, {3}, 6),
+                                       Filled("wide", NumberFormat::kFloat64, {2, 2}, 32),
+                                       Filled("long", NumberFormat::kInt64, {1}, 8),
+                                       Filled("none", NumberFormat::kFloat32, {0, 5}, 0),
+                                       Filled("float", NumberFormat::kFloat32, {1000, 3}, 12000),
+                                       Filled("int", NumberFormat::kInt32, {1}, 4),
+                                       Filled("brain", NumberFormat::kBFloat16, {5}, 10)};
   ASSERT_TRUE(Write(tensors, {{"config.json", "{}\n"}}).ok());
   EXPECT_THAT(Left(), ElementsAre("model"));
   EXPECT_THAT(Names(directory_), ElementsAre("config.json", "model.safetensors"));
@@ -154,9 +158,9 @@ TEST_F(CheckpointWriterTest, LeavesWhatIsThereAsItIs) {
 }
 
 TEST_F(CheckpointWriterTest, ASourceThatHandsOverTooFewOrTooManyBytes) {
-  EXPECT_THAT(Error({Filled("good", 1), Filled("bad", DType::kF32, {2, 3}, 23)}),
+  EXPECT_THAT(Error({Filled("good", 1), Filled("bad", NumberFormat::kFloat32, {2, 3}, 23)}),
               HasSubstr("tensor 'bad': its source hands over 23 bytes, its shape [2, 3] needs 24"));
-  EXPECT_THAT(Error({Filled("bad", DType::kF32, {2, 3}, 25)}),
+  EXPECT_THAT(Error({Filled("bad", NumberFormat::kFloat32, {2, 3}, 25)}),
               HasSubstr("tensor 'bad': its source hands over more than the 24 bytes"));
 }
 
@@ -198,9 +202,9 @@ TEST_F(CheckpointWriterTest, BadTensorsAreRefusedBeforeAnySourceIsCalled) {
     called = true;
     return sink(std::vector<std::byte>(1));
   };
-  EXPECT_THAT(Error({first, Filled("bad", DType::kF32, {2, -1}, 0)}),
+  EXPECT_THAT(Error({first, Filled("bad", NumberFormat::kFloat32, {2, -1}, 0)}),
               HasSubstr("tensor 'bad' cannot have the shape [2, -1]"));
-  EXPECT_THAT(Error({first, Filled("bad", DType::kF32, {int64_t{1} << 40, int64_t{1} << 40}, 0)}),
+  EXPECT_THAT(Error({first, Filled("bad", NumberFormat::kFloat32, {int64_t{1} << 40, int64_t{1} << 40}, 0)}),
               HasSubstr("tensor 'bad' cannot have the shape"));
   EXPECT_THAT(Error({first, Filled("a", 1), Filled("a", 2)}), HasSubstr("tensor 'a' is given twice"));
   EXPECT_THAT(Error({first, Filled("__metadata__", 1)}), HasSubstr("'__metadata__'"));
@@ -216,7 +220,7 @@ TEST_F(CheckpointWriterTest, BadNamesOfSmallFiles) {
 }
 
 TEST_F(CheckpointWriterTest, NoRoomIsNoticedBeforeAnySourceIsCalled) {
-  TensorSource huge = Filled("huge", DType::kU8, {int64_t{1} << 60}, 0);
+  TensorSource huge = Filled("huge", NumberFormat::kUint8, {int64_t{1} << 60}, 0);
   huge.write = [](const ByteSink&) -> absl::Status { throw std::logic_error("called"); };
   const absl::Status status = Write({huge});
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);

@@ -60,7 +60,7 @@ std::string Error(const json& changes, absl::StatusCode code = absl::StatusCode:
 TEST(ParseModelConfig, ReadsLlama3) {
   const ModelConfig config = Parse(Llama3Json());
   EXPECT_EQ(config.architecture, "LlamaForCausalLM");
-  EXPECT_EQ(config.layer_count, 32);
+  EXPECT_EQ(config.layer_count(), 32);
   EXPECT_EQ(config.head_size, 128);
   EXPECT_EQ(config.key_value_head_count, 8);
   EXPECT_EQ(config.rope_theta, 500000.0);
@@ -137,8 +137,47 @@ TEST(ParseModelConfig, TakesASlidingWindowThatNeverActs) {
               AllOf(HasSubstr("a sliding window (sliding_window 4096"), HasSubstr("is not supported")));
   EXPECT_THAT(Error({{"sliding_window", "x"}}, absl::StatusCode::kInvalidArgument),
               HasSubstr("'sliding_window'"));
-  EXPECT_THAT(Error({{"layer_types", {"full_attention", "sliding_attention"}}}),
-              HasSubstr("layer type sliding_attention"));
+  std::vector<std::string> types(32, "full_attention");
+  types[1] = "sliding_attention";
+  EXPECT_THAT(Error({{"layer_types", types}}), HasSubstr("layer type sliding_attention"));
+  types.pop_back();
+  EXPECT_THAT(Error({{"layer_types", types}}, absl::StatusCode::kInvalidArgument),
+              HasSubstr("'layer_types'"));
+}
+
+TEST(ParseModelConfig, ReadsWhatALayerHasFromFamilyAndKeys) {
+  const LayerConfig plain;
+  EXPECT_EQ(Parse(Llama3Json()).layers, std::vector<LayerConfig>(32, plain));
+  EXPECT_EQ(Parse(With(Llama3Json(), {{"attention_bias", true}})).layers[31],
+            (LayerConfig{.query_key_value_bias = true, .attention_output_bias = true}));
+  EXPECT_EQ(Parse(With(Llama3Json(), {{"mlp_bias", true}})).layers[0], (LayerConfig{.mlp_bias = true}));
+  EXPECT_EQ(Parse(With(Llama3Json(), {{"architectures", {"Qwen2ForCausalLM"}}})).layers[5],
+            (LayerConfig{.query_key_value_bias = true}));
+  EXPECT_EQ(Parse(With(Llama3Json(), {{"architectures", {"Qwen3ForCausalLM"}}})).layers[5],
+            (LayerConfig{.query_key_norm = true}));
+}
+
+// As transformers 5.12 has them: MistralModel, Qwen2Config.
+TEST(ParseModelConfig, ReadsWhereAWindowActs) {
+  const auto windows = [](const json& config) {
+    std::vector<int> windows;
+    for (const LayerConfig& layer : Parse(config).layers) windows.push_back(layer.window);
+    return windows;
+  };
+  const json mistral =
+      With(Llama3Json(),
+           {{"architectures", {"MistralForCausalLM"}}, {"num_hidden_layers", 3}, {"sliding_window", 4096}});
+  EXPECT_THAT(windows(mistral), testing::ElementsAre(4096, 4096, 4096));
+  EXPECT_THAT(windows(With(mistral, {{"sliding_window", nullptr}})), testing::Each(0));
+  const json qwen = With(mistral, {{"architectures", {"Qwen2ForCausalLM"}}, {"max_window_layers", 2}});
+  EXPECT_THAT(windows(qwen), testing::Each(0));
+  EXPECT_THAT(windows(With(qwen, {{"use_sliding_window", true}})), testing::ElementsAre(0, 0, 4096));
+  EXPECT_THAT(windows(With(qwen, {{"use_sliding_window", true}, {"max_window_layers", 28}})),
+              testing::Each(0));
+  EXPECT_THAT(
+      windows(With(qwen, {{"use_sliding_window", true},
+                          {"layer_types", {"sliding_attention", "full_attention", "full_attention"}}})),
+      testing::ElementsAre(4096, 0, 0));
 }
 
 TEST(ParseModelConfig, IgnoresWhatChangesNothing) {
@@ -146,16 +185,18 @@ TEST(ParseModelConfig, IgnoresWhatChangesNothing) {
 }
 
 TEST(ParseModelConfig, NamesTheArchitectureAndThoseThatAreSupported) {
-  EXPECT_THAT(Error({{"architectures", {"Qwen2ForCausalLM"}}}),
-              AllOf(HasSubstr("architecture Qwen2ForCausalLM is not supported"),
+  EXPECT_THAT(Error({{"architectures", {"GemmaForCausalLM"}}}),
+              AllOf(HasSubstr("architecture GemmaForCausalLM is not supported"),
                     HasSubstr("LlamaForCausalLM"), HasSubstr("MistralForCausalLM")));
   EXPECT_THAT(Error({{"architectures", json::array()}}, absl::StatusCode::kInvalidArgument),
               HasSubstr("'architectures'"));
 }
 
 TEST(ParseModelConfig, NamesWhatTheBlocksLack) {
-  EXPECT_THAT(Error({{"attention_bias", true}}), HasSubstr("attention_bias true is not supported"));
-  EXPECT_THAT(Error({{"mlp_bias", true}}), HasSubstr("mlp_bias true is not supported"));
+  EXPECT_THAT(Error({{"architectures", {"MistralForCausalLM"}}, {"attention_bias", true}}),
+              HasSubstr("attention_bias true for MistralForCausalLM is not supported"));
+  EXPECT_THAT(Error({{"architectures", {"Qwen3ForCausalLM"}}, {"mlp_bias", true}}),
+              HasSubstr("mlp_bias true for Qwen3ForCausalLM is not supported"));
   EXPECT_THAT(Error({{"hidden_act", "gelu"}}), HasSubstr("hidden_act gelu is not supported"));
   EXPECT_THAT(Error({{"num_experts", 8}}), HasSubstr("a mixture of experts (num_experts 8)"));
   EXPECT_THAT(Error({{"num_local_experts", 8}}), HasSubstr("num_local_experts 8"));

@@ -28,9 +28,9 @@ class WriteSafetensorsTest : public testing::Test {
 TEST_F(WriteSafetensorsTest, WritesWhatCanBeReadBack) {
   const std::vector<float> values = {1.5f, -2.25f, 65504.f, 1e-7f, 3.14159f, 0.f};
   ASSERT_TRUE(WriteSafetensors(path_,
-                               {{"a", DType::kF32, {2, 3}, values},
-                                {"b", DType::kF16, {6}, values},
-                                {"c", DType::kBF16, {6}, values}},
+                               {{"a", NumberFormat::kFloat32, {2, 3}, values},
+                                {"b", NumberFormat::kFloat16, {6}, values},
+                                {"c", NumberFormat::kBFloat16, {6}, values}},
                                {{"made", "here"}})
                   .ok());
   const auto file = SafetensorsFile::Open(path_);
@@ -47,7 +47,7 @@ TEST_F(WriteSafetensorsTest, WritesWhatCanBeReadBack) {
 TEST_F(WriteSafetensorsTest, HalvesOfMoreThanOnePiece) {
   std::vector<float> values(200'001);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 256);  // exact in bf16
-  ASSERT_TRUE(WriteSafetensors(path_, {{"a", DType::kBF16, {200'001}, values}}).ok());
+  ASSERT_TRUE(WriteSafetensors(path_, {{"a", NumberFormat::kBFloat16, {200'001}, values}}).ok());
   const auto file = SafetensorsFile::Open(path_);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(ToHostTensor(*(*file)->Find("a"))->values, values);
@@ -55,18 +55,18 @@ TEST_F(WriteSafetensorsTest, HalvesOfMoreThanOnePiece) {
 
 TEST_F(WriteSafetensorsTest, ReplacesAFileWholeOrNotAtAll) {
   const std::vector<float> values = {1, 2, 3};
-  ASSERT_TRUE(WriteSafetensors(path_, {{"old", DType::kF32, {3}, values}}).ok());
-  EXPECT_EQ(WriteSafetensors(path_, {{"new", DType::kF32, {4}, values}}).message(),
+  ASSERT_TRUE(WriteSafetensors(path_, {{"old", NumberFormat::kFloat32, {3}, values}}).ok());
+  EXPECT_EQ(WriteSafetensors(path_, {{"new", NumberFormat::kFloat32, {4}, values}}).message(),
             "tensor 'new': its source hands over 12 bytes, its shape [4] needs 16");
   EXPECT_NE((*SafetensorsFile::Open(path_))->Find("old"), nullptr);
-  ASSERT_TRUE(WriteSafetensors(path_, {{"new", DType::kF32, {3}, values}}).ok());
+  ASSERT_TRUE(WriteSafetensors(path_, {{"new", NumberFormat::kFloat32, {3}, values}}).ok());
   EXPECT_NE((*SafetensorsFile::Open(path_))->Find("new"), nullptr);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // nothing temporary is left
 }
 
 TEST_F(WriteSafetensorsTest, SaysWhatItCannotWrite) {
   const std::vector<float> values = {1};
-  EXPECT_EQ(WriteSafetensors(path_, {{"a", DType::kU8, {1}, values}}).message(),
+  EXPECT_EQ(WriteSafetensors(path_, {{"a", NumberFormat::kUint8, {1}, values}}).message(),
             "cannot write tensor 'a' as U8");
   const absl::Status status = WriteSafetensors("/nowhere/x.safetensors", {});
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

@@ -45,7 +45,7 @@ class WrongResult : public testing::Test {
   static const at::Tensor& Values(const LinearWeight& weight) { return weight.device->pieces[0]; }
   const LayerWeights& layer(int i) const { return model_->weights().layers[i]; }
 
-  std::shared_ptr<const Model> model_ = Load(Quantization::kNone, nullptr);
+  std::shared_ptr<const Model> model_ = Load(kUnquantized, nullptr);
 };
 
 TEST_F(WrongResult, AGoodDevicePasses) {
@@ -59,7 +59,7 @@ TEST_F(WrongResult, AGoodDevicePasses) {
 }
 
 TEST_F(WrongResult, OneLayerIsNamed) {
-  const int last = model_->config().layer_count - 1;
+  const int last = model_->config().layer_count() - 1;
   Values(layer(last).down).narrow(0, 0, 1).mul_(1.5);  // one output of one matrix
   const SelfCheck check = Check(model_);
   EXPECT_FALSE(check.passed);
@@ -104,10 +104,10 @@ class SpoiltRunner final : public metal::KernelRunner {
 TEST(WrongKernel, IsFoundWhicheverWayTheRowsGo) {
   for (const char* kernels : {"nf4_dequantize", "nf4_linear"}) {
     SpoiltRunner runner(kernels);
-    EXPECT_THAT(Check(Load(Quantization::kNf4, &runner)).problem, StartsWith("layer 0: ")) << kernels;
+    EXPECT_THAT(Check(Load(NumberFormat::kNf4, &runner)).problem, StartsWith("layer 0: ")) << kernels;
   }
   SpoiltRunner none("no such kernel");
-  EXPECT_TRUE(Check(Load(Quantization::kNf4, &none)).passed);
+  EXPECT_TRUE(Check(Load(NumberFormat::kNf4, &none)).passed);
 }
 
 // Fails at the launch that is asked for, as the device would.
@@ -148,7 +148,7 @@ class KernelFault : public testing::TestWithParam<FailingRunner::How> {
     segment.logits_rows = LogitsRows::kLast;
     auto plan = std::make_shared<HookPlan>();
     plan->prompt_length = 4;
-    for (int layer = 0; layer < model_->config().layer_count; ++layer) {
+    for (int layer = 0; layer < model_->config().layer_count(); ++layer) {
       const HookSite site{HookPoint::kResidPre, layer};
       plan->captures[site] = {site, {3}};
     }
@@ -158,11 +158,11 @@ class KernelFault : public testing::TestWithParam<FailingRunner::How> {
 
   absl::Status Run(Segment& segment) {
     Segment* const segments[] = {&segment};
-    return Forward(*model_, segments);
+    return RunPass(*model_, segments);
   }
 
   FailingRunner runner_;
-  std::shared_ptr<const Model> model_ = Load(Quantization::kNf4, &runner_);
+  std::shared_ptr<const Model> model_ = Load(NumberFormat::kNf4, &runner_);
 };
 
 // Wherever in the pass it happens, the segment can be tried again and gives the same.
@@ -184,7 +184,7 @@ TEST_P(KernelFault, IsATypedErrorThatLeavesTheSegmentAsItWas) {
     ++failures;
     EXPECT_EQ(status.code(), expected) << status;
     EXPECT_THAT(std::string(status.message()), StartsWith("forward pass: "));
-    for (int layer = 0; layer < model_->config().layer_count; ++layer) {
+    for (int layer = 0; layer < model_->config().layer_count(); ++layer) {
       EXPECT_EQ(segment.cache->length(layer), 3);
     }
     runner_.countdown = 0;

@@ -61,7 +61,7 @@ TEST(ReleasedTensors, AreReleasedWhereReleaseNowIsCalled) {
 TEST(ReleasedTensors, CachesHandTheirsOver) {
   const c10::InferenceMode no_views_kept;  // else a view keeps what it is a view of
   ModelConfig config;
-  config.layer_count = 1;
+  config.layers.resize(1);
   config.key_value_head_count = 2;
   config.head_size = 4;
   auto cache = std::make_unique<KvCache>(config);
@@ -85,7 +85,7 @@ TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
     for (int64_t i = 0; i < count * kIn; ++i) values[i] = static_cast<float>((first * kIn + i) % 17 - 8);
     return true;
   };
-  const auto matrix = UploadValues(read, kOut, kIn, kernels::ComputeType::kBFloat16, at::kCPU);
+  const auto matrix = UploadValues(read, kOut, kIn, NumberFormat::kBFloat16, at::kCPU);
   ASSERT_TRUE(matrix.has_value());
   ASSERT_EQ(matrix->pieces.size(), 2u);
   EXPECT_EQ(matrix->bytes(), kOut * kIn * 2);
@@ -93,10 +93,10 @@ TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
   read(0, kOut, whole.data_ptr<float>());
   const at::Tensor x = at::rand({3, kIn});
   const at::Tensor rounded = x.to(at::kBFloat16).to(at::kFloat);
-  const at::Tensor in_full = MultiplyOnDevice(x, *matrix, kernels::ComputeType::kBFloat16, true, nullptr);
+  const at::Tensor in_full = MultiplyOnDevice(x, *matrix, NumberFormat::kBFloat16, true, nullptr);
   EXPECT_LT(LargestDifference(in_full, at::linear(rounded, whole)), 1e-4);
   // Without full precision the products are rounded too.
-  const at::Tensor products = MultiplyOnDevice(x, *matrix, kernels::ComputeType::kBFloat16, false, nullptr);
+  const at::Tensor products = MultiplyOnDevice(x, *matrix, NumberFormat::kBFloat16, false, nullptr);
   const float error = LargestDifference(products, at::linear(rounded, whole));
   EXPECT_GT(error, 1e-4);
   EXPECT_LT(error, 0.5);
@@ -104,7 +104,7 @@ TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
 
 TEST(DeviceMatrix, WhatIsNotFiniteIsRefused) {
   const auto read = [](int64_t, int64_t, float*) { return false; };
-  EXPECT_FALSE(UploadValues(read, 4, 8, kernels::ComputeType::kFloat32, at::kCPU).has_value());
+  EXPECT_FALSE(UploadValues(read, 4, 8, NumberFormat::kFloat32, at::kCPU).has_value());
   EXPECT_FALSE(UploadInt8(read, 4, 8, at::kCPU).has_value());
 }
 

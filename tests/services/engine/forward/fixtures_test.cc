@@ -91,7 +91,9 @@ TEST_P(FixtureTest, GreedyContinuationsTokenForToken) {
   EXPECT_GE(compared, 5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, FixtureTest, testing::Values("llama3-gqa", "llama31-rope-scaled"),
+INSTANTIATE_TEST_SUITE_P(Checkpoints, FixtureTest,
+                         testing::Values("llama3-gqa", "llama31-rope-scaled", "qwen2", "qwen3",
+                                         "llama-biases", "mistral-window", "qwen2-window"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -14,7 +14,7 @@ namespace {
 
 ModelConfig Config() {
   ModelConfig config;
-  config.layer_count = 2;
+  config.layers.resize(2);
   config.key_value_head_count = 3;
   config.head_size = 4;
   return config;

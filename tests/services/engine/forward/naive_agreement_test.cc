@@ -19,6 +19,8 @@ namespace {
 struct Case {
   unsigned seed;
   bool by_libtorch;  // as on devices other than the CPU
+  RandomFamily family = {};
+  std::string name = "";
 };
 
 LoadOptions Options(const Case& test_case) {
@@ -29,7 +31,7 @@ LoadOptions Options(const Case& test_case) {
 
 class NaiveAgreement : public testing::TestWithParam<Case> {
  protected:
-  RandomCheckpoint checkpoint_{GetParam().seed};
+  RandomCheckpoint checkpoint_{GetParam().seed, GetParam().family};
   std::shared_ptr<const Model> model_ = *Model::Load(checkpoint_.directory(), Options(GetParam()));
   NaiveLlama naive_{checkpoint_.directory(), model_->config()};
   DirectExecutor executor_{model_};
@@ -177,7 +179,8 @@ TEST_P(NaiveAgreement, SweepEqualsOneForwardPassPerSet) {
                        }};
   const auto totals = RunPatchSweep(context_, request, sink);
   ASSERT_TRUE(totals.ok()) << totals.status();
-  EXPECT_LT(totals->computed_token_layers, totals->naive_token_layers + 4 * 9 * model_->config().layer_count);
+  EXPECT_LT(totals->computed_token_layers,
+            totals->naive_token_layers + 4 * 9 * model_->config().layer_count());
 
   const PrefillRequest clean{prompt, nullptr};
   auto clean_run = Prefill(context_, {clean});
@@ -252,11 +255,22 @@ std::vector<Case> Cases() {
     cases.push_back({seed, false});
     if (seed < 8) cases.push_back({seed, true});
   }
+  const std::pair<std::string, RandomFamily> families[] = {
+      {"LlamaWithBiases", {"LlamaForCausalLM", true, 0}},
+      {"MistralWithWindow", {"MistralForCausalLM", false, 4}},
+      {"Qwen2", {"Qwen2ForCausalLM", false, 0}},
+      {"Qwen2WithWindow", {"Qwen2ForCausalLM", false, 3}},
+      {"Qwen3", {"Qwen3ForCausalLM", false, 0}},
+  };
+  for (const auto& [name, family] : families) {
+    for (unsigned seed = 0; seed < 5; ++seed) cases.push_back({seed, seed >= 3, family, name});
+  }
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(RandomModels, NaiveAgreement, testing::ValuesIn(Cases()), [](const auto& info) {
-  return (info.param.by_libtorch ? "Libtorch" : "Kernels") + std::to_string(info.param.seed);
+  return info.param.name + (info.param.by_libtorch ? "Libtorch" : "Kernels") +
+         std::to_string(info.param.seed);
 });
 
 }  // namespace

@@ -133,10 +133,9 @@ TEST_P(OpAuditTest, TheSelfCheck) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Weights, OpAuditTest,
-                         testing::Values(Weights{"Plain", Quantization::kNone, HeadQuantization::kNone},
-                                         Weights{"Nf4WithInt8Head", Quantization::kNf4,
-                                                 HeadQuantization::kInt8},
-                                         Weights{"Nf4", Quantization::kNf4, HeadQuantization::kNf4}),
+                         testing::Values(Weights{"Plain", kUnquantized, kUnquantized},
+                                         Weights{"Nf4WithInt8Head", NumberFormat::kNf4, NumberFormat::kInt8},
+                                         Weights{"Nf4", NumberFormat::kNf4, NumberFormat::kNf4}),
                          [](const auto& info) { return info.param.name; });
 
 // What the audit must not let through.

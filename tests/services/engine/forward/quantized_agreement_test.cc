@@ -25,7 +25,7 @@ struct Case {
 
 class QuantizedAgreement : public testing::TestWithParam<Case> {
  protected:
-  std::shared_ptr<const Model> Load(const Device& device, metal::KernelRunner* runner, ComputeType compute) {
+  std::shared_ptr<const Model> Load(const Device& device, metal::KernelRunner* runner, NumberFormat compute) {
     LoadOptions options;
     options.device = device;
     options.kernel_runner = runner;
@@ -40,7 +40,7 @@ class QuantizedAgreement : public testing::TestWithParam<Case> {
     for (int i = 0; i < length; ++i) segment.tokens.push_back((7 * i + 3) % model->config().vocabulary_size);
     segment.logits_rows = LogitsRows::kAll;
     Segment* const segments[] = {&segment};
-    EXPECT_TRUE(Forward(*model, segments).ok());
+    EXPECT_TRUE(RunPass(*model, segments).ok());
     return std::move(segment.logits);
   }
 
@@ -50,11 +50,10 @@ class QuantizedAgreement : public testing::TestWithParam<Case> {
 // Short prompts go through the kernels for few rows, long ones through dequantized panels.
 TEST_P(QuantizedAgreement, LogitsByLibtorchAndByTheKernelsForApplesGpu) {
   metal::ShimRunner runner;
-  const auto cpu = Load({}, nullptr, ComputeType::kFloat32);
-  const auto aten = Load(kByLibtorch, nullptr, ComputeType::kFloat32);
-  const auto metal = Load(kByLibtorch, &runner, ComputeType::kFloat32);
-  const bool uses_kernels =
-      GetParam().quantization == Quantization::kNf4 || GetParam().head != HeadQuantization::kNone;
+  const auto cpu = Load({}, nullptr, NumberFormat::kFloat32);
+  const auto aten = Load(kByLibtorch, nullptr, NumberFormat::kFloat32);
+  const auto metal = Load(kByLibtorch, &runner, NumberFormat::kFloat32);
+  const bool uses_kernels = GetParam().quantization == NumberFormat::kNf4 || GetParam().head != kUnquantized;
   for (int length : {1, 5, 33}) {
     const HostTensor expected = Logits(cpu, length);
     EXPECT_LT(MaxDifference(Logits(aten, length), expected), 1e-4) << length;
@@ -67,12 +66,12 @@ TEST_P(QuantizedAgreement, LogitsByLibtorchAndByTheKernelsForApplesGpu) {
 // As a Mac computes: operands and products in fp16, sums in fp32. Few rows: libtorch 1.13
 // multiplies no fp16 on the CPU.
 TEST_P(QuantizedAgreement, HalfPrecisionIsCloseToTheCpusKernels) {
-  if (GetParam().head == HeadQuantization::kNone || GetParam().quantization == Quantization::kNone) {
+  if (GetParam().head == kUnquantized || GetParam().quantization == kUnquantized) {
     GTEST_SKIP() << "not all products are quantized";
   }
   metal::ShimRunner runner;
-  const HostTensor expected = Logits(Load({}, nullptr, ComputeType::kFloat16), 5);
-  const HostTensor actual = Logits(Load(kByLibtorch, &runner, ComputeType::kFloat16), 5);
+  const HostTensor expected = Logits(Load({}, nullptr, NumberFormat::kFloat16), 5);
+  const HostTensor actual = Logits(Load(kByLibtorch, &runner, NumberFormat::kFloat16), 5);
   double largest = 0;
   for (float logit : expected.values) largest = std::max<double>(largest, std::abs(logit));
   EXPECT_LT(MaxDifference(actual, expected), 1e-2 * largest);
@@ -81,7 +80,7 @@ TEST_P(QuantizedAgreement, HalfPrecisionIsCloseToTheCpusKernels) {
 
 TEST_P(QuantizedAgreement, TheSelfCheckPassesInBFloat16) {
   metal::ShimRunner runner;
-  const auto model = Load(kByLibtorch, &runner, ComputeType::kBFloat16);
+  const auto model = Load(kByLibtorch, &runner, NumberFormat::kBFloat16);
   DirectExecutor executor(model);
   RunContext context{executor, {}, {}};
   const absl::StatusOr<SelfCheck> check = CheckDevice(context);
@@ -95,7 +94,7 @@ TEST_P(QuantizedAgreement, TheSelfCheckPassesInBFloat16) {
 TEST_P(QuantizedAgreement, WeightsTakeTheMemoryThatWasEstimated) {
   const auto checkpoint = Checkpoint::Open(TestData(GetParam().checkpoint));
   ASSERT_TRUE(checkpoint.ok());
-  const auto aten = Load(kByLibtorch, nullptr, ComputeType::kFloat32);
+  const auto aten = Load(kByLibtorch, nullptr, NumberFormat::kFloat32);
   for (const auto& [format, bytes] : EstimateWeightBytes(*checkpoint, aten->formats())) {
     // Estimates are of whole panels.
     EXPECT_LE(aten->weight_bytes().at(format), bytes);
@@ -105,11 +104,10 @@ TEST_P(QuantizedAgreement, WeightsTakeTheMemoryThatWasEstimated) {
 
 INSTANTIATE_TEST_SUITE_P(
     Weights, QuantizedAgreement,
-    testing::Values(Case{"StoredNf4", "llama3-gqa-bnb-nf4", Quantization::kNf4, HeadQuantization::kNone},
-                    Case{"Nf4WithInt8Head", "llama3-gqa", Quantization::kNf4, HeadQuantization::kInt8},
-                    Case{"StoredNf4Dequantized", "llama3-gqa-bnb-nf4", Quantization::kNone,
-                         HeadQuantization::kInt8},
-                    Case{"Nf4", "llama3-gqa", Quantization::kNf4, HeadQuantization::kNf4}),
+    testing::Values(Case{"StoredNf4", "llama3-gqa-bnb-nf4", NumberFormat::kNf4, kUnquantized},
+                    Case{"Nf4WithInt8Head", "llama3-gqa", NumberFormat::kNf4, NumberFormat::kInt8},
+                    Case{"StoredNf4Dequantized", "llama3-gqa-bnb-nf4", kUnquantized, NumberFormat::kInt8},
+                    Case{"Nf4", "llama3-gqa", NumberFormat::kNf4, NumberFormat::kNf4}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

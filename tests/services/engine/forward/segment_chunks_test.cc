@@ -61,7 +61,7 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
 
   void RunWhole(Segment& segment) {
     Segment* const one[] = {&segment};
-    ASSERT_TRUE(Forward(*model_, one).ok());
+    ASSERT_TRUE(RunPass(*model_, one).ok());
   }
 
   // Returns the number of chunks.
@@ -71,7 +71,7 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
     int count = 0;
     while (chunks.rows_left() > 0) {
       Segment* const one[] = {chunks.Next(1 + random_.Int(std::min(7, chunks.rows_left())))};
-      EXPECT_TRUE(Forward(*model_, one).ok());
+      EXPECT_TRUE(RunPass(*model_, one).ok());
       chunks.Collect();
       ++count;
     }
@@ -114,7 +114,7 @@ TEST_P(ChunksOfRandomModels, PromptsWithEditsAndCaptures) {
     RunWhole(whole);
     chunk_count += RunInChunks(chunked);
     ExpectSame(whole, chunked);
-    if (whole.cache != nullptr) ExpectSame(*whole.cache, *chunked.cache, config_.layer_count);
+    if (whole.cache != nullptr) ExpectSame(*whole.cache, *chunked.cache, config_.layer_count());
   }
   EXPECT_GT(chunk_count, 6);
 }
@@ -128,14 +128,14 @@ TEST_P(ChunksOfRandomModels, LateEntriesOnASharedPrefix) {
   clean.cache = cache;
   clean.logits_rows = LogitsRows::kAll;
   CaptureRequest starts{{}, {}};
-  for (int layer = 0; layer < config_.layer_count; ++layer) {
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
     for (HookPoint point : {HookPoint::kResidPre, HookPoint::kZ, HookPoint::kResidMid, HookPoint::kMlpPost}) {
       starts.sites.push_back({point, layer});
     }
   }
   clean.plan = Plan(prompt, {}, starts);
   RunWhole(clean);
-  for (int i = 0; i < 3 * config_.layer_count; ++i) {
+  for (int i = 0; i < 3 * config_.layer_count(); ++i) {
     const int layer = i / 3, first = random_.Int(20);
     auto from_first = [&](HookPoint point) {
       const std::vector<float>& values = clean.activations.at({point, layer}).values.values;
@@ -189,7 +189,7 @@ class ChunkingExecutor : public Executor {
       SegmentChunks chunks(segment, model_->config());
       while (chunks.rows_left() > 0) {
         Segment* const one[] = {chunks.Next(std::min(3, chunks.rows_left()))};
-        if (absl::Status status = Forward(*model_, one); !status.ok()) return status;
+        if (absl::Status status = RunPass(*model_, one); !status.ok()) return status;
         chunks.Collect();
       }
     }
@@ -234,7 +234,7 @@ TEST(AbandonedPass, LeavesItsSegmentAsItWas) {
   const auto model = *Model::Load(checkpoint.directory());
   auto run = [&](Segment& segment, int layers) {
     Segment* const segments[] = {&segment};
-    return Forward(*model, segments, [&] { return layers-- == 0; });
+    return RunPass(*model, segments, [&] { return layers-- == 0; });
   };
   auto segment = [&] {
     Segment fresh;
@@ -245,7 +245,7 @@ TEST(AbandonedPass, LeavesItsSegmentAsItWas) {
   };
   Segment whole = segment();
   ASSERT_TRUE(run(whole, -1).ok());
-  for (int layers = 0; layers < model->config().layer_count; ++layers) {
+  for (int layers = 0; layers < model->config().layer_count(); ++layers) {
     Segment stopped = segment();
     EXPECT_EQ(run(stopped, layers).code(), absl::StatusCode::kCancelled);
     EXPECT_EQ(stopped.cache->length(0), 0);
@@ -272,12 +272,12 @@ TEST(AbandonedPass, ChunksThatFailedRunAgain) {
       const int rows = std::min(3, chunks.rows_left());
       for (int i = 0; i < failures_of_each_chunk; ++i) {
         Segment* const one[] = {chunks.Next(rows)};
-        int layers = model->config().layer_count - 1;  // at the last, when much is recorded
-        EXPECT_FALSE(Forward(*model, one, [&] { return layers-- == 0; }).ok());
+        int layers = model->config().layer_count() - 1;  // at the last, when much is recorded
+        EXPECT_FALSE(RunPass(*model, one, [&] { return layers-- == 0; }).ok());
         chunks.TakeBack();
       }
       Segment* const one[] = {chunks.Next(rows)};
-      EXPECT_TRUE(Forward(*model, one).ok());
+      EXPECT_TRUE(RunPass(*model, one).ok());
       chunks.Collect();
     }
     return segment;

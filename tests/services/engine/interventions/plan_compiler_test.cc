@@ -14,7 +14,7 @@ using testing::IsEmpty;
 
 ModelConfig SmallConfig() {
   ModelConfig config;
-  config.layer_count = 2;
+  config.layers.resize(2);
   config.head_count = 4;
   config.key_value_head_count = 2;
   config.head_size = 6;
@@ -43,7 +43,7 @@ class PlanCompilerTest : public testing::Test {
     Violations list;
     PlanCompiler compiler(SmallConfig());
     compiler.Add(PromptOf(5), {intervention}, {}, list.root());
-    EXPECT_THAT(list, IsEmpty());
+    EXPECT_TRUE(list.empty());
     return compiler.Finish({})[0]->edits.begin()->second[0];
   }
   Intervention intervention_{{HookPoint::kZ, 1}, {}, Zeroing{}};
@@ -99,7 +99,7 @@ TEST_F(PlanCompilerTest, PositionsFromTheEndOfUnequalPromptsDo) {
   Violations list;
   PlanCompiler compiler(SmallConfig());
   compiler.Add(PromptOf(5), {intervention_}, {}, list.root());
-  EXPECT_THAT(list, IsEmpty());
+  EXPECT_TRUE(list.empty());
   ASSERT_EQ(compiler.source_runs().size(), 1u);
   EXPECT_THAT(compiler.source_runs()[0].positions, ElementsAre(4, 6));
 }

@@ -25,37 +25,18 @@ std::vector<float> Random(size_t count, unsigned seed) {
   return values;
 }
 
-float Rounded(ComputeType compute, float value) {
-  if (compute == ComputeType::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
-  if (compute == ComputeType::kFloat16) return Float16ToFloat(FloatToFloat16(value));
+float Rounded(NumberFormat compute, float value) {
+  if (compute == NumberFormat::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
+  if (compute == NumberFormat::kFloat16) return Float16ToFloat(FloatToFloat16(value));
   return value;
 }
 
-PackedMatrix Pack(WeightFormat format, ComputeType compute, int64_t out, int64_t in,
+PackedMatrix Pack(NumberFormat format, NumberFormat compute, int64_t out, int64_t in,
                   const std::vector<float>& w) {
-  PackedMatrix matrix;
-  matrix.format = format;
-  matrix.compute = compute;
-  matrix.out = out;
-  matrix.in = in;
-  if (format == WeightFormat::kNf4) {
-    matrix.group = Nf4Group(in);
-    matrix.code = kNf4Code;
-    RoundCode(matrix);
-  }
+  PackedMatrix matrix = EmptyMatrix(format, compute, out, in);
   Allocate(matrix);
-  std::vector<uint8_t> codes((out * in + 1) / 2);
-  std::vector<float> absmax((out * in + kNf4Block - 1) / kNf4Block);
-  EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
   for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
-    const int64_t first = panel * kPanelOutputs * in;
-    if (format == WeightFormat::kNf4) {
-      PackNf4Panel(matrix, panel, codes.data() + first / 2, absmax.data() + first / kNf4Block);
-    } else if (format == WeightFormat::kInt8) {
-      PackInt8Panel(matrix, panel, w.data() + first);
-    } else {
-      PackFloatPanel(matrix, panel, w.data() + first);
-    }
+    PackPanel(matrix, panel, w.data() + panel * kPanelOutputs * in);
   }
   return matrix;
 }
@@ -71,20 +52,20 @@ const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64},  {3, 176, 65},
                        {17, 128, 64}, {33, 64, 64}, {49, 32, 70},  {129, 24, 5},  {140, 192, 66}};
 
 struct Kind {
-  WeightFormat format;
-  ComputeType compute;
+  NumberFormat format;
+  NumberFormat compute;
   const char* name;
 };
 const Kind kKinds[] = {
-    {WeightFormat::kFloat32, ComputeType::kFloat32, "Float32"},
-    {WeightFormat::kFloat32, ComputeType::kFloat16, "Float32InFloat16"},
-    {WeightFormat::kBFloat16, ComputeType::kFloat32, "BFloat16InFloat32"},
-    {WeightFormat::kBFloat16, ComputeType::kBFloat16, "BFloat16"},
-    {WeightFormat::kInt8, ComputeType::kFloat32, "Int8InFloat32"},
-    {WeightFormat::kInt8, ComputeType::kBFloat16, "Int8InBFloat16"},
-    {WeightFormat::kNf4, ComputeType::kFloat32, "Nf4InFloat32"},
-    {WeightFormat::kNf4, ComputeType::kBFloat16, "Nf4InBFloat16"},
-    {WeightFormat::kNf4, ComputeType::kFloat16, "Nf4InFloat16"},
+    {NumberFormat::kFloat32, NumberFormat::kFloat32, "Float32"},
+    {NumberFormat::kFloat32, NumberFormat::kFloat16, "Float32InFloat16"},
+    {NumberFormat::kBFloat16, NumberFormat::kFloat32, "BFloat16InFloat32"},
+    {NumberFormat::kBFloat16, NumberFormat::kBFloat16, "BFloat16"},
+    {NumberFormat::kInt8, NumberFormat::kFloat32, "Int8InFloat32"},
+    {NumberFormat::kInt8, NumberFormat::kBFloat16, "Int8InBFloat16"},
+    {NumberFormat::kNf4, NumberFormat::kFloat32, "Nf4InFloat32"},
+    {NumberFormat::kNf4, NumberFormat::kBFloat16, "Nf4InBFloat16"},
+    {NumberFormat::kNf4, NumberFormat::kFloat16, "Nf4InFloat16"},
 };
 
 // Calls a function with each instruction set that this machine has, and with each of its
@@ -106,24 +87,62 @@ void OnEveryInstructionSet(Function&& function) {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
+// A matrix's values before their groups' scales, by the formats' definitions.
+struct Unscaled {
+  std::vector<float> values;  // [out, in]
+  std::vector<float> scales;  // of each value
+};
+
+Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector<float>& w) {
+  Unscaled result{w, std::vector<float>(w.size(), 1.0f)};
+  if (kind.format == NumberFormat::kNf4) {
+    std::vector<uint8_t> codes((w.size() + 1) / 2);
+    std::vector<float> absmax((w.size() + kNf4Block - 1) / kNf4Block);
+    EXPECT_TRUE(QuantizeNf4(w.data(), NumberFormat::kFloat32, out * in, codes.data(), absmax.data()));
+    for (size_t i = 0; i < w.size(); ++i) {
+      const int index = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+      result.values[i] = Rounded(kind.compute, kNf4Code[index]);
+      result.scales[i] = absmax[i / kNf4Block];
+    }
+    return result;
+  }
+  if (kind.format == NumberFormat::kBFloat16) {
+    for (float& value : result.values) value = Rounded(NumberFormat::kBFloat16, value);
+    return result;
+  }
+  if (kind.format == NumberFormat::kFloat32) {
+    for (float& value : result.values) value = Rounded(kind.compute, value);
+    return result;
+  }
+  for (int64_t i = 0; i < out * in; ++i) {
+    const int64_t row = i / in * in, first = row + (i - row) / kMaxGroup * kMaxGroup;
+    float largest = 0;
+    for (int64_t j = first; j < std::min(row + in, first + kMaxGroup); ++j) {
+      largest = std::max(largest, std::abs(w[j]));
+    }
+    result.values[i] = std::nearbyint(w[i] * (127 / largest));
+    result.scales[i] = largest / 127;
+  }
+  return result;
+}
+
 class Multiplication : public testing::TestWithParam<Kind> {};
 
-TEST_P(Multiplication, IsTheProductWithTheUnpackedMatrix) {
+TEST_P(Multiplication, IsTheProductWithTheMatrix) {
   const Kind& kind = GetParam();
   for (const auto& [n, in, out] : kSizes) {
     const std::vector<float> x = Random(n * in, 1), w = Random(out * in, 2);
     const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
-    std::vector<float> unpacked(matrix.panels() * kPanelOutputs * in), y(n * out);
-    for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
-      UnpackPanel(matrix, panel, unpacked.data() + panel * kPanelOutputs * in);
-    }
+    const Unscaled unscaled = UnscaledOf(kind, out, in, w);
+    std::vector<float> y(n * out);
     OnEveryInstructionSet([&, n = n, in = in, out = out](const std::string& target) {
       Multiply(x.data(), n, matrix, y.data());
       for (int64_t i = 0; i < n; ++i) {
         for (int64_t o = 0; o < out; ++o) {
           double sum = 0, magnitude = 0;
           for (int64_t k = 0; k < in; ++k) {
-            const double product = double{Rounded(kind.compute, x[i * in + k])} * unpacked[o * in + k];
+            const double product = double{Rounded(kind.compute, x[i * in + k])} *
+                                   unscaled.values[o * in + k] * unscaled.scales[o * in + k];
             sum += product;
             magnitude += std::abs(product);
           }
@@ -155,48 +174,9 @@ TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
   SetThreadCount(threads);
 }
 
-// A matrix's values before their groups' scales, by the formats' definitions.
-struct Unscaled {
-  std::vector<float> values;  // [out, in]
-  std::vector<float> scales;  // of each value
-};
-
-Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector<float>& w) {
-  Unscaled result{w, std::vector<float>(w.size(), 1.0f)};
-  if (kind.format == WeightFormat::kNf4) {
-    std::vector<uint8_t> codes((w.size() + 1) / 2);
-    std::vector<float> absmax((w.size() + kNf4Block - 1) / kNf4Block);
-    EXPECT_TRUE(QuantizeNf4(w.data(), SourceType::kFloat32, out * in, codes.data(), absmax.data()));
-    for (size_t i = 0; i < w.size(); ++i) {
-      const int index = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
-      result.values[i] = Rounded(kind.compute, kNf4Code[index]);
-      result.scales[i] = absmax[i / kNf4Block];
-    }
-    return result;
-  }
-  if (kind.format == WeightFormat::kBFloat16) {
-    for (float& value : result.values) value = Rounded(ComputeType::kBFloat16, value);
-    return result;
-  }
-  if (kind.format == WeightFormat::kFloat32) {
-    for (float& value : result.values) value = Rounded(kind.compute, value);
-    return result;
-  }
-  for (int64_t i = 0; i < out * in; ++i) {
-    const int64_t row = i / in * in, first = row + (i - row) / kMaxGroup * kMaxGroup;
-    float largest = 0;
-    for (int64_t j = first; j < std::min(row + in, first + kMaxGroup); ++j) {
-      largest = std::max(largest, std::abs(w[j]));
-    }
-    result.values[i] = std::nearbyint(w[i] * (127 / largest));
-    result.scales[i] = largest / 127;
-  }
-  return result;
-}
-
 // One output as matrix.h defines it, with nothing but std::fma.
 float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
-                   ComputeType compute) {
+                   NumberFormat compute) {
   float total = 0;
   const int first_half = (group / 8 + 1) / 2 * 8;
   for (int64_t begin = 0; begin < in; begin += group) {
@@ -221,7 +201,7 @@ float TiledProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, i
       float even_and_odd[] = {0, 0};
       for (int64_t k = first; k < std::min({in, begin + group, first + 32}); ++k) {
         float& part = even_and_odd[k % 2];
-        part = std::fma(Rounded(ComputeType::kBFloat16, x[k]), w.values[row * in + k], part);
+        part = std::fma(Rounded(NumberFormat::kBFloat16, x[k]), w.values[row * in + k], part);
       }
       sum += even_and_odd[0] + even_and_odd[1];
     }
@@ -250,7 +230,7 @@ TEST_P(Multiplication, InFp32IsBitForBitTheChainOfFusedMultiplyAddsThatTheHeader
       expected[i] = FusedProduct(unscaled, &x[i / out * in], i % out, in, matrix.group, kind.compute);
     }
     OnEveryInstructionSet([&, n = n](const std::string& target) {
-      const bool in_fp32 = kind.compute != ComputeType::kBFloat16 || !MultipliesBFloat16();
+      const bool in_fp32 = kind.compute != NumberFormat::kBFloat16 || !MultipliesBFloat16();
       if (!in_fp32 || !FusesMultiplyAdd(target)) return;
       Multiply(x.data(), n, matrix, y.data());
       ASSERT_EQ(y, expected) << target;
@@ -264,7 +244,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, Multiplication, testing::ValuesIn(kKinds),
 TEST(MultiplicationInTiles, IsBitForBitTheOrderThatTheHeaderPromises) {
   if (UnitInUse() != BFloat16Unit::kTiles) GTEST_SKIP() << "this machine has none";
   for (const Kind& kind : kKinds) {
-    if (kind.compute != ComputeType::kBFloat16) continue;
+    if (kind.compute != NumberFormat::kBFloat16) continue;
     for (const auto& [n, in, out] : kSizes) {
       const std::vector<float> x = Random(n * in, 11), w = Random(out * in, 12);
       const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, w);
@@ -279,40 +259,45 @@ TEST(MultiplicationInTiles, IsBitForBitTheOrderThatTheHeaderPromises) {
   }
 }
 
+// A matrix's values [out, in], as products with unit vectors show them.
+std::vector<float> ValuesOf(const PackedMatrix& matrix) {
+  std::vector<float> units(matrix.in * matrix.in), products(matrix.in * matrix.out), values(products.size());
+  for (int64_t k = 0; k < matrix.in; ++k) units[k * matrix.in + k] = 1;
+  Multiply(units.data(), matrix.in, matrix, products.data());
+  for (int64_t k = 0; k < matrix.in; ++k) {
+    for (int64_t o = 0; o < matrix.out; ++o) values[o * matrix.in + k] = products[k * matrix.out + o];
+  }
+  return values;
+}
+
 TEST(PackedMatrix, HoldsUnquantizedValuesAsTheyAre) {
   const std::vector<float> w = Random(70 * 100, 5);
-  for (const auto& [format, compute] : {std::pair(WeightFormat::kFloat32, ComputeType::kFloat32),
-                                        std::pair(WeightFormat::kBFloat16, ComputeType::kBFloat16)}) {
-    const PackedMatrix matrix = Pack(format, compute, 70, 100, w);
-    std::vector<float> rows(kPanelOutputs * 100);
-    UnpackPanel(matrix, 1, rows.data());
-    for (int64_t i = 0; i < 6 * 100; ++i) EXPECT_EQ(rows[i], Rounded(compute, w[kPanelOutputs * 100 + i]));
+  for (const auto& [format, compute] : {std::pair(NumberFormat::kFloat32, NumberFormat::kFloat32),
+                                        std::pair(NumberFormat::kBFloat16, NumberFormat::kBFloat16)}) {
+    const std::vector<float> values = ValuesOf(Pack(format, compute, 70, 100, w));
+    for (size_t i = 0; i < w.size(); ++i) EXPECT_EQ(values[i], Rounded(compute, w[i]));
   }
 }
 
 TEST(PackedMatrix, Int8IsWithinHalfAStepOfTheValue) {
   const std::vector<float> w = Random(64 * 128, 6);
-  const PackedMatrix matrix = Pack(WeightFormat::kInt8, ComputeType::kFloat32, 64, 128, w);
-  std::vector<float> rows(w.size());
-  UnpackPanel(matrix, 0, rows.data());
+  const std::vector<float> values = ValuesOf(Pack(NumberFormat::kInt8, NumberFormat::kFloat32, 64, 128, w));
   for (size_t begin = 0; begin < w.size(); begin += 64) {
     float largest = 0;
     for (size_t i = begin; i < begin + 64; ++i) largest = std::max(largest, std::abs(w[i]));
-    for (size_t i = begin; i < begin + 64; ++i) EXPECT_NEAR(rows[i], w[i], largest / 127 * 0.5001f);
+    for (size_t i = begin; i < begin + 64; ++i) EXPECT_NEAR(values[i], w[i], largest / 127 * 0.5001f);
   }
 }
 
 TEST(PackedMatrix, TakesTheBitsPerWeightThatItSays) {
-  PackedMatrix matrix;
-  matrix.out = 128;
-  matrix.in = 4096;
   const double weights = 128 * 4096 / 8.0;
   for (const auto& [format, bits] :
-       {std::pair(WeightFormat::kFloat32, 32.0), std::pair(WeightFormat::kBFloat16, 16.0),
-        std::pair(WeightFormat::kInt8, 8.5), std::pair(WeightFormat::kNf4, 4.5)}) {
-    matrix.format = format;
+       {std::pair(NumberFormat::kFloat32, 32.0), std::pair(NumberFormat::kBFloat16, 16.0),
+        std::pair(NumberFormat::kInt8, 8.5), std::pair(NumberFormat::kNf4, 4.5)}) {
+    PackedMatrix matrix = EmptyMatrix(format, NumberFormat::kFloat32, 128, 4096);
     Allocate(matrix);
     EXPECT_EQ(matrix.bytes(), bits * weights);
+    EXPECT_EQ(PackedBytes(format, 128, 4096), bits * weights);
   }
 }
 
@@ -321,13 +306,14 @@ TEST(QuantizeNf4, TakesTheNearestCodeOfEachValueOverItsBlocksAbsmax) {
   for (int64_t count : {1, 2, 63, 64, 65, 127, 129, 1000, 4096}) {
     std::vector<float> w = Random(count, static_cast<unsigned>(count));
     if (count > 200) std::fill(w.begin() + 64, w.begin() + 128, 0.0f);  // a block of zeros
-    for (SourceType type : {SourceType::kFloat32, SourceType::kBFloat16, SourceType::kFloat16}) {
+    for (NumberFormat type : {NumberFormat::kFloat32, NumberFormat::kBFloat16, NumberFormat::kFloat16}) {
       std::vector<uint16_t> halves(count);
       for (int64_t i = 0; i < count; ++i) {
-        if (type == SourceType::kBFloat16) w[i] = BFloat16ToFloat(halves[i] = FloatToBFloat16(w[i]));
-        if (type == SourceType::kFloat16) w[i] = Float16ToFloat(halves[i] = FloatToFloat16(w[i]));
+        if (type == NumberFormat::kBFloat16) w[i] = BFloat16ToFloat(halves[i] = FloatToBFloat16(w[i]));
+        if (type == NumberFormat::kFloat16) w[i] = Float16ToFloat(halves[i] = FloatToFloat16(w[i]));
       }
-      const void* source = type == SourceType::kFloat32 ? static_cast<const void*>(w.data()) : halves.data();
+      const void* source =
+          type == NumberFormat::kFloat32 ? static_cast<const void*>(w.data()) : halves.data();
       OnEveryInstructionSet([&](const std::string& target) {
         std::vector<uint8_t> codes((count + 1) / 2);
         std::vector<float> absmax((count + 63) / 64);
@@ -356,25 +342,25 @@ TEST(QuantizeNf4, SaysWhenAValueIsNotFinite) {
     for (int64_t at : {0, 63, 64, 99}) {
       std::vector<float> w = Random(100, 7), values(100);
       w[at] = bad;
-      EXPECT_FALSE(QuantizeNf4(w.data(), SourceType::kFloat32, 100, codes.data(), absmax.data()));
-      EXPECT_FALSE(ConvertToFloat(w.data(), SourceType::kFloat32, 100, values.data()));
+      EXPECT_FALSE(QuantizeNf4(w.data(), NumberFormat::kFloat32, 100, codes.data(), absmax.data()));
+      EXPECT_FALSE(ConvertToFloat(w.data(), NumberFormat::kFloat32, 100, values.data()));
     }
   }
 }
 
 TEST(ConvertToFloat, ReadsEveryTypeExactly) {
   const std::vector<float> w = Random(77, 8);
-  for (SourceType type : {SourceType::kBFloat16, SourceType::kFloat16}) {
+  for (NumberFormat type : {NumberFormat::kBFloat16, NumberFormat::kFloat16}) {
     std::vector<uint16_t> halves(77);
     std::vector<float> values(77);
     for (int i = 0; i < 77; ++i) {
-      halves[i] = type == SourceType::kBFloat16 ? FloatToBFloat16(w[i]) : FloatToFloat16(w[i]);
+      halves[i] = type == NumberFormat::kBFloat16 ? FloatToBFloat16(w[i]) : FloatToFloat16(w[i]);
     }
     OnEveryInstructionSet([&](const std::string& target) {
       ASSERT_TRUE(ConvertToFloat(halves.data(), type, 77, values.data()));
       for (int i = 0; i < 77; ++i) {
         ASSERT_EQ(values[i],
-                  type == SourceType::kBFloat16 ? BFloat16ToFloat(halves[i]) : Float16ToFloat(halves[i]))
+                  type == NumberFormat::kBFloat16 ? BFloat16ToFloat(halves[i]) : Float16ToFloat(halves[i]))
             << target;
       }
     });

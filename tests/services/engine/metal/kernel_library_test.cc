@@ -9,7 +9,7 @@ namespace {
 using testing::ElementsAre;
 
 TEST(LinearLaunch, ATokenOfDecodingIsOneRowByEightOutputsAThreadgroup) {
-  const auto launch = LinearLaunch(WeightFormat::kNf4, ActivationType::kFloat16, 1, 4096, 14336, true);
+  const auto launch = LinearLaunch(NumberFormat::kNf4, NumberFormat::kFloat16, 1, 4096, 14336, true);
   ASSERT_TRUE(launch.ok()) << launch.status();
   EXPECT_EQ(launch->kernel, "nf4_linear_half_1");
   EXPECT_THAT(launch->threads, ElementsAre(14336 / 8 * 64, 1));
@@ -23,7 +23,7 @@ TEST(LinearLaunch, ATokenOfDecodingIsOneRowByEightOutputsAThreadgroup) {
 TEST(LinearLaunch, RowsAreDividedEvenlyAmongTiles) {
   const auto tile = [](int64_t rows) {
     const Launch launch =
-        LinearLaunch(WeightFormat::kInt8, ActivationType::kFloat32, rows, 64, 8, true).value();
+        LinearLaunch(NumberFormat::kInt8, NumberFormat::kFloat32, rows, 64, 8, true).value();
     return launch.kernel.substr(launch.kernel.rfind('_') + 1) + " x " + std::to_string(launch.threads[1]);
   };
   EXPECT_EQ(tile(2), "2 x 1");
@@ -37,7 +37,7 @@ TEST(LinearLaunch, RowsAreDividedEvenlyAmongTiles) {
 
 TEST(LinearLaunch, OddRowsAndOddAddressesTakeTheKernelForAll) {
   for (const auto& [in, aligned] : {std::pair(100, true), std::pair(64, false)}) {
-    const auto launch = LinearLaunch(WeightFormat::kNf4, ActivationType::kBFloat16, 5, in, 9, aligned);
+    const auto launch = LinearLaunch(NumberFormat::kNf4, NumberFormat::kBFloat16, 5, in, 9, aligned);
     ASSERT_TRUE(launch.ok()) << launch.status();
     EXPECT_EQ(launch->kernel, "nf4_linear_bfloat_any");
     EXPECT_THAT(launch->threads, ElementsAre(5 * 64, 5));
@@ -46,7 +46,7 @@ TEST(LinearLaunch, OddRowsAndOddAddressesTakeTheKernelForAll) {
 
 TEST(DequantizeLaunch, AThreadTakesSixteenWeights) {
   const auto launch =
-      DequantizeLaunch(WeightFormat::kNf4, ActivationType::kFloat16, 4096, 14336, 8192, 6144, true);
+      DequantizeLaunch(NumberFormat::kNf4, NumberFormat::kFloat16, 4096, 14336, 8192, 6144, true);
   ASSERT_TRUE(launch.ok()) << launch.status();
   EXPECT_EQ(launch->kernel, "nf4_dequantize_half");
   EXPECT_THAT(launch->threads, ElementsAre(4096 / 16, 6144));
@@ -56,7 +56,7 @@ TEST(DequantizeLaunch, AThreadTakesSixteenWeights) {
 
 TEST(Launches, RefuseWhatIndicesOf32BitsCannotReach) {
   const auto linear = [](int64_t rows, int64_t in, int64_t out) {
-    return LinearLaunch(WeightFormat::kInt8, ActivationType::kFloat16, rows, in, out, true).status().code();
+    return LinearLaunch(NumberFormat::kInt8, NumberFormat::kFloat16, rows, in, out, true).status().code();
   };
   EXPECT_EQ(linear(1, 4096, 128256), absl::StatusCode::kOk);
   EXPECT_EQ(linear(1, 65536, 65536), absl::StatusCode::kInvalidArgument);
@@ -64,7 +64,7 @@ TEST(Launches, RefuseWhatIndicesOf32BitsCannotReach) {
   EXPECT_EQ(linear(0, 64, 8), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(linear(1, -64, 8), absl::StatusCode::kInvalidArgument);
   const auto panel = [](int64_t first, int64_t outputs) {
-    return DequantizeLaunch(WeightFormat::kNf4, ActivationType::kFloat16, 64, 8, first, outputs, true)
+    return DequantizeLaunch(NumberFormat::kNf4, NumberFormat::kFloat16, 64, 8, first, outputs, true)
         .status()
         .code();
   };

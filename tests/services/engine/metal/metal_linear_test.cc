@@ -50,21 +50,21 @@ void ExpectNear(const at::Tensor& y, const std::vector<NaiveProduct>& products, 
   }
 }
 
-class Formats : public testing::TestWithParam<std::tuple<WeightFormat, Nf4Lookup>> {
+class Formats : public testing::TestWithParam<std::tuple<NumberFormat, Nf4Lookup>> {
  protected:
-  WeightFormat format() const { return std::get<0>(GetParam()); }
+  NumberFormat format() const { return std::get<0>(GetParam()); }
   ShimRunner runner_{std::get<1>(GetParam())};
 };
 
 std::string FormatName(const testing::TestParamInfo<Formats::ParamType>& info) {
-  if (std::get<0>(info.param) == WeightFormat::kInt8) return "Int8";
+  if (std::get<0>(info.param) == NumberFormat::kInt8) return "Int8";
   return std::get<1>(info.param) == Nf4Lookup::kShuffle ? "Nf4Shuffle" : "Nf4Threadgroup";
 }
 
 INSTANTIATE_TEST_SUITE_P(Metal, Formats,
-                         testing::Values(std::tuple(WeightFormat::kNf4, Nf4Lookup::kShuffle),
-                                         std::tuple(WeightFormat::kNf4, Nf4Lookup::kThreadgroup),
-                                         std::tuple(WeightFormat::kInt8, Nf4Lookup::kShuffle)),
+                         testing::Values(std::tuple(NumberFormat::kNf4, Nf4Lookup::kShuffle),
+                                         std::tuple(NumberFormat::kNf4, Nf4Lookup::kThreadgroup),
+                                         std::tuple(NumberFormat::kInt8, Nf4Lookup::kShuffle)),
                          FormatName);
 
 TEST_P(Formats, ProductsAreTheDefinitionForAwkwardShapesAndEveryType) {
@@ -75,7 +75,7 @@ TEST_P(Formats, ProductsAreTheDefinitionForAwkwardShapesAndEveryType) {
         const at::Tensor x = RandomActivations(rows, in, type, 2);
         const auto y = Linear(x, w, &runner_);
         ASSERT_TRUE(y.ok()) << y.status();
-        EXPECT_EQ(y->scalar_type(), format() == WeightFormat::kInt8 ? at::kFloat : type);
+        EXPECT_EQ(y->scalar_type(), format() == NumberFormat::kInt8 ? at::kFloat : type);
         ExpectNear(*y, NaiveLinear(x, w),
                    absl::StrCat(rows, " rows, ", in, " -> ", out, ", ", at::toString(type)));
       }

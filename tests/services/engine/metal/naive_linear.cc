@@ -28,9 +28,9 @@ constexpr float kTable[16] = {-1.0f,
 
 }  // namespace
 
-QuantizedMatrix RandomMatrix(WeightFormat format, int64_t out, int64_t in, unsigned seed) {
+QuantizedMatrix RandomMatrix(NumberFormat format, int64_t out, int64_t in, unsigned seed) {
   std::mt19937 random(seed);
-  const bool nf4 = format == WeightFormat::kNf4;
+  const bool nf4 = format == NumberFormat::kNf4;
   QuantizedMatrix w{format, out, in, {}, {}};
   w.weights = at::empty({nf4 ? (out * in + 1) / 2 : out * in}, nf4 ? at::kByte : at::kChar);
   w.scales = at::empty({nf4 ? (out * in + 63) / 64 : out * ((in + 63) / 64)}, at::kFloat);
@@ -46,7 +46,7 @@ QuantizedMatrix RandomMatrix(WeightFormat format, int64_t out, int64_t in, unsig
 float NaiveWeight(const QuantizedMatrix& w, int64_t output, int64_t k) {
   const int64_t index = output * w.in + k;
   const float* scales = w.scales.data_ptr<float>();
-  if (w.format == WeightFormat::kInt8) {
+  if (w.format == NumberFormat::kInt8) {
     return static_cast<float>(w.weights.data_ptr<int8_t>()[index]) *
            scales[output * ((w.in + 63) / 64) + k / 64];
   }

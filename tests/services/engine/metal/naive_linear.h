@@ -10,7 +10,7 @@ namespace mechinterp::engine::metal {
 // The definitions, value by value, to hold the kernels to.
 
 // Random codes or weights and scales; on the CPU.
-QuantizedMatrix RandomMatrix(WeightFormat format, int64_t out, int64_t in, unsigned seed);
+QuantizedMatrix RandomMatrix(NumberFormat format, int64_t out, int64_t in, unsigned seed);
 
 // w[output, k] in fp32: one multiplication.
 float NaiveWeight(const QuantizedMatrix& w, int64_t output, int64_t k);

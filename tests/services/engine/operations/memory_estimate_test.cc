@@ -52,7 +52,7 @@ TEST_F(MemoryEstimate, ThePlansBeforeTheirRunsAreLikeThoseAfter) {
   ASSERT_EQ(entries.size(), plans->size());
   int64_t value_bytes = 0;
   for (size_t i = 0; i < plans->size(); ++i) {
-    const EntryPoint after = EarliestChange(*(*plans)[i], config_.layer_count);
+    const EntryPoint after = EarliestChange(*(*plans)[i], config_.layer_count());
     EXPECT_EQ(std::tuple(entries[i].layer, entries[i].point, entries[i].position),
               std::tuple(after.layer, after.point, after.position));
     for (const auto& [site, edits] : (*plans)[i]->edits) {
@@ -71,7 +71,7 @@ TEST_F(MemoryEstimate, ThePlansBeforeTheirRunsAreLikeThoseAfter) {
 // Llama-3-8B: 2 x 32 layers x 8 heads x 128 x 4 bytes a position.
 TEST(MemoryEstimateOfLlama3, KeysAndValues) {
   ModelConfig config;
-  config.layer_count = 32;
+  config.layers.resize(32);
   config.key_value_head_count = 8;
   config.head_size = 128;
   EXPECT_EQ(KeyValueBytes(config, 1), 262144);
@@ -80,7 +80,7 @@ TEST(MemoryEstimateOfLlama3, KeysAndValues) {
 
 ModelConfig SmallConfig() {
   ModelConfig config;
-  config.layer_count = 4;
+  config.layers.resize(4);
   config.head_count = config.key_value_head_count = 1;
   config.head_size = config.d_model = 8;
   config.d_ff = 20;

@@ -37,8 +37,8 @@ std::shared_ptr<const Model> Load(const std::string& directory, const LoadOption
   return *model;
 }
 
-LoadOptions Options(std::optional<Quantization> quantization, ComputeType compute,
-                    HeadQuantization head = HeadQuantization::kNone) {
+LoadOptions Options(std::optional<Quantization> quantization, NumberFormat compute,
+                    Quantization head = kUnquantized) {
   LoadOptions options;
   options.quantization = quantization;
   options.compute_type = compute;
@@ -72,39 +72,39 @@ class NewDirectory {
 
 TEST(ResolveFormats, ChoosesBySource) {
   const WeightFormats plain = ResolveFormats({}, /*stored_as_nf4=*/false);
-  EXPECT_EQ(plain.quantization, Quantization::kNone);
-  EXPECT_EQ(plain.head, HeadQuantization::kNone);
-  EXPECT_EQ(plain.compute_type, ComputeType::kFloat32);
+  EXPECT_EQ(plain.quantization, kUnquantized);
+  EXPECT_EQ(plain.head, kUnquantized);
+  EXPECT_EQ(plain.compute_type, NumberFormat::kFloat32);
   const WeightFormats stored = ResolveFormats({}, /*stored_as_nf4=*/true);
-  EXPECT_EQ(stored.quantization, Quantization::kNf4);
-  EXPECT_EQ(stored.head, HeadQuantization::kInt8);
+  EXPECT_EQ(stored.quantization, NumberFormat::kNf4);
+  EXPECT_EQ(stored.head, NumberFormat::kInt8);
   EXPECT_EQ(stored.compute_type,
-            kernels::MultipliesBFloat16() ? ComputeType::kBFloat16 : ComputeType::kFloat32);
+            kernels::MultipliesBFloat16() ? NumberFormat::kBFloat16 : NumberFormat::kFloat32);
   LoadOptions all;
-  all.quantization = Quantization::kNone;
-  all.head = HeadQuantization::kNf4;
-  all.compute_type = ComputeType::kFloat16;
+  all.quantization = kUnquantized;
+  all.head = NumberFormat::kNf4;
+  all.compute_type = NumberFormat::kFloat16;
   const WeightFormats chosen = ResolveFormats(all, /*stored_as_nf4=*/true);
-  EXPECT_EQ(chosen.quantization, Quantization::kNone);
-  EXPECT_EQ(chosen.head, HeadQuantization::kNf4);
-  EXPECT_EQ(chosen.compute_type, ComputeType::kFloat16);
+  EXPECT_EQ(chosen.quantization, kUnquantized);
+  EXPECT_EQ(chosen.head, NumberFormat::kNf4);
+  EXPECT_EQ(chosen.compute_type, NumberFormat::kFloat16);
 }
 
 TEST(Load, APreQuantizedCheckpointMayBeHeldDequantized) {
   const HostTensor packed =
-      Logits(Load(TestData("llama3-gqa-bnb-nf4"), Options(Quantization::kNf4, ComputeType::kFloat32)));
+      Logits(Load(TestData("llama3-gqa-bnb-nf4"), Options(NumberFormat::kNf4, NumberFormat::kFloat32)));
   const HostTensor plain =
-      Logits(Load(TestData("llama3-gqa-bnb-nf4"), Options(Quantization::kNone, ComputeType::kFloat32)));
+      Logits(Load(TestData("llama3-gqa-bnb-nf4"), Options(kUnquantized, NumberFormat::kFloat32)));
   EXPECT_LT(MaxDifference(packed, plain), 1e-4);
 }
 
 // Rounding the operands to so many bits costs that much, and no more.
 TEST(Load, HalfPrecisionArithmeticIsCloseToFp32) {
-  for (auto quantization : {Quantization::kNone, Quantization::kNf4}) {
+  for (auto quantization : {kUnquantized, Quantization(NumberFormat::kNf4)}) {
     const HostTensor exact =
-        Logits(Load(TestData("llama3-gqa"), Options(quantization, ComputeType::kFloat32)));
+        Logits(Load(TestData("llama3-gqa"), Options(quantization, NumberFormat::kFloat32)));
     for (const auto& [compute, most] :
-         {std::pair(ComputeType::kBFloat16, 2e-2), std::pair(ComputeType::kFloat16, 3e-3)}) {
+         {std::pair(NumberFormat::kBFloat16, 2e-2), std::pair(NumberFormat::kFloat16, 3e-3)}) {
       const double error =
           RelativeError(Logits(Load(TestData("llama3-gqa"), Options(quantization, compute))), exact);
       EXPECT_LT(error, most);
@@ -115,37 +115,37 @@ TEST(Load, HalfPrecisionArithmeticIsCloseToFp32) {
 
 TEST(Load, AnInt8HeadIsCloserThanAnNf4Head) {
   const HostTensor exact =
-      Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32)));
-  auto error = [&](HeadQuantization head) {
+      Logits(Load(TestData("llama3-gqa"), Options(kUnquantized, NumberFormat::kFloat32)));
+  auto error = [&](Quantization head) {
     return RelativeError(
-        Logits(Load(TestData("llama3-gqa"), Options(Quantization::kNone, ComputeType::kFloat32, head))),
-        exact);
+        Logits(Load(TestData("llama3-gqa"), Options(kUnquantized, NumberFormat::kFloat32, head))), exact);
   };
-  EXPECT_LT(error(HeadQuantization::kInt8), 0.01);
-  EXPECT_GT(error(HeadQuantization::kNf4), 0.02);
-  EXPECT_LT(error(HeadQuantization::kNf4), 0.15);
+  EXPECT_LT(error(NumberFormat::kInt8), 0.01);
+  EXPECT_GT(error(NumberFormat::kNf4), 0.02);
+  EXPECT_LT(error(NumberFormat::kNf4), 0.15);
 }
 
 TEST(Load, CountsWeightBytesByFormat) {
-  const auto model = Load(TestData("llama3-gqa"),
-                          Options(Quantization::kNf4, ComputeType::kFloat32, HeadQuantization::kInt8));
+  const auto model =
+      Load(TestData("llama3-gqa"), Options(NumberFormat::kNf4, NumberFormat::kFloat32, NumberFormat::kInt8));
   // 4 layers, d 64, kv 16 (held in panels of 64), ff 176 (whose NF4 rows have a scale for every 16).
   const int64_t nf4 = 4 * ((2 * 64 + 2 * 64 + 2 * 192) * 64 * 9 / 16 + 64 * 176 * 3 / 4);
   const int64_t int8 = 512 * 64 * 17 / 16;
   const int64_t gains = 9 * 64 * 4;
   EXPECT_THAT(model->weight_bytes(),
-              testing::UnorderedElementsAre(testing::Pair(kernels::WeightFormat::kNf4, nf4),
-                                            testing::Pair(kernels::WeightFormat::kInt8, int8),
-                                            testing::Pair(kernels::WeightFormat::kFloat32, gains)));
+              testing::UnorderedElementsAre(testing::Pair(NumberFormat::kNf4, nf4),
+                                            testing::Pair(NumberFormat::kInt8, int8),
+                                            testing::Pair(NumberFormat::kFloat32, gains)));
   EXPECT_EQ(model->total_weight_bytes(), nf4 + int8 + gains);
 }
 
 TEST(Load, TheEstimateIsWhatItTakes) {
   const auto checkpoint = Checkpoint::Open(TestData("llama31-rope-scaled"));
   ASSERT_TRUE(checkpoint.ok());
-  for (auto quantization : {Quantization::kNone, Quantization::kNf4}) {
-    for (auto head : {HeadQuantization::kNone, HeadQuantization::kInt8, HeadQuantization::kNf4}) {
-      for (auto compute : {ComputeType::kFloat32, ComputeType::kBFloat16}) {
+  for (auto quantization : {kUnquantized, Quantization(NumberFormat::kNf4)}) {
+    for (auto head : {kUnquantized, Quantization(NumberFormat::kInt8),
+                              Quantization(NumberFormat::kNf4)}) {
+      for (auto compute : {NumberFormat::kFloat32, NumberFormat::kBFloat16}) {
         const LoadOptions options = Options(quantization, compute, head);
         const auto model = Load(TestData("llama31-rope-scaled"), options);
         EXPECT_EQ(model->weight_bytes(), EstimateWeightBytes(*checkpoint, ResolveFormats(options, false)));
@@ -160,7 +160,7 @@ TEST(Load, AMemoryLimitIsHeldBeforeAnythingIsLoaded) {
   const auto refused = Model::Load(TestData("llama3-gqa"), options);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("quantization nf4"));
-  options.quantization = Quantization::kNf4;
+  options.quantization = NumberFormat::kNf4;
   EXPECT_TRUE(Model::Load(TestData("llama3-gqa"), options).ok());
 }
 
@@ -168,11 +168,11 @@ TEST(SaveQuantized, IsLoadedAsWhatItWasMadeFrom) {
   for (bool double_quantization : {false, true}) {
     const NewDirectory saved;
     ASSERT_TRUE(SaveQuantized(TestData("llama31-rope-scaled"), saved.path(), double_quantization).ok());
-    LoadOptions options = Options(Quantization::kNf4, ComputeType::kFloat32);
+    LoadOptions options = Options(NumberFormat::kNf4, NumberFormat::kFloat32);
     options.double_quantization = double_quantization;
     const HostTensor on_load = Logits(Load(TestData("llama31-rope-scaled"), options));
-    const auto model = Load(saved.path(), Options(std::nullopt, ComputeType::kFloat32));
-    EXPECT_EQ(model->formats().quantization, Quantization::kNf4);
+    const auto model = Load(saved.path(), Options(std::nullopt, NumberFormat::kFloat32));
+    EXPECT_EQ(model->formats().quantization, NumberFormat::kNf4);
     EXPECT_EQ(Logits(model).values, on_load.values);
   }
 }
@@ -220,8 +220,8 @@ TEST(SaveQuantized, LeavesNothingWhenAWeightIsNotFinite) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr(name));
   EXPECT_FALSE(std::filesystem::exists(saved.path()));
-  for (auto quantization : {Quantization::kNone, Quantization::kNf4}) {
-    const auto model = Model::Load(source.path() + "-in", Options(quantization, ComputeType::kFloat32));
+  for (auto quantization : {kUnquantized, Quantization(NumberFormat::kNf4)}) {
+    const auto model = Model::Load(source.path() + "-in", Options(quantization, NumberFormat::kFloat32));
     EXPECT_THAT(std::string(model.status().message()), HasSubstr(name));
   }
   std::filesystem::remove_all(source.path() + "-in");

@@ -1,0 +1,90 @@
+#include "services/engine/forward/head.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "services/engine/forward/hooked_arithmetic.h"
+#include "services/engine/weights/pass_scratch.h"
+#include "services/engine/weights/weights.h"
+
+namespace mechinterp::engine {
+namespace {
+
+// Of an item's last rows.
+int64_t WantedLogits(const Batch::Item& item) {
+  switch (item.segment->logits_rows) {
+    case LogitsRows::kNone:
+      return 0;
+    case LogitsRows::kLast:
+      return 1;
+    case LogitsRows::kAll:
+      break;
+  }
+  return item.rows;
+}
+
+// Hooks, then hands out those of an item's logits that are among rows
+// [first, first + count) of the head; `logits` [count, width].
+void FinishLogits(const Batch::Item& item, int64_t first, int64_t count, int64_t width, float* logits) {
+  const int64_t begin = std::max(first, item.first_row);
+  const int64_t end = std::min(first + count, item.first_row + item.rows);
+  if (begin >= end) return;
+  float* rows = logits + (begin - first) * width;
+  const Batch::Item part{item.segment, begin, end - begin,
+                         item.first_position + static_cast<int>(begin - item.first_row)};
+  const HookSite site{HookPoint::kLogits, 0};
+  if (Batch::Wants(part, site)) {
+    Batch::EditItem(part, site, rows, 1, width);
+    Batch::CaptureItem(part, site, rows, 1, width);
+  }
+  const int64_t first_wanted = std::max(begin, item.first_row + item.rows - WantedLogits(item));
+  if (first_wanted >= end) return;
+  const int64_t skipped = item.first_row + item.rows - WantedLogits(item);
+  std::memcpy(item.segment->logits.values.data() + (first_wanted - skipped) * width,
+              rows + (first_wanted - begin) * width, (end - first_wanted) * width * sizeof(float));
+}
+
+// `head` holds a suffix of each of some of the batch's items, in their order.
+Rows GatherRows(const Batch& batch, const Rows& residual, const Batch& head, Arithmetic& math) {
+  const Rows rows = math.Allocate(Slot::kHeadRows, head.row_count(), residual.width);
+  auto item = batch.items().begin();
+  for (const Batch::Item& part : head.items()) {
+    while (item->segment != part.segment) ++item;
+    const int64_t skipped = item->rows - part.rows;
+    math.Copy(residual.Part(item->first_row + skipped, part.rows), rows.Part(part.first_row, part.rows));
+  }
+  return rows;
+}
+
+// A segment that is used again allocates nothing.
+void MakeRoom(const Batch::Item& item, int64_t width) {
+  if (item.segment->logits_rows == LogitsRows::kNone) return;
+  HostTensor& logits = item.segment->logits;
+  logits.shape = {WantedLogits(item), width};
+  logits.values.resize(ElementCount(logits.shape));
+}
+
+}  // namespace
+
+bool RunHead(const Model& model, const Batch& batch, const Rows& residual, Arithmetic& math) {
+  const Batch head = batch.HeadRows();
+  if (head.row_count() == 0) return false;
+  const int64_t width = model.config().vocabulary_size;
+  HookedArithmetic steps(model.config(), head, math);
+  const Rows normalized =
+      steps.Normalize(GatherRows(batch, residual, head, math), model.weights().ln_final_gain,
+                      HookPoint::kLnFinalScale, HookPoint::kLnFinalNormalized, /*layer=*/0);
+  for (const Batch::Item& item : head.items()) MakeRoom(item, width);
+  for (int64_t first = 0; first < head.row_count(); first += kHeadRowsPerBlock) {
+    const int64_t count = std::min(kHeadRowsPerBlock, head.row_count() - first);
+    const Rows logits =
+        steps.Project(normalized.Part(first, count), model.weights().unembedding, Slot::kLogits);
+    math.WithHostRows(logits, [&](float* rows) {
+      for (const Batch::Item& item : head.items()) FinishLogits(item, first, count, width, rows);
+      return false;  // nothing reads them after this
+    });
+  }
+  return true;
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,69 @@
+#include "services/engine/forward/head_results.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace mechinterp::engine {
+namespace {
+
+// [T, H, D]. Each head's share is the product with all other heads' z set to zero.
+std::vector<float> HeadResults(const ModelConfig& config, const Rows& z, const LinearWeight& output,
+                               Arithmetic& math) {
+  const int64_t heads = config.head_count, size = config.head_size, d = config.d_model;
+  std::vector<float> result(z.count * heads * d);
+  std::vector<float> row(z.width);
+  for (int64_t i = 0; i < z.count; ++i) {
+    math.WithHostRows(z.Part(i, 1), [&](float* values) {
+      std::copy(values, values + z.width, row.begin());
+      return false;
+    });
+    const Rows alone = math.Allocate(Slot::kHeadAlone, heads, z.width);
+    math.WriteRows(alone, [&](float* rows) {
+      std::fill(rows, rows + alone.size(), 0.0f);
+      for (int64_t h = 0; h < heads; ++h) {
+        std::copy_n(row.begin() + h * size, size, rows + (h * heads + h) * size);
+      }
+    });
+    math.Multiply(alone, {{&output, Slot::kHeadShare}});
+    const Rows shares{Slot::kHeadShare, 0, heads, d};
+    math.WithHostRows(shares, [&](float* values) {
+      std::copy(values, values + shares.size(), result.begin() + i * heads * d);
+      return false;
+    });
+  }
+  return result;
+}
+
+// rows [T, D] += sum over heads of after - before, both [T, H, D].
+void AddChange(const ModelConfig& config, const std::vector<float>& before, const std::vector<float>& after,
+               int64_t count, float* rows) {
+  const int64_t heads = config.head_count, d = config.d_model;
+  for (int64_t i = 0; i < count; ++i, rows += d) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t at = (i * heads + h) * d;
+      for (int64_t j = 0; j < d; ++j) rows[j] += after[at + j] - before[at + j];
+    }
+  }
+}
+
+}  // namespace
+
+void HookHeadResults(const ModelConfig& config, const Batch& batch, int layer, const Rows& z,
+                     const LinearWeight& output, const Rows& attn_out, Arithmetic& math) {
+  const HookSite site{HookPoint::kResult, layer};
+  if (!batch.Wants(site)) return;
+  for (const Batch::Item& item : batch.ItemsAt({HookPoint::kZ, layer})) {
+    if (!Batch::Wants(item, site)) continue;
+    std::vector<float> result = HeadResults(config, z.Part(item.first_row, item.rows), output, math);
+    const std::vector<float> before = result;
+    Batch::EditItem(item, site, result.data(), config.head_count, config.d_model);
+    Batch::CaptureItem(item, site, result.data(), config.head_count, config.d_model);
+    if (!Batch::Edits(item, site)) continue;
+    math.WithHostRows(attn_out.Part(item.first_row, item.rows), [&](float* rows) {
+      AddChange(config, before, result, item.rows, rows);
+      return true;
+    });
+  }
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,19 @@
+#ifndef SERVICES_ENGINE_FORWARD_HEAD_RESULTS_H_
+#define SERVICES_ENGINE_FORWARD_HEAD_RESULTS_H_
+
+#include "services/engine/checkpoint/model_config.h"
+#include "services/engine/forward/arithmetic.h"
+#include "services/engine/forward/batch.h"
+
+namespace mechinterp::engine {
+
+// hook_result: each head's share of attn_out, for the segments that have a hook there. z [N,
+// H * Dh] went into `attn_out` [N, D] = z W_O (+ bias, of which no head has a share); what an
+// edit changes of the shares is added to attn_out, so that rows which no edit touches keep
+// their bits.
+void HookHeadResults(const ModelConfig& config, const Batch& batch, int layer, const Rows& z,
+                     const LinearWeight& output, const Rows& attn_out, Arithmetic& math);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_FORWARD_HEAD_RESULTS_H_

@@ -1,0 +1,56 @@
+#ifndef SERVICES_ENGINE_KERNELS_WEIGHT_KERNEL_H_
+#define SERVICES_ENGINE_KERNELS_WEIGHT_KERNEL_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "services/common/float16.h"
+#include "services/engine/kernels/matrix.h"
+
+namespace mechinterp::engine::kernels {
+
+// Panels [begin, end) of y[n, out] = x w^T. x as MultiplyEach lays out operands: fp32, or
+// pairs of bf16. n is at least 1.
+using MultiplyPanels = void(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
+                            float* y);
+
+// What the CPU needs to know of a format of weights; each is defined in the file that it is
+// named after, which packs and multiplies it. Thread-safe.
+struct WeightKernel {
+  // Fills a panel from its rows in fp32, see PackPanel.
+  void (*pack)(PackedMatrix& matrix, int64_t panel, const float* rows);
+  // What multiplies operands in fp32 (kNone) or in bf16, with the instruction set in use.
+  MultiplyPanels* (*choose)(BFloat16Unit unit);
+};
+
+extern const WeightKernel kFloat32Kernel;   // multiply_f32.cc
+extern const WeightKernel kBFloat16Kernel;  // multiply_bf16.cc
+extern const WeightKernel kInt8Kernel;      // multiply_int8.cc
+extern const WeightKernel kNf4Kernel;       // multiply_nf4.cc
+
+// For packing. A panel's rows that there are, the bytes of one of its groups, and the 64
+// scales that such a group ends with in formats that have them.
+inline int64_t RowsInPanel(const PackedMatrix& matrix, int64_t panel) {
+  return std::min<int64_t>(kPanelOutputs, matrix.out - panel * kPanelOutputs);
+}
+inline uint8_t* GroupData(PackedMatrix& matrix, int64_t panel, int64_t group) {
+  return matrix.data.data() + panel * matrix.panel_bytes() + group * matrix.group_bytes();
+}
+inline float* Scales(PackedMatrix& matrix, uint8_t* group) {
+  return reinterpret_cast<float*>(group + matrix.group_bytes() - kScaleBytes);
+}
+
+// Calls function(group's bytes, index in the group, output in the panel, value) for all of a
+// panel's values.
+template <typename Function>
+void ForEachValue(PackedMatrix& matrix, int64_t panel, const float* rows, Function&& function) {
+  for (int64_t r = 0; r < RowsInPanel(matrix, panel); ++r) {
+    for (int64_t k = 0; k < matrix.in; ++k) {
+      function(GroupData(matrix, panel, k / matrix.group), k % matrix.group, r, rows[r * matrix.in + k]);
+    }
+  }
+}
+
+}  // namespace mechinterp::engine::kernels
+
+#endif  // SERVICES_ENGINE_KERNELS_WEIGHT_KERNEL_H_

@@ -45,6 +45,10 @@ using TokenSink = std::function<absl::Status(TokenId id, double log_probability)
 absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, const SamplingOptions& options,
                                     const TokenSink& sink);
 
+// Bytes that a prompt takes which is run and continued by up to `new_tokens` tokens.
+int64_t GenerationBytes(const ModelConfig& config, int64_t prompt_length, int64_t new_tokens,
+                        const SamplingOptions& sampling = {});
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_OPERATIONS_GENERATION_H_

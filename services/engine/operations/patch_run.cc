@@ -1,5 +1,6 @@
 #include "services/engine/operations/patch_run.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -58,7 +59,8 @@ absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
 absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt& prompt,
                                       std::shared_ptr<const HookPlan> plan, const MetricOptions& metrics,
                                       const std::optional<SamplingOptions>& continuation) {
-  const PrefillRequest requests[] = {{prompt, nullptr}, {prompt, std::move(plan)}};
+  const int new_tokens = continuation ? continuation->max_new_tokens : 0;
+  const PrefillRequest requests[] = {{prompt, nullptr, new_tokens}, {prompt, std::move(plan), new_tokens}};
   ABSTRACT_ASSIGN_OR_RETURN(std::vector<Prefilled> runs, Prefill(context, requests));
   Prefilled& clean = runs[0];
   Prefilled& patched = runs[1];
@@ -77,6 +79,25 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
                               Continue(context, patched, *continuation, nullptr));
   }
   return result;
+}
+
+int64_t OpeningBytes(const ModelConfig& config, const MetricOptions& metrics) {
+  int64_t rows = 0;
+  for (const auto* openings : {&metrics.refusal_openings, &metrics.compliance_openings}) {
+    for (const std::vector<TokenId>& opening : *openings) rows += static_cast<int64_t>(opening.size()) - 1;
+  }
+  return rows * config.vocabulary_size * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, const MetricOptions& metrics,
+                      const std::optional<SamplingOptions>& continuation) {
+  SamplingOptions none;
+  none.max_new_tokens = 0;
+  const SamplingOptions sampling = continuation.value_or(none);
+  // Comparing, scoring and continuing come one after the other.
+  const int64_t step = std::max({ReferenceBytes(config.vocabulary_size), OpeningBytes(config, metrics),
+                                 SamplerBytes(sampling, config.vocabulary_size)});
+  return 2 * GenerationBytes(config, prompt_length, sampling.max_new_tokens) + step;
 }
 
 }  // namespace mechinterp::engine

@@ -30,6 +30,13 @@ absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
                            absl::Span<const float> last_logits, const MetricOptions& options,
                            RunMetrics& metrics);
 
+// Bytes of the logits in which the openings are read: of each, all tokens but the first.
+int64_t OpeningBytes(const ModelConfig& config, const MetricOptions& metrics);
+
+// Bytes that RunWithPatch takes: the clean and the patched run, each continued.
+int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, const MetricOptions& metrics,
+                      const std::optional<SamplingOptions>& continuation);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_OPERATIONS_PATCH_RUN_H_

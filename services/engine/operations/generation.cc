@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/logit_metrics.h"
 
 namespace mechinterp::engine {

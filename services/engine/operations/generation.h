@@ -7,10 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "services/engine/forward/executor.h"
-#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/sampler.h"
 
 namespace mechinterp::engine {
+
+class KvCache;
 
 // A prompt that has been run and can be continued.
 struct Prefilled {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "services/common/status_macros.h"
+#include "services/engine/forward/kv_cache.h"
 
 namespace mechinterp::engine {
 namespace {

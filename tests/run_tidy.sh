@@ -136,7 +136,7 @@ xargs -n 1 -P "$jobs" bash -c '
   echo "$1" >>"$work/done"' tidy <"$work/sources"
 
 lines() { grep -c '' "$work/$1" || true; }
-say "$(lines 'done') of $(lines sources) sources looked at, of $(lines compiled) that there are; $(lines found) with findings"
+say "$(lines 'done') of $(lines sources) sources looked at ($(lines compiled) in the build), $(lines found) with findings"
 if [[ -s "$work/left" ]]; then
   say "no time for $(lines left); tests/run_tidy.sh FILE... looks at them, the first of them:"
   head -n 10 "$work/left" >&2

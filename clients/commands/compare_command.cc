@@ -117,24 +117,23 @@ absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
 
 }  // namespace
 
-void AddCompareCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand(
+void AddCompareCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand(
       "compare", "How far another server's answers (say, of the model quantized) lie from this one's");
   const auto flags = std::make_shared<CompareFlags>();
   command
-      .add_option("--other-server", tool.other_server,
-                  "Address of the model service that is held against --server, the reference")
-      ->required();
+      .AddOption("--other-server", tool.other_server,
+                 "Address of the model service that is held against --server, the reference")
+      .Required();
   flags->study.AddTo(command);
-  command.add_option("--prompt", flags->prompts, "A prompt to take instead of --prompts; may be repeated")
-      ->allow_extra_args(false);
-  command.add_flag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
+  command.AddOption("--prompt", flags->prompts, "A prompt to take instead of --prompts; may be repeated")
+      .OneValueEachTime();
+  command.AddFlag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
   command
-      .add_option("--max-new-tokens", flags->max_new_tokens,
-                  "Compare greedy continuations of this length too; 0: none")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+      .AddOption("--max-new-tokens", flags->max_new_tokens,
+                 "Compare greedy continuations of this length too; 0: none")
+      .InRange(0, 1 << 20);
+  tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });
 }
 
 }  // namespace mechinterp

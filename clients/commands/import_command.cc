@@ -69,19 +69,17 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
 
 }  // namespace
 
-void AddImportCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command =
-      *app.add_subcommand("import", "Send results to the analysis service, for its dashboard");
+void AddImportCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("import", "Send results to the analysis service, for its dashboard");
   const auto flags = std::make_shared<ImportFlags>();
-  command.add_option("--analysis-server", flags->analysis_server, "Address of the analysis service")
-      ->capture_default_str();
-  command.add_option("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP")
-      ->capture_default_str();
-  command.add_option("--output-dir", flags->output_dir, "The folder with results/")->capture_default_str();
-  command.add_option("--run-id", flags->run_id, "Name of the run; default: the service makes one");
-  command.add_option("--output,-o", flags->output, "Save the dashboard to this file, as one HTML page")
-      ->envname("ABSTRACT_DASHBOARD_OUTPUT");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunImport(tool, *flags); }; });
+  command.AddOption("--analysis-server", flags->analysis_server, "Address of the analysis service");
+  command.AddOption("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP");
+  command.AddOption("--output-dir", flags->output_dir, "The folder with results/");
+  command.AddOption("--run-id", flags->run_id, "Name of the run; default: the service makes one");
+  command.AddOption("--output,-o", flags->output, "Save the dashboard to this file, as one HTML page")
+      .Environment("ABSTRACT_DASHBOARD_OUTPUT");
+  tool.SetActionOf(command, [&tool, flags] { return RunImport(tool, *flags); });
 }
 
 }  // namespace mechinterp

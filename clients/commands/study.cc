@@ -10,31 +10,25 @@
 
 namespace mechinterp {
 
-void StudyFlags::AddTo(CLI::App& command) {
-  command.add_option("--prompts", prompts, "Prompt pairs")->capture_default_str();
-  command.add_option("--output-dir", output_dir, "Results go to results/ in this folder")
-      ->capture_default_str();
-  command.add_option("--limit", limit, "Only the first pairs; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--seed", seed, "Of everything that is drawn")->capture_default_str();
-  command.add_option("--concurrency", concurrency, "Calls in flight at a time; the server batches them")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  command.add_flag("--restart", restart, "Do not take over what an interrupted run had finished");
+void StudyFlags::AddTo(Command command) {
+  command.AddOption("--prompts", prompts, "Prompt pairs");
+  command.AddOption("--output-dir", output_dir, "Results go to results/ in this folder");
+  command.AddOption("--limit", limit, "Only the first pairs; 0: all").NonNegative();
+  command.AddOption("--seed", seed, "Of everything that is drawn");
+  command.AddOption("--concurrency", concurrency, "Calls in flight at a time; the server batches them")
+      .InRange(1, 64);
+  command.AddFlag("--restart", restart, "Do not take over what an interrupted run had finished");
 }
 
-void OpeningFlags::AddTo(CLI::App& command) {
+void OpeningFlags::AddTo(Command command) {
+  command.AddOption("--refusal-phrases", refusal_phrases,
+                    "What refusals are judged by, and how refusals and answers begin");
   command
-      .add_option("--refusal-phrases", refusal_phrases,
-                  "What refusals are judged by, and how refusals and answers begin")
-      ->capture_default_str();
-  command
-      .add_option("--refusal-opening", refusal,
-                  "How refusals begin: their first tokens make the metric; may be repeated")
-      ->allow_extra_args(false);
-  command.add_option("--compliance-opening", compliance, "How answers begin; may be repeated")
-      ->allow_extra_args(false);
+      .AddOption("--refusal-opening", refusal,
+                 "How refusals begin: their first tokens make the metric; may be repeated")
+      .OneValueEachTime();
+  command.AddOption("--compliance-opening", compliance, "How answers begin; may be repeated")
+      .OneValueEachTime();
 }
 
 absl::StatusOr<Openings> OpeningFlags::Load() const {

@@ -6,7 +6,6 @@
 #include <string_view>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
@@ -15,6 +14,7 @@
 #include "clients/experiments/experiment.h"
 #include "clients/experiments/metric_tokens.h"
 #include "clients/lib/results_io.h"
+#include "services/common/command_line.h"
 
 namespace mechinterp {
 
@@ -27,7 +27,7 @@ struct StudyFlags {
   int concurrency = 4;
   bool restart = false;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
 };
 
 // How the openings of refusals and of answers are given.
@@ -36,7 +36,7 @@ struct OpeningFlags {
   std::vector<std::string> refusal;
   std::vector<std::string> compliance;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
   // Those of the flags, otherwise of the phrase file.
   absl::StatusOr<Openings> Load() const;
 };

@@ -280,7 +280,8 @@ void CommandLine::SetVersion(const std::string& text) { app_->set_version_flag("
 
 void CommandLine::RequireSubcommand() {
   app_->require_subcommand(1);
-  app_->fallthrough();
+  app_->fallthrough();  // which subcommands inherit when they are added
+  for (CLI::App* subcommand : SubcommandsOf(*app_)) subcommand->fallthrough();
 }
 
 void CommandLine::UseEnvironmentAndConfig(const std::string& environment_section,

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/analysis/ranking.h"
 #include "services/common/proto_json.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
@@ -37,6 +36,21 @@ void CheckBaseline(const v1::BaselineResults& baseline, const std::string& field
   }
 }
 
+void CheckComponent(const v1::PatchingResults& patching, const v1::Component& component,
+                    const std::string& field, Violations& violations) {
+  if (component.kind() == v1::COMPONENT_KIND_UNSPECIFIED) violations.Add(field + ".kind", "must be set");
+  if (component.layer() >= patching.layer_count()) {
+    violations.Add(field + ".layer", absl::StrCat("must be below layer_count, ", patching.layer_count()));
+  }
+  if (component.has_head() && component.head() >= patching.head_count()) {
+    violations.Add(field + ".head", absl::StrCat("must be below head_count, ", patching.head_count()));
+  }
+  if (component.neuron_end() > patching.neuron_count()) {
+    violations.Add(field + ".neuron_end",
+                   absl::StrCat("must be at most neuron_count, ", patching.neuron_count()));
+  }
+}
+
 void CheckPatching(const v1::PatchingResults& patching, const std::string& field, Violations& violations) {
   if (patching.layer_count() == 0 || patching.layer_count() > kMaxLayers) {
     violations.Add(field + ".layer_count",
@@ -44,19 +58,16 @@ void CheckPatching(const v1::PatchingResults& patching, const std::string& field
     return;
   }
   for (int i = 0; i < patching.effects_size(); ++i) {
-    const v1::Component& component = patching.effects(i).component();
-    const std::string path = absl::StrCat(field, ".effects[", i, "].component");
-    if (component.kind() == v1::COMPONENT_KIND_UNSPECIFIED) violations.Add(path + ".kind", "must be set");
-    if (component.layer() >= patching.layer_count()) {
-      violations.Add(path + ".layer", absl::StrCat("must be below layer_count, ", patching.layer_count()));
-    }
-    if (component.has_head() && component.head() >= patching.head_count()) {
-      violations.Add(path + ".head", absl::StrCat("must be below head_count, ", patching.head_count()));
-    }
-    if (component.neuron_end() > patching.neuron_count()) {
-      violations.Add(path + ".neuron_end",
-                     absl::StrCat("must be at most neuron_count, ", patching.neuron_count()));
-    }
+    CheckComponent(patching, patching.effects(i).component(),
+                   absl::StrCat(field, ".effects[", i, "].component"), violations);
+  }
+  for (int i = 0; i < patching.ranking_size(); ++i) {
+    CheckComponent(patching, patching.ranking(i).component(),
+                   absl::StrCat(field, ".ranking[", i, "].component"), violations);
+  }
+  if (!patching.layers().empty() && static_cast<uint32_t>(patching.layers_size()) != patching.layer_count()) {
+    violations.Add(field + ".layers",
+                   absl::StrCat("must be empty or as many as layer_count, ", patching.layer_count()));
   }
 }
 
@@ -127,14 +138,6 @@ std::string ModelName(const v1::Study& study) {
     if (!provenance->model().name().empty()) return provenance->model().name();
   }
   return "";
-}
-
-std::vector<v1::RankedComponent> RankingOf(const v1::PatchingResults& patching) {
-  std::vector<const v1::ComponentEffect*> effects;
-  for (const v1::ComponentEffect& effect : patching.effects()) effects.push_back(&effect);
-  std::vector<v1::RankedComponent> ranking = RankComponents(effects);
-  if (ranking.empty()) ranking.assign(patching.ranking().begin(), patching.ranking().end());
-  return ranking;
 }
 
 }  // namespace mechinterp

@@ -2,7 +2,6 @@
 #define SERVICES_ANALYSIS_STUDY_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/analysis_service.pb.h"
@@ -27,9 +26,6 @@ bool IsEmpty(const v1::Study& study);
 
 // The model's name from the first part that has it.
 std::string ModelName(const v1::Study& study);
-
-// The ranking, made anew from the effects; as stored if it came without them.
-std::vector<v1::RankedComponent> RankingOf(const v1::PatchingResults& patching);
 
 }  // namespace mechinterp
 

@@ -26,7 +26,7 @@ TEST(ReadStudy, ReadsTheThreeFiles) {
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
   EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
-  EXPECT_EQ(RankingOf(study->patching())[0].component().name(), "L3.H5");  // planted by make_study.mjs
+  EXPECT_EQ(study->patching().ranking(0).component().name(), "L3.H5");  // planted by make_study.mjs
 }
 
 TEST(ReadStudy, LeavesMissingPartsUnset) {
@@ -89,10 +89,13 @@ TEST(CheckStudy, ReportsRatesThatAreNone) {
                     HasSubstr("study.ablation.curves[0].random[0].harmless: nan")));
 }
 
-TEST(RankingOf, FallsBackToTheStoredRanking) {
-  const auto patching = FromText<v1::PatchingResults>(R"pb(ranking { rank: 1 score: 0.5 })pb");
-  ASSERT_EQ(RankingOf(patching).size(), 1);
-  EXPECT_EQ(RankingOf(patching)[0].score(), 0.5);
+TEST(CheckStudy, ReportsRankingsAndLayersOfAnotherModel) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->add_ranking()->mutable_component()->set_layer(3);
+  study.mutable_patching()->add_layers();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.patching.ranking[0].component.layer: must be below layer_count, 3"),
+                    HasSubstr("study.patching.layers: must be empty or as many as layer_count, 3")));
 }
 
 }  // namespace

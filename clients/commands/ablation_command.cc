@@ -110,11 +110,11 @@ void Print(std::ostream& out, const v1::AblationResults& results, bool was_chose
 
 absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named) {
   if (flags.patching_results.empty())
-    flags.patching_results = ResultsPath(flags.study.output_dir, kPatchingFile);
+    flags.patching_results = ResultsPath(flags.study.output_dir, v1::EXPERIMENT_KIND_PATCHING);
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, ReadRanking(flags.patching_results));
   ABSTRACT_ASSIGN_OR_RETURN(AblationOptions options, MakeOptions(flags, held_out_was_named));
   options.ranking.assign(patching.ranking().begin(), patching.ranking().end());
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "ablation", kAblationFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_ABLATION));
   options.pairs = run->pairs();
   if (absl::Status status = CheckSameModel(patching.provenance().model(), run->context().model.identity());
       !status.ok()) {

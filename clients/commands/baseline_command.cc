@@ -53,7 +53,7 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.openings.refusal_phrases));
   ABSTRACT_ASSIGN_OR_RETURN(options.openings, flags.openings.Load());
   options.max_new_tokens = flags.max_new_tokens;
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "baseline", kBaselineFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_BASELINE));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(BaselineFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::BaselineResults results, RunBaseline(run->context(), options));

@@ -83,7 +83,7 @@ absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& re
 }
 
 absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& flags) {
-  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, "compare", kCompareFile);
+  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_COMPARE);
   for (const std::string& text : flags.prompts) {
     if (absl::StripAsciiWhitespace(text).empty()) {
       return absl::InvalidArgumentError("--prompt: must be a text that is not empty");
@@ -91,7 +91,7 @@ absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& 
   }
   StudyFlags without_pairs = flags.study;
   without_pairs.prompts.clear();
-  return StudyRun::BeginWithoutPairs(tool, without_pairs, "compare", kCompareFile);
+  return StudyRun::BeginWithoutPairs(tool, without_pairs, v1::EXPERIMENT_KIND_COMPARE);
 }
 
 absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {

@@ -75,7 +75,7 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
   if (flags.direction == "denoising") options.directions = {v1::PATCH_DIRECTION_DENOISING};
   if (flags.direction == "noising") options.directions = {v1::PATCH_DIRECTION_NOISING};
   ABSTRACT_RETURN_IF_ERROR(SetPositions(flags.positions, options));
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "patching", kPatchingFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_PATCHING));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(PatchingFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::PatchingResults results, RunPatching(run->context(), options));

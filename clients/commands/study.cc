@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "clients/lib/files.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/experiments.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -15,8 +16,7 @@ void StudyFlags::AddTo(Command command) {
   command.AddOption("--output-dir", output_dir, "Results go to results/ in this folder");
   command.AddOption("--limit", limit, "Only the first pairs; 0: all").NonNegative();
   command.AddOption("--seed", seed, "Of everything that is drawn");
-  command.AddOption("--concurrency", concurrency, "Calls in flight at a time; the server batches them")
-      .InRange(1, 64);
+  command.AddOption("--concurrency", concurrency, "Calls in flight at a time; the server batches them").InRange(1, 64);
   command.AddFlag("--restart", restart, "Do not take over what an interrupted run had finished");
 }
 
@@ -27,7 +27,9 @@ void OpeningFlags::AddTo(Command command) {
       .AddOption("--refusal-opening", refusal,
                  "How refusals begin: their first tokens make the metric; may be repeated")
       .OneValueEachTime();
-  command.AddOption("--compliance-opening", compliance, "How answers begin; may be repeated")
+  command
+      .AddOption("--compliance-opening", compliance,
+                 "How answers begin; may be repeated")
       .OneValueEachTime();
 }
 
@@ -39,38 +41,37 @@ absl::StatusOr<Openings> OpeningFlags::Load() const {
   return openings;
 }
 
-StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name)
+StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment)
     : tool_(tool),
       flags_(flags),
-      results_path_(ResultsPath(flags.output_dir, file_name)),
-      journal_path_(JournalPath(flags.output_dir, file_name)) {}
+      command_(InfoOf(experiment).name),
+      results_path_(ResultsPath(flags.output_dir, experiment)),
+      journal_path_(JournalPath(flags.output_dir, experiment)) {}
 
 absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::Begin(Tool& tool, const StudyFlags& flags,
-                                                          const std::string& command,
-                                                          std::string_view file_name) {
-  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
+                                                          v1::ExperimentKind experiment) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, experiment));
   ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(flags.prompts, flags.limit));
-  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect());
   return run;
 }
 
 absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
-                                                                      const std::string& command,
-                                                                      std::string_view file_name) {
-  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
-  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
+                                                                      v1::ExperimentKind experiment) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, experiment));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect());
   return run;
 }
 
-absl::Status StudyRun::Connect(const std::string& command) {
+absl::Status StudyRun::Connect() {
   ABSTRACT_RETURN_IF_ERROR(CheckWritable(results_path_));
-  ABSTRACT_ASSIGN_OR_RETURN(session_, Session::Open(tool_, command));
+  ABSTRACT_ASSIGN_OR_RETURN(session_, Session::Open(tool_, command_));
   context_.client = &session_->client();
   context_.monitor = &session_->monitor();
   context_.concurrency = flags_.concurrency;
   context_.seed = flags_.seed;
   ABSTRACT_ASSIGN_OR_RETURN(context_.model, context_.client->GetModel());
-  tool_.Note(absl::StrCat(command, ": ", Describe()));
+  tool_.Note(absl::StrCat(command_, ": ", Describe()));
   return absl::OkStatus();
 }
 

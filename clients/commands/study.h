@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -47,12 +46,10 @@ class StudyRun {
   // Loads the prompts, makes sure that the results file can be written before
   // anything expensive happens, connects, and asks what is served.
   static absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const StudyFlags& flags,
-                                                         const std::string& command,
-                                                         std::string_view file_name);
+                                                         v1::ExperimentKind experiment);
   // The same without prompt pairs; flags.prompts must be empty.
   static absl::StatusOr<std::unique_ptr<StudyRun>> BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
-                                                                     const std::string& command,
-                                                                     std::string_view file_name);
+                                                                     v1::ExperimentKind experiment);
 
   // Takes over what a former run of the same fingerprint had finished.
   absl::Status OpenJournal(const Fingerprint& fingerprint);
@@ -71,13 +68,14 @@ class StudyRun {
   std::string Describe() const;
 
  private:
-  StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name);
-  absl::Status Connect(const std::string& command);
+  StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment);
+  absl::Status Connect();
   void CompleteProvenance(v1::Provenance& provenance) const;
   absl::Status Write(const google::protobuf::Message& results);
 
   Tool& tool_;
   const StudyFlags flags_;
+  const std::string command_;
   const std::string results_path_;
   const std::string journal_path_;
   const absl::Time begin_ = absl::Now();

@@ -64,7 +64,7 @@ absl::Status Import(RunStore& store, const v1::ImportRunRequest& request, v1::Im
   Violations violations;
   const std::string run_id = request.run_id().empty() ? MakeRunId() : request.run_id();
   CheckRunId(run_id, violations);
-  if (IsEmpty(request.study())) violations.Add("study", "must have baseline, patching or ablation");
+  if (IsEmpty(request.study())) violations.Add("study", "must have the results of an experiment");
   CheckStudy(request.study(), "study", violations);
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_RETURN_IF_ERROR(store.Import(run_id, request.study()));

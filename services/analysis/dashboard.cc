@@ -47,6 +47,7 @@ v1::Study Slim(v1::Study study) {
   if (ranking.size() > kComponentsInTable) {
     ranking.DeleteSubrange(kComponentsInTable, ranking.size() - kComponentsInTable);
   }
+  study.mutable_compare()->clear_prompts();
   v1::AblationResults& ablation = *study.mutable_ablation();
   for (int i = 0; i < ablation.curves_size(); ++i) {
     for (v1::AblationPoint& point : *ablation.mutable_curves(i)->mutable_top()) {
@@ -66,6 +67,7 @@ void KeepPresence(const v1::Study& original, v1::Study& slim) {
   if (!original.has_baseline()) slim.clear_baseline();
   if (!original.has_patching()) slim.clear_patching();
   if (!original.has_ablation()) slim.clear_ablation();
+  if (!original.has_compare()) slim.clear_compare();
 }
 
 absl::StatusOr<std::string> DataJson(const v1::GetRunResponse& run) {

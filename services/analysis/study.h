@@ -16,9 +16,8 @@ namespace mechinterp {
 // outside the model, shares outside [0, 1], more layers than any model has.
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations);
 
-// Reads 01_baseline_results.json, 02_patching_results.json and
-// 03_ablation_results.json from a folder; those that do not exist are left
-// unset. Errors: NotFound for the folder; InvalidArgument, naming the file, for
+// Reads the results files of a folder and checks them; those that do not exist are
+// left unset. Errors: NotFound for the folder; InvalidArgument, naming the file, for
 // content that is no such result.
 absl::StatusOr<v1::Study> ReadStudy(const std::string& folder);
 

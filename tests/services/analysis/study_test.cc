@@ -19,12 +19,13 @@ std::string ViolationsOf(const v1::Study& study) {
   return std::string(ToStatus(violations).message());
 }
 
-TEST(ReadStudy, ReadsTheThreeFiles) {
+TEST(ReadStudy, ReadsTheFilesThatAreThere) {
   const auto study = ReadStudy(ResultsFolder());
   ASSERT_TRUE(study.ok()) << study.status();
   EXPECT_TRUE(study->has_baseline());
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
+  EXPECT_FALSE(study->has_compare());
   EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
   EXPECT_EQ(study->patching().ranking(0).component().name(), "L3.H5");  // planted by make_study.mjs
 }

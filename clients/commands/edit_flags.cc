@@ -4,9 +4,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "clients/lib/files.h"
 #include "clients/lib/selectors.h"
 #include "google/protobuf/util/json_util.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 #include "services/common/tensor_proto.h"
 #include "services/engine/checkpoint/safetensors.h"

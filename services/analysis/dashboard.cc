@@ -12,6 +12,7 @@
 #include "services/common/proto_json.h"
 #include "services/common/ranking.h"
 #include "services/common/status_macros.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
@@ -20,14 +21,8 @@ constexpr int kComponentsInCircuit = 12;
 constexpr int kComponentsInTable = 20;
 constexpr size_t kOpeningBytes = 160;
 
-// Cut at a character's border.
 void KeepOpening(v1::JudgedResponse& response) {
-  std::string& text = *response.mutable_response();
-  if (text.size() <= kOpeningBytes) return;
-  size_t end = kOpeningBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  text.resize(end);
-  text += "…";
+  response.set_response(Shortened(response.response(), kOpeningBytes, "…"));
 }
 
 // The curve and point whose samples are shown: the ones that the criterion

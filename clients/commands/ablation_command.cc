@@ -130,7 +130,7 @@ absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named
 
 void AddOptions(Command command, AblationFlags& flags) {
   flags.study.AddTo(command);
-  command.AddOption("--refusal-phrases", flags.refusal_phrases, "What a refusal is judged by");
+  command.AddOption("--refusal-phrases", flags.refusal_phrases, "File of the phrases that mark a refusal");
   command.AddOption("--patching-results", flags.patching_results,
                     "The ranking; default results/02_patching_results.json in the output folder");
   command
@@ -163,7 +163,7 @@ void AddOptions(Command command, AblationFlags& flags) {
 
 void AddAblationCommand(Command app, Tool& tool) {
   const Command command =
-      app.AddSubcommand("ablation", "Whether refusal goes when the leading components go");
+      app.AddSubcommand("ablation", "Ablate the top-ranked components and measure refusal rates");
   const auto flags = std::make_shared<AblationFlags>();
   AddOptions(command, *flags);
   const Option held_out =

@@ -67,7 +67,7 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
 }  // namespace
 
 void AddBaselineCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand("baseline", "How often the unchanged model refuses");
+  const Command command = app.AddSubcommand("baseline", "Measure how often the unmodified model refuses");
   const auto flags = std::make_shared<BaselineFlags>();
   flags->study.AddTo(command);
   command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest answer").InRange(1, 1 << 20);

@@ -111,9 +111,8 @@ void AddCacheCommand(Command app, Tool& tool) {
                     "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");
   command.AddOption("--output,-o", flags->output, "The file to write").Environment("ABSTRACT_CACHE_OUTPUT");
   command.AddOption("--interventions", flags->interventions_file, "JSON file of interventions in force");
-  command.AddFlag("--store", flags->store, "Keep them on the server instead and print the handle");
-  command
-      .AddOption("--ttl", flags->ttl_seconds, "With --store: seconds after its last use that a run is kept")
+  command.AddFlag("--store", flags->store, "Store them on the server instead and print the handle");
+  command.AddOption("--ttl", flags->ttl_seconds, "With --store: seconds a run is kept after its last use")
       .InRange(1, 86400);
   tool.SetActionOf(command, [&tool, flags] { return RunCache(tool, *flags); });
 }

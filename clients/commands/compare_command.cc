@@ -119,14 +119,14 @@ absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
 
 void AddCompareCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand(
-      "compare", "How far another server's answers (say, of the model quantized) lie from this one's");
+      "compare", "Compare another server's outputs (say, of a quantized model) with this one's");
   const auto flags = std::make_shared<CompareFlags>();
   command
       .AddOption("--other-server", tool.other_server,
-                 "Address of the model service that is held against --server, the reference")
+                 "Address of the model service to compare with --server, the reference")
       .Required();
   flags->study.AddTo(command);
-  command.AddOption("--prompt", flags->prompts, "A prompt to take instead of --prompts; may be repeated")
+  command.AddOption("--prompt", flags->prompts, "Prompt to use instead of --prompts; may be repeated")
       .OneValueEachTime();
   command.AddFlag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
   command

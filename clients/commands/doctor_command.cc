@@ -131,8 +131,8 @@ absl::Status RunDoctor(Tool& tool, bool json) {
 }  // namespace
 
 void AddDoctorCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand(
-      "doctor", "Examine a server: device, memory, its check against the CPU, and how fast it is");
+  const Command command =
+      app.AddSubcommand("doctor", "Examine a server: device, memory, check against the CPU, speed");
   const auto json = std::make_shared<bool>(false);
   command.AddFlag("--json", *json, "Print one JSON document, to be sent along with a report");
   tool.SetActionOf(command, [&tool, json] { return RunDoctor(tool, *json); });

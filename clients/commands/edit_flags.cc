@@ -120,14 +120,14 @@ void EditFlags::AddTo(Command command) {
                      {"generated", v1::INTERVENTION_SCOPE_GENERATED},
                      {"both", v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED}},
                     "Positions of the prompt, generated ones, or both");
-  command.AddOption("--edit", edit, "What is done there")
+  command.AddOption("--edit", edit, "The edit")
       .OneOf({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise"});
   command
       .AddOption("--source-prompt", source_prompts,
                  "replace, mean, resample: values of this prompt's run; may be repeated")
       .OneValueEachTime();
   command
-      .AddOption("--source-handle", source_handles, "The same from a run that `abstract cache --store` kept")
+      .AddOption("--source-handle", source_handles, "The same, from a run stored by `abstract cache --store`")
       .OneValueEachTime();
   command.AddOption("--source-positions", source_positions, "Positions in the source; default the same");
   command.AddFlag("--mean-by-position", mean_by_position, "mean: one mean per position, not one over all");

@@ -55,7 +55,8 @@ absl::Status RunGenerate(Tool& tool, const GenerateFlags& flags) {
 }  // namespace
 
 void AddGenerateCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand("generate", "Answer a message, or continue a text, as it comes");
+  const Command command =
+      app.AddSubcommand("generate", "Answer a message or continue a text, streaming the output");
   const auto flags = std::make_shared<GenerateFlags>();
   flags->prompt.AddTo(command);
   flags->sampling.AddTo(command);

@@ -55,7 +55,7 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
 }  // namespace
 
 void AddImportCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand("import", "Send results to the analysis service, for its dashboard");
+  const Command command = app.AddSubcommand("import", "Send results to the analysis service");
   const auto flags = std::make_shared<ImportFlags>();
   command.AddOption("--analysis-server", flags->analysis_server, "Address of the analysis service");
   command.AddOption("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP");

@@ -95,7 +95,7 @@ absl::Status RunModel(Tool& tool, bool json) {
 }  // namespace
 
 void AddModelCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand("model", "Tell what the service serves, and how it is");
+  const Command command = app.AddSubcommand("model", "Show the served model and its health");
   const auto json = std::make_shared<bool>(false);
   command.AddFlag("--json", *json, "Print JSON");
   tool.SetActionOf(command, [&tool, json] { return RunModel(tool, *json); });

@@ -119,7 +119,7 @@ void AddPatchCommand(Command app, Tool& tool) {
       "--interventions", flags->interventions_file,
       "JSON file of interventions, {\"interventions\": [...]}, in place of --site and the like");
   flags->openings.AddTo(command);
-  command.AddOption("--top-tokens", flags->top_tokens, "How many of the likeliest next tokens to show")
+  command.AddOption("--top-tokens", flags->top_tokens, "Number of most likely next tokens to show")
       .InRange(0, 1000);
   command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest continuation; 0: none").NonNegative();
   command.AddFlag("--json", flags->json, "Print JSON");

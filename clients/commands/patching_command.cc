@@ -96,7 +96,7 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
 
 void AddPatchingCommand(Command app, Tool& tool) {
   const Command command =
-      app.AddSubcommand("patching", "Which components carry refusal: effects and ranking");
+      app.AddSubcommand("patching", "Patch activations between paired prompts and rank components by effect");
   const auto flags = std::make_shared<PatchingFlags>();
   flags->study.AddTo(command);
   command

@@ -47,12 +47,12 @@ v1::Prompt PromptFlags::Wrap(const std::string& text) const {
 
 void SamplingFlags::AddTo(Command command) {
   command.AddOption("--max-new-tokens", max_new_tokens, "Longest continuation").InRange(1, 1 << 20);
-  command.AddOption("--temperature", temperature, "0 takes the likeliest token").NonNegative();
-  command.AddOption("--top-k", top_k, "Draw from the k likeliest tokens; 0: from all").NonNegative();
-  command.AddOption("--top-p", top_p, "Draw from the likeliest tokens of this probability together")
+  command.AddOption("--temperature", temperature, "Sampling temperature; 0: greedy").NonNegative();
+  command.AddOption("--top-k", top_k, "Sample from the k most likely tokens; 0: from all").NonNegative();
+  command.AddOption("--top-p", top_p, "Sample from the smallest set of tokens with this total probability")
       .InRange(0.0, 1.0);
-  command.AddOption("--seed", seed, "Of the draws");
-  command.AddFlag("--ignore-stop-tokens", ignore_stop_tokens, "Go on after the model's stop tokens");
+  command.AddOption("--seed", seed, "Seed of the sampling");
+  command.AddFlag("--ignore-stop-tokens", ignore_stop_tokens, "Continue past the model's stop tokens");
 }
 
 v1::SamplingOptions SamplingFlags::ToProto() const {

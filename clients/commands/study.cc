@@ -13,23 +13,23 @@ namespace mechinterp {
 
 void StudyFlags::AddTo(Command command) {
   command.AddOption("--prompts", prompts, "Prompt pairs");
-  command.AddOption("--output-dir", output_dir, "Results go to results/ in this folder");
+  command.AddOption("--output-dir", output_dir, "Folder to write results/ into");
   command.AddOption("--limit", limit, "Only the first pairs; 0: all").NonNegative();
-  command.AddOption("--seed", seed, "Of everything that is drawn");
-  command.AddOption("--concurrency", concurrency, "Calls in flight at a time; the server batches them").InRange(1, 64);
-  command.AddFlag("--restart", restart, "Do not take over what an interrupted run had finished");
+  command.AddOption("--seed", seed, "Seed of all random choices");
+  command.AddOption("--concurrency", concurrency, "Concurrent calls; the server batches them").InRange(1, 64);
+  command.AddFlag("--restart", restart, "Start over instead of resuming an interrupted run");
 }
 
 void OpeningFlags::AddTo(Command command) {
   command.AddOption("--refusal-phrases", refusal_phrases,
-                    "What refusals are judged by, and how refusals and answers begin");
+                    "File of the phrases that mark a refusal, and of openings of refusals and answers");
   command
       .AddOption("--refusal-opening", refusal,
-                 "How refusals begin: their first tokens make the metric; may be repeated")
+                 "Opening of refusals, whose first token enters the metric; may be repeated")
       .OneValueEachTime();
   command
       .AddOption("--compliance-opening", compliance,
-                 "How answers begin; may be repeated")
+                 "Opening of compliant answers, likewise; may be repeated")
       .OneValueEachTime();
 }
 
@@ -78,8 +78,8 @@ absl::Status StudyRun::Connect() {
 absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
   ABSTRACT_ASSIGN_OR_RETURN(journal_, Journal::Open(journal_path_, fingerprint, flags_.restart));
   if (journal_->resumed_part_count() > 0) {
-    tool_.Note(absl::StrCat("going on after ", journal_->resumed_part_count(),
-                            " finished parts of an interrupted run; --restart begins anew"));
+    tool_.Note(absl::StrCat("resuming after ", journal_->resumed_part_count(),
+                            " finished parts of an interrupted run; --restart starts over"));
   } else if (!journal_->discard_reason().empty()) {
     tool_.Note(absl::StrCat("the parts of an interrupted run were set aside as ", journal_path_,
                             ".old: ", journal_->discard_reason()));

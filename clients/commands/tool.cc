@@ -14,9 +14,9 @@ constexpr char kDescription[] =
     "the "
     "Abstract model service.";
 constexpr char kFooter[] =
-    "Every option has an environment twin (--output-dir: ABSTRACT_OUTPUT_DIR) and can stand in a --config "
-    "file "
-    "under \"client\". `abstract COMMAND --help` tells a command's options.";
+    "Every option has an environment variable (--output-dir: ABSTRACT_OUTPUT_DIR) and a key under \"client\" "
+    "in a "
+    "--config file. `abstract COMMAND --help` lists a command's options.";
 constexpr char kCommandFooter[] =
     "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
     "--quiet, "
@@ -25,13 +25,13 @@ constexpr char kCommandFooter[] =
 void AddCommonOptions(Command app, Tool& tool) {
   app.AddOption("--server", tool.server, "Address of the model service");
   app.AddOption("--timeout", tool.timeout_seconds,
-                "Seconds that a call, or the next message of a stream, may take")
+                "Timeout in seconds of a call, or of the next message of a stream")
       .Positive();
-  app.AddOption("--max-attempts", tool.max_attempts, "How often a server that cannot be reached is tried")
+  app.AddOption("--max-attempts", tool.max_attempts, "Attempts to reach an unavailable server")
       .InRange(1, 1000);
   app.AddOption("--metrics-address", tool.metrics_address,
                 "Serve the client's Prometheus metrics at this address while it runs, as in 127.0.0.1:9466");
-  app.AddFlag("--quiet,-q", tool.quiet, "No progress and no remarks");
+  app.AddFlag("--quiet,-q", tool.quiet, "Print no progress and no notes");
 }
 
 void AddCommands(Command app, Tool& tool) {

@@ -6,7 +6,6 @@
 #include <string>
 #include <thread>
 
-#include "CLI/CLI.hpp"
 #include "prometheus/registry.h"
 #include "services/common/command_line.h"
 #include "services/common/logging.h"
@@ -49,93 +48,70 @@ std::vector<std::string> WithAuto(std::vector<std::string> names) {
   return names;
 }
 
-void AddOptions(CLI::App& app, Options& options) {
-  app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
-  app.add_option(
-         "--model", options.model,
-         "Directory of a checkpoint in Hugging Face layout, or ORG/NAME[@REVISION] in its local cache")
-      ->capture_default_str();
-  app.add_option("--listen-address", options.listen_address,
-                 "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated")
-      ->capture_default_str();
-  app.add_option("--metrics-address", options.metrics_address,
-                 "Where to serve Prometheus metrics; empty: nowhere")
-      ->capture_default_str();
-  app.add_option(
+void AddOptions(Command app, Options& options) {
+  app.AddOption(
+      "--model", options.model,
+      "Directory of a checkpoint in Hugging Face layout, or ORG/NAME[@REVISION] in its local cache");
+  app.AddOption("--listen-address", options.listen_address,
+                "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated");
+  app.AddOption("--metrics-address", options.metrics_address,
+                "Where to serve Prometheus metrics; empty: nowhere");
+  app.AddOption(
          "--device", options.device,
          "What computes; auto: Apple's GPU (mps), else an NVIDIA one (cuda), else the CPU. One that is "
          "missing is replaced by the CPU")
-      ->check(CLI::IsMember({"auto", "cpu", "mps", "cuda"}))
-      ->capture_default_str();
-  app.add_flag("--skip-device-check", options.skip_device_check,
-               "Do not hold a GPU's arithmetic against the CPU's before serving");
-  app.add_option(
+      .OneOf({"auto", "cpu", "mps", "cuda"});
+  app.AddFlag("--skip-device-check", options.skip_device_check,
+              "Do not hold a GPU's arithmetic against the CPU's before serving");
+  app.AddOption(
          "--quantization", options.quantization,
          "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
          "checkpoint is stored so")
-      ->check(CLI::IsMember(WithAuto(engine::LinearQuantizationNames())))
-      ->capture_default_str();
-  app.add_flag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
-  app.add_option("--head-quantization", options.head_quantization,
-                 "How the output head is held; auto: int8 for NF4 models, none for others")
-      ->check(CLI::IsMember(WithAuto(engine::HeadQuantizationNames())))
-      ->capture_default_str();
-  app.add_option("--compute-dtype", options.compute_dtype,
-                 "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: "
-                 "bf16 on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise")
-      ->check(CLI::IsMember(WithAuto(engine::ComputeTypeNames())))
-      ->capture_default_str();
-  app.add_option(
+      .OneOf(WithAuto(engine::LinearQuantizationNames()));
+  app.AddFlag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
+  app.AddOption("--head-quantization", options.head_quantization,
+                "How the output head is held; auto: int8 for NF4 models, none for others")
+      .OneOf(WithAuto(engine::HeadQuantizationNames()));
+  app.AddOption("--compute-dtype", options.compute_dtype,
+                "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: "
+                "bf16 on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise")
+      .OneOf(WithAuto(engine::ComputeTypeNames()));
+  app.AddOption(
       "--save-quantized", options.save_quantized,
       "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
       "then serve that");
-  app.add_option(
+  app.AddOption(
          "--memory-limit", options.service.memory_limit_bytes,
          "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
          "would take more, by estimate, is refused before it begins. 0: no limit on the CPU, what the "
          "device recommends on a GPU")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  app.add_option("--max-requests", options.service.scheduler.max_requests,
-                 "Requests in progress at once; more are asked to try again")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  app.add_option("--max-batch-rows", options.service.scheduler.max_batch_rows,
-                 "Token positions in one forward pass, over all requests")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  app.add_option(
-         "--prefill-chunk", options.service.scheduler.prefill_chunk_rows,
-         "Longer prompts run in chunks of so many positions; others' next tokens wait for one at most")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--max-activation-bytes", options.service.max_activation_bytes,
-                 "Most bytes of activations that one request may record")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--max-stored-bytes", options.service.max_stored_bytes,
-                 "Most bytes of activations kept for clients")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option(
-         "--rope-frequencies", options.rope_frequencies,
-         "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
-      ->capture_default_str();
-  app.add_option("--chat-template", options.chat_template,
-                 "How chat prompts are written; auto: as the checkpoint says")
-      ->check(CLI::IsMember({"auto", "llama3", "chatml", "mistral", "none"}))
-      ->capture_default_str();
-  app.add_option("--shutdown-grace-seconds", options.shutdown_grace_seconds,
-                 "How long requests may go on after SIGTERM")
-      ->check(CLI::Range(0, 3600))
-      ->capture_default_str();
-  app.add_option("--log-level", options.log_level, "trace, debug, info, warning, error or off")
-      ->capture_default_str();
-  AddEnvironmentAndConfig(app, "MODEL", "model_service");
+      .ByteSuffixes(ByteUnits::kKiloIs1024);
+  app.AddOption("--threads", options.threads, "Threads for arithmetic; 0: one per core").InRange(0, 1024);
+  app.AddOption("--max-requests", options.service.scheduler.max_requests,
+                "Requests in progress at once; more are asked to try again")
+      .InRange(1, 1024);
+  app.AddOption("--max-batch-rows", options.service.scheduler.max_batch_rows,
+                "Token positions in one forward pass, over all requests")
+      .InRange(2, 1 << 20);
+  app.AddOption("--prefill-chunk", options.service.scheduler.prefill_chunk_rows,
+                "Longer prompts run in chunks of so many positions; others' next tokens wait for one at most")
+      .InRange(1, 1 << 20);
+  app.AddOption("--max-activation-bytes", options.service.max_activation_bytes,
+                "Most bytes of activations that one request may record")
+      .Positive();
+  app.AddOption("--max-stored-bytes", options.service.max_stored_bytes,
+                "Most bytes of activations kept for clients")
+      .Positive();
+  app.AddOption("--rope-frequencies", options.rope_frequencies,
+                "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
+      .OneOf({"float32", "bfloat16"});
+  app.AddOption("--chat-template", options.chat_template,
+                "How chat prompts are written; auto: as the checkpoint says")
+      .OneOf({"auto", "llama3", "chatml", "mistral", "none"});
+  app.AddOption("--shutdown-grace-seconds", options.shutdown_grace_seconds,
+                "How long requests may go on after SIGTERM")
+      .InRange(0, 3600);
+  app.AddOption("--log-level", options.log_level, "trace, debug, info, warning, error or off");
 }
 
 engine::DevicePreference ToDevicePreference(const std::string& device) {
@@ -272,10 +248,13 @@ int Serve(Options options, TerminationSignals& signals) {
 int main(int argc, char** argv) {
   mechinterp::TerminationSignals signals;
   mechinterp::Options options;
-  CLI::App app("Hosts a language model for interpretability: generation, activations and patching over gRPC.",
-               "abstract-model-server");
-  mechinterp::AddOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::CommandLine command_line(
+      "Hosts a language model for interpretability: generation, activations and patching over gRPC.",
+      "abstract-model-server");
+  mechinterp::AddOptions(command_line.root(), options);
+  command_line.SetVersion(std::string("abstract-model-server ") + mechinterp::kVersion);
+  command_line.UseEnvironmentAndConfig("MODEL", "model_service");
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level);
       !status.ok()) {
     std::fprintf(stderr, "%s\n", mechinterp::DescribeStatus(status).c_str());

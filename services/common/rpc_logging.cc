@@ -42,8 +42,11 @@ class RpcLoggingInterceptor : public grpc::experimental::Interceptor {
   }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
-    // The context knows its peer now, and is gone before this is.
-    if (peer_.empty()) peer_ = info_->server_context()->peer();
+    // Both in the handler's thread; a cancellation is told by another one. The context
+    // knows its peer from here on, and is gone before this is.
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
+      peer_ = info_->server_context()->peer();
+    }
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       Log(methods->GetSendStatus());
     }

@@ -22,14 +22,6 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
                                       std::shared_ptr<const HookPlan> plan, const MetricOptions& metrics,
                                       const std::optional<SamplingOptions>& continuation);
 
-// Scores the openings after a prompt whose keys and values are in `cache` and
-// whose last row of logits is given; sets the metrics' opening fields. The
-// plan's edits at generated positions apply.
-absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
-                           std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache,
-                           absl::Span<const float> last_logits, const MetricOptions& options,
-                           RunMetrics& metrics);
-
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_OPERATIONS_PATCH_RUN_H_

@@ -8,7 +8,8 @@ set -euo pipefail
 usage() {
   cat <<'USAGE'
 usage: deploy/install_deps.sh [--tests] [--no-browser]
-  --tests        also what only the tests and benchmarks need (GoogleTest, Google Benchmark, Chromium)
+  --tests        also what only the tests and benchmarks need (GoogleTest, Google Benchmark,
+                 clang-format, clang-tidy, Chromium)
   --no-browser   no Chromium: the tests that open the dashboard are skipped without it
 USAGE
 }
@@ -50,8 +51,12 @@ prometheus-cpp-dev
 '
 # Ubuntu's own chromium package only installs a snap, so a browser from
 # elsewhere counts too.
-readonly debian_test_tools='
+readonly debian_browser='
 chromium|chromium-browser|google-chrome|chrome chromium
+'
+readonly debian_test_tools='
+clang-format-14|clang-format clang-format
+clang-tidy-14|clang-tidy clang-tidy
 '
 readonly debian_test_libraries='
 fonts-dejavu-core
@@ -119,7 +124,8 @@ missing_libraries() {
 install_by_apt() {
   local tools="$debian_tools" libraries="$debian_libraries"
   if [[ -n "$with_tests" ]]; then
-    if [[ -n "$with_browser" ]]; then tools="$tools$debian_test_tools"; fi
+    tools="$tools$debian_test_tools"
+    if [[ -n "$with_browser" ]]; then tools="$tools$debian_browser"; fi
     libraries="$libraries$debian_test_libraries"
   fi
   local installed

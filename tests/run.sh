@@ -6,6 +6,7 @@
 #   BUILD_DIR   default: build for release, build/PRESET otherwise
 #   JOBS        compilers and tests at a time; default: one per core
 #   NO_INSTALL  when not empty, installs no system packages
+#   CI          when not empty, runs clang-tidy over recent changes too (tests/README.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
@@ -25,7 +26,13 @@ mkdir -p "$BUILD_DIR"
 BUILD_DIR=$(cd "$BUILD_DIR" && pwd)
 
 step "configure: preset $PRESET in $BUILD_DIR"
-configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON
+# GCC's manual advises against errors for warnings in sanitized builds: they have false ones.
+warnings_are_errors=ON
+if [[ "$PRESET" == *san* ]]; then warnings_are_errors=OFF; fi
+tidy_test=OFF
+if [[ -n "${CI:-}" ]]; then tidy_test=ON; fi
+configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$warnings_are_errors" \
+  "-DABSTRACT_TIDY_TEST=$tidy_test"
 step 'the Llama-3 tokenizer, for its tests'
 tests/fetch_llama3_tokenizer.sh "$BUILD_DIR"
 step "build with $JOBS jobs"

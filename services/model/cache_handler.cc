@@ -8,7 +8,6 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/cached_run.h"
-#include "services/engine/operations/memory_estimate.h"
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"

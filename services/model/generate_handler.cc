@@ -8,7 +8,6 @@
 
 #include "services/common/status_macros.h"
 #include "services/engine/operations/generation.h"
-#include "services/engine/operations/memory_estimate.h"
 #include "services/engine/operations/run_metrics.h"
 #include "services/engine/tokenizer/streaming_detokenizer.h"
 #include "services/model/intervention_parsing.h"
@@ -28,7 +27,7 @@ struct ParsedGeneration {
   bool has_interventions = false;
 
   int64_t EstimateBytes(const engine::ModelConfig& config) const {
-    return engine::GenerationBytes(config, prompt.length(), sampling.max_new_tokens) +
+    return engine::GenerationBytes(config, prompt.length(), sampling.max_new_tokens, sampling) +
            (metrics ? engine::MetricsBytes(config, *metrics) : 0);
   }
 };

@@ -8,7 +8,7 @@
 #include "services/common/status_macros.h"
 #include "services/engine/forward/memory_use.h"
 #include "services/engine/interventions/hook_point.h"
-#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/operations/self_check.h"
 #include "services/model/cache_handler.h"
 #include "services/model/generate_handler.h"
 #include "services/model/patch_handler.h"

@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "services/common/status_macros.h"
-#include "services/engine/operations/memory_estimate.h"
 #include "services/engine/operations/patch_run.h"
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"
@@ -64,8 +63,8 @@ absl::Status HandleRunWithPatch(ServiceCall& call, const v1::RunWithPatchRequest
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans,
       call.AdmitAndCompile(parsed.compiler,
-                           engine::PatchRunBytes(call.served.config(), parsed.prompt.length(),
-                                                 parsed.reserved_tokens(), parsed.metrics)));
+                           engine::PatchRunBytes(call.served.config(), parsed.prompt.length(), parsed.metrics,
+                                                 parsed.continuation)));
   call.served.metrics.prompt_tokens.Increment(parsed.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::PatchRun run,

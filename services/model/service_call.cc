@@ -5,7 +5,6 @@
 #include "absl/time/clock.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/cached_run.h"
-#include "services/engine/operations/memory_estimate.h"
 #include "services/model/response_building.h"
 
 namespace mechinterp {
@@ -29,7 +28,8 @@ absl::Status ServiceCall::AdmitUnchecked(int64_t bytes) {
 
 absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> ServiceCall::AdmitAndCompile(
     const engine::PlanCompiler& compiler, int64_t run_bytes) {
-  ABSTRACT_RETURN_IF_ERROR(Admit(run_bytes + engine::PlanBytes(served.config(), compiler)));
+  ABSTRACT_RETURN_IF_ERROR(Admit(
+      engine::RequestBytes(served.config(), compiler, served.options.scheduler.max_batch_rows, run_bytes)));
   return engine::RunSourcesAndFinish(context, compiler);
 }
 

@@ -25,7 +25,7 @@ struct ServiceCall {
   absl::Status Admit(int64_t bytes);
   // The same whatever the device's check said.
   absl::Status AdmitUnchecked(int64_t bytes);
-  // Admits the request, with `run_bytes` and what its plans take, makes the runs that its
+  // Admits the request, with `run_bytes` and what its plans take (RequestBytes), makes the runs that its
   // edits read and returns the plans. The compiler's violations must have been looked at.
   absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> AdmitAndCompile(
       const engine::PlanCompiler& compiler, int64_t run_bytes);

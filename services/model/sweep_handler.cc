@@ -5,7 +5,6 @@
 
 #include "services/common/status_macros.h"
 #include "services/engine/interventions/sweep_grid.h"
-#include "services/engine/operations/memory_estimate.h"
 #include "services/engine/operations/sweep.h"
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"

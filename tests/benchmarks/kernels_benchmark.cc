@@ -9,6 +9,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/parallel.h"
 #include "tests/benchmarks/cpu_options.h"
 #include "tests/benchmarks/libtorch_products.h"

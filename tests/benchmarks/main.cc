@@ -6,7 +6,8 @@
 
 #include "CLI/CLI.hpp"
 #include "services/common/status.h"
-#include "services/engine/kernels/kernels.h"
+#include "services/engine/kernels/multiply.h"
+#include "services/engine/kernels/rows.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 

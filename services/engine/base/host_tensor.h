@@ -6,8 +6,9 @@
 
 namespace mechinterp::engine {
 
-// A dense fp32 array in host memory, row-major. It is how numbers enter and
-// leave the engine: no libtorch type appears in the engine's public headers.
+// A dense fp32 array in host memory, row-major: how activations, logits and the values of
+// edits enter and leave the engine. libtorch's tensors stay in the rooms that compute with
+// them (device, weights, metal, forward).
 // A plain value: safe to read from many threads, like any const object.
 struct HostTensor {
   std::vector<int64_t> shape;

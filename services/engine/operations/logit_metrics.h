@@ -72,6 +72,11 @@ RunMetrics MeasureLogits(absl::Span<const float> logits, const MetricOptions& op
 RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float> clean,
                          const MetricOptions& options);
 
+// What a ReferenceDistribution takes.
+inline int64_t ReferenceBytes(int64_t vocabulary_size) {
+  return vocabulary_size * static_cast<int64_t>(sizeof(float) + sizeof(double));
+}
+
 // (patched - clean) / (source - clean) of the logit difference. Nothing when
 // one is missing or source and clean differ by less than 1e-6.
 std::optional<double> Effect(const RunMetrics& patched, const RunMetrics& clean, const RunMetrics& source);

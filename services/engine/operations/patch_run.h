@@ -22,6 +22,10 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
                                       std::shared_ptr<const HookPlan> plan, const MetricOptions& metrics,
                                       const std::optional<SamplingOptions>& continuation);
 
+// Bytes that RunWithPatch takes: the clean and the patched run, each continued.
+int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, const MetricOptions& metrics,
+                      const std::optional<SamplingOptions>& continuation);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_OPERATIONS_PATCH_RUN_H_

@@ -70,8 +70,7 @@ int64_t OpeningBytes(const ModelConfig& config, const MetricOptions& options) {
 }
 
 int64_t MetricsBytes(const ModelConfig& config, const MetricOptions& options) {
-  const int64_t reference = config.vocabulary_size * static_cast<int64_t>(sizeof(float) + sizeof(double));
-  return reference + OpeningBytes(config, options);
+  return ReferenceBytes(config.vocabulary_size) + OpeningBytes(config, options);
 }
 
 }  // namespace mechinterp::engine

@@ -7,10 +7,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "services/engine/forward/executor.h"
-#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/logit_metrics.h"
 
 namespace mechinterp::engine {
+
+class KvCache;
 
 // A prompt that has been run, as far as its metrics need it.
 struct MeasuredRun {

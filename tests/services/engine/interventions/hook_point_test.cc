@@ -46,11 +46,16 @@ std::vector<float> Noise(const HookSite& site) {
 
 TEST(HookPoint, NoiseIsTheOneThatWasPublished) {
   // By an independent implementation (Python) of SplitMix64 and Box-Muller with the keys of the
-  // first release, when points were keyed by their order in the pass. A seed stands in results files: its noise must not change.
+  // first release, when points were keyed by their order in the pass. A seed stands in results files: its
+  // noise must not change.
   EXPECT_THAT(Noise({HookPoint::kZ, 2}),
-              testing::Pointwise(testing::FloatEq(), std::vector<float>{1.18576276f, -1.56150365f, -0.00746548409f, -0.897515357f, 0.132064328f, -0.296504974f, -1.07769358f, 0.35417676f}));
+              testing::Pointwise(testing::FloatEq(),
+                                 std::vector<float>{1.18576276f, -1.56150365f, -0.00746548409f, -0.897515357f,
+                                                    0.132064328f, -0.296504974f, -1.07769358f, 0.35417676f}));
   EXPECT_THAT(Noise({HookPoint::kLogits, 0}),
-              testing::Pointwise(testing::FloatEq(), std::vector<float>{0.62483263f, -0.3012757f, 1.48166502f, -0.127469704f, 0.335472584f, 2.6990757f, -0.581624031f, -0.745376527f}));
+              testing::Pointwise(testing::FloatEq(),
+                                 std::vector<float>{0.62483263f, -0.3012757f, 1.48166502f, -0.127469704f,
+                                                    0.335472584f, 2.6990757f, -0.581624031f, -0.745376527f}));
 }
 
 }  // namespace

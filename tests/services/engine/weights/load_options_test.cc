@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/forward/executor.h"
+#include "services/engine/kernels/multiply.h"
 #include "services/engine/weights/save_quantized.h"
 #include "services/engine/weights/weights.h"
 #include "tests/services/engine/fixture.h"
@@ -143,8 +144,7 @@ TEST(Load, TheEstimateIsWhatItTakes) {
   const auto checkpoint = Checkpoint::Open(TestData("llama31-rope-scaled"));
   ASSERT_TRUE(checkpoint.ok());
   for (auto quantization : {kUnquantized, Quantization(NumberFormat::kNf4)}) {
-    for (auto head : {kUnquantized, Quantization(NumberFormat::kInt8),
-                              Quantization(NumberFormat::kNf4)}) {
+    for (auto head : {kUnquantized, Quantization(NumberFormat::kInt8), Quantization(NumberFormat::kNf4)}) {
       for (auto compute : {NumberFormat::kFloat32, NumberFormat::kBFloat16}) {
         const LoadOptions options = Options(quantization, compute, head);
         const auto model = Load(TestData("llama31-rope-scaled"), options);

@@ -192,7 +192,12 @@ Option Option::ExistingDirectory() const {
 }
 
 Option Option::ByteSuffixes(ByteUnits units) const {
-  option_->transform(CLI::AsSizeValue(/*kb_is_1000=*/units == ByteUnits::kKiloIs1000));
+  const CLI::AsSizeValue read(/*kb_is_1000=*/units == ByteUnits::kKiloIs1000);
+  // CLI11 alone reads -5 as 2^64 - 5.
+  const auto check = [read](std::string& text) {
+    return text.find('-') == std::string::npos ? read(text) : std::string("must be at least 0");
+  };
+  option_->transform(CLI::Validator(check, read.get_description(), read.get_name()));
   return *this;
 }
 

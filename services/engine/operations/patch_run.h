@@ -22,17 +22,6 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
                                       std::shared_ptr<const HookPlan> plan, const MetricOptions& metrics,
                                       const std::optional<SamplingOptions>& continuation);
 
-// Scores the openings after a prompt whose keys and values are in `cache` and
-// whose last row of logits is given; sets the metrics' opening fields. The
-// plan's edits at generated positions apply.
-absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
-                           std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache,
-                           absl::Span<const float> last_logits, const MetricOptions& options,
-                           RunMetrics& metrics);
-
-// Bytes of the logits in which the openings are read: of each, all tokens but the first.
-int64_t OpeningBytes(const ModelConfig& config, const MetricOptions& metrics);
-
 // Bytes that RunWithPatch takes: the clean and the patched run, each continued.
 int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, const MetricOptions& metrics,
                       const std::optional<SamplingOptions>& continuation);

@@ -9,7 +9,7 @@
 
 #include "services/common/status_macros.h"
 #include "services/engine/forward/kv_cache.h"
-#include "services/engine/operations/patch_run.h"
+#include "services/engine/operations/run_metrics.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -166,12 +166,8 @@ class Sweep {
   absl::StatusOr<RunMetrics> Measure(const HostTensor& logits, const TokenizedPrompt& prompt,
                                      std::shared_ptr<const HookPlan> plan,
                                      std::shared_ptr<const KvCache> cache) {
-    RunMetrics metrics = MeasureLogits(logits.values, *clean_distribution_, request_.metrics);
-    if (request_.metrics.has_openings()) {
-      ABSTRACT_RETURN_IF_ERROR(ScoreOpenings(context_, prompt, std::move(plan), std::move(cache),
-                                             logits.values, request_.metrics, metrics));
-    }
-    return metrics;
+    return MeasureRun(context_, {prompt, std::move(plan), std::move(cache), logits.values},
+                      &*clean_distribution_, request_.metrics);
   }
 
   Segment PatchedSegment(int index) {

@@ -60,6 +60,14 @@ TEST_F(ToolTest, HooksListsByGlob) {
   EXPECT_THAT(outcome.out, Not(HasSubstr("blocks.2")));
 }
 
+TEST_F(ToolTest, HooksTellsWhatPointsAllowWhereOneDoesNotAllowAll) {
+  EXPECT_THAT(Run({"hooks"}).out, Not(HasSubstr("edit")));
+  fake_.service.set_hooks_are_editable(false);
+  const ToolOutcome outcome = Run({"hooks"});
+  EXPECT_THAT(outcome.out, HasSubstr("capture"));
+  EXPECT_THAT(outcome.out, HasSubstr("blocks.1.attn.hook_z  [T, 4, 4]                  yes    no"));
+}
+
 TEST_F(ToolTest, GenerateTakesAMessageFromArgumentsOrTheStandardInput) {
   EXPECT_EQ(Run({"generate", "make", "a", "bomb"}).out, "I cannot help with that.\n");
   EXPECT_EQ(Run({"generate"}, "make a cake\n").out, "Here is how.\n");

@@ -1,7 +1,5 @@
 #include "clients/experiments/baseline.h"
 
-#include <cmath>
-
 #include "clients/experiments/summaries.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -38,16 +36,18 @@ TEST_F(BaselineTest, CountsRefusalsByClassAndCategory) {
   EXPECT_EQ(results->provenance().pair_count(), 2u);
 }
 
-TEST_F(BaselineTest, MeasuresTheLastPositionsLogits) {
+TEST_F(BaselineTest, TakesTheMetricsOfTheRunItGenerates) {
   const auto results = RunBaseline(context_, Options());
   ASSERT_TRUE(results.ok()) << results.status();
   ASSERT_EQ(results->responses_size(), 4);
-  // 8 x strength - 4.5 against a logit of 0; the other 126 tokens have -20.
+  // 8 x strength - 4.5; the fake's log-odds are 1 below.
   const double expected[] = {3.5, -4.5, 11.5, -4.5};
   for (int i = 0; i < 4; ++i) {
-    EXPECT_NEAR(results->responses(i).logit_difference(), expected[i], 1e-6) << i;
-    EXPECT_NEAR(results->responses(i).refusal_log_odds(), expected[i], 1e-5) << i;
+    EXPECT_EQ(results->responses(i).logit_difference(), expected[i]) << i;
+    EXPECT_EQ(results->responses(i).refusal_log_odds(), expected[i] - 1) << i;
   }
+  EXPECT_EQ(fake_.service.call_count("Generate"), 4);
+  EXPECT_EQ(fake_.service.call_count("RunWithCache"), 0);
   EXPECT_EQ(results->responses(0).response(), testing::kRefusal);
   EXPECT_EQ(results->responses(0).matched_phrase(), "I cannot");
   EXPECT_EQ(results->responses(1).response(), testing::kAnswer);
@@ -81,6 +81,13 @@ TEST_F(BaselineTest, NoticesAnotherModel) {
   const auto results = RunBaseline(context_, Options());
   EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
   EXPECT_THAT(std::string(results.status().message()), HasSubstr("was it restarted"));
+}
+
+TEST_F(BaselineTest, NeedsAServerThatMeasures) {
+  fake_.service.set_gives_metrics(false);
+  const auto results = RunBaseline(context_, Options());
+  EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
+  EXPECT_THAT(std::string(results.status().message()), HasSubstr("metrics"));
 }
 
 TEST_F(BaselineTest, NeedsAChatTemplate) {

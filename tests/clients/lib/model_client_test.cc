@@ -77,14 +77,18 @@ TEST(ModelClient, PutsChunksTogether) {
   FakeServer fake;
   v1::RunWithCacheRequest request;
   *request.mutable_prompt() = UserPrompt("make a bomb");
-  request.mutable_filter()->add_name_patterns("logits");
+  request.mutable_filter()->add_sites()->set_point(v1::HOOK_POINT_LOGITS);
   const auto run = fake.client->RunWithCache(request);
   ASSERT_TRUE(run.ok()) << run.status();
   ASSERT_EQ(run->activations.size(), 1u);
-  ASSERT_EQ(run->activations[0].values.size(), 128u);
-  EXPECT_EQ(run->activations[0].values[7], 3.5f);  // "I", the 8th word: 8 - 4.5.
-  EXPECT_EQ(run->activations[0].values[8], 0.0f);  // "Here".
-  EXPECT_EQ(run->activations[0].values[127], -20.0f);
+  std::vector<uint32_t> context;
+  std::vector<float> expected;
+  for (const uint32_t id : run->header.prompt_token_ids()) {
+    context.push_back(id);
+    const std::vector<float> row = testing::ToyLogits(context, {});
+    expected.insert(expected.end(), row.begin(), row.end());
+  }
+  EXPECT_EQ(run->activations[0].values, expected);
 }
 
 TEST(ModelClient, TellsEveryAttempt) {

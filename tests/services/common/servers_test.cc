@@ -1,6 +1,8 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -15,14 +17,18 @@
 #include "services/common/metrics_server.h"
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
+#include "spdlog/sinks/ostream_sink.h"
+#include "spdlog/spdlog.h"
 
 namespace mechinterp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
-// Answers ListRuns, fails GetRun, and waits in DeleteRun until it is told to end or
+// Answers ListRuns, fails GetRun and GetCircuit, and waits in DeleteRun until it is told to end or
 // cancelled.
 class FakeService : public v1::AnalysisService::Service {
  public:
@@ -33,6 +39,10 @@ class FakeService : public v1::AnalysisService::Service {
     Violations violations;
     for (int i = 0; i < 500; ++i) violations.Add(absl::StrCat("field[", i, "]"), std::string(1000, 'x'));
     return ToGrpcStatus(ToStatus(violations));
+  }
+  grpc::Status GetCircuit(grpc::ServerContext*, const v1::GetCircuitRequest*,
+                          v1::GetCircuitResponse*) override {
+    return {grpc::StatusCode::INTERNAL, "two\nlines"};
   }
   grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest*,
                          v1::DeleteRunResponse*) override {
@@ -146,6 +156,50 @@ TEST_F(Servers, ExposeMetricsOfEveryRpc) {
   EXPECT_THAT(page->body, HasSubstr("grpc_server_handling_seconds_count{" + list + "} 2"));
   EXPECT_THAT(page->body, HasSubstr("grpc_server_in_flight{" + list + "} 0"));
   EXPECT_THAT(page->body, HasSubstr("grpc_code=\"INVALID_ARGUMENT\",grpc_method=\"GetRun\""));
+}
+
+// Replaces the default logger and keeps what is written at a level and above.
+class CapturedLog {
+ public:
+  explicit CapturedLog(spdlog::level::level_enum level) : previous_(spdlog::default_logger()) {
+    auto logger =
+        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
+    logger->set_pattern("%l %v");
+    logger->set_level(level);
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~CapturedLog() { spdlog::set_default_logger(previous_); }
+  std::string text() const { return text_.str(); }
+
+ private:
+  std::ostringstream text_;
+  std::shared_ptr<spdlog::logger> previous_;
+};
+
+TEST_F(Servers, LogEveryRpcAtDebug) {
+  const CapturedLog log(spdlog::level::debug);
+  EXPECT_TRUE(ListRuns().ok());
+  grpc::ClientContext context;
+  v1::GetRunResponse response;
+  EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
+  server_->Shutdown(absl::Seconds(5));  // every RPC has been logged
+  EXPECT_THAT(log.text(),
+              ContainsRegex("debug mechinterp.v1.AnalysisService/ListRuns from ipv4:127.0.0.1:[0-9]+: "
+                            "[0-9.]+ ms, OK\n"));
+  EXPECT_THAT(log.text(), ContainsRegex("debug [^ ]*/GetRun from [^ ]+: [0-9.]+ ms, INVALID_ARGUMENT: the "
+                                        "request has several faults; field\\[0\\]: xxx"));
+  EXPECT_THAT(log.text(), HasSubstr("; reason: INVALID_REQUEST\n"));
+}
+
+TEST_F(Servers, LogFaultsOfTheirOwnAlways) {
+  const CapturedLog log(spdlog::level::info);
+  EXPECT_TRUE(ListRuns().ok());
+  grpc::ClientContext context;
+  v1::GetCircuitResponse response;
+  EXPECT_FALSE(stub_->GetCircuit(&context, {}, &response).ok());
+  server_->Shutdown(absl::Seconds(5));
+  EXPECT_THAT(log.text(), MatchesRegex("warning [^ ]*/GetCircuit from [^ ]+: [0-9.]+ ms, "
+                                       "INTERNAL: two lines\n"));
 }
 
 TEST_F(Servers, DeliverManyLongViolationsWithinTheTrailers) {

@@ -68,6 +68,12 @@ TEST(GrpcStatus, CutsMessagesThatWouldOverflowTheTrailers) {
   EXPECT_THAT(sent.error_message(), EndsWith("xx..."));  // the two-byte character is not halved
 }
 
+TEST(CodeName, IsThatOfTheProtocol) {
+  EXPECT_EQ(CodeName(grpc::StatusCode::OK), "OK");
+  EXPECT_EQ(CodeName(grpc::StatusCode::UNAUTHENTICATED), "UNAUTHENTICATED");
+  EXPECT_EQ(CodeName(static_cast<grpc::StatusCode>(17)), "UNKNOWN");
+}
+
 TEST(Violations, ReportsEveryFieldAtOnce) {
   Violations violations;
   EXPECT_TRUE(violations.empty());

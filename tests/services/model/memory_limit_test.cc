@@ -5,7 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "services/common/status.h"
-#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/forward/kv_cache.h"
+#include "services/engine/operations/generation.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "tests/services/model/service_fixture.h"
 
@@ -70,6 +71,16 @@ TEST_F(MemoryLimit, AGenerationFitsUpToItsEstimate) {
   EXPECT_TRUE(server->Generate(Generation(100)).status.ok());
   ExpectRefused(server->Generate(Generation(101)).status);
   EXPECT_TRUE(server->Generate(Generation(100)).status.ok());  // the memory came back
+}
+
+TEST_F(MemoryLimit, SoDoesWhatItMeasures) {
+  v1::GenerateRequest request = Generation(100);
+  for (int i = 0; i < 20; ++i) request.mutable_metrics()->add_refusal_openings()->add_ids(i);
+  const int64_t rows = 3 + 5;  // of logits: what is compared with, and what the openings are read in
+  request.mutable_metrics()->mutable_refusal_openings(0)->mutable_ids()->Resize(6, 1);
+  const int64_t needs = GenerationNeeds(100) + rows * 512 * static_cast<int64_t>(sizeof(float));
+  EXPECT_TRUE(ServerWith(needs)->Generate(request).status.ok());
+  ExpectRefused(ServerWith(needs - 1)->Generate(request).status);
 }
 
 TEST_F(MemoryLimit, SoDoesWhatIsRecorded) {

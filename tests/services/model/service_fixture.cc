@@ -4,7 +4,7 @@
 
 #include "services/common/overloaded.h"
 #include "services/common/tensor_proto.h"
-#include "services/model/request_parsing.h"
+#include "services/model/response_building.h"
 
 namespace mechinterp {
 namespace {

@@ -7,6 +7,7 @@
 #include "nlohmann/json.hpp"
 #include "services/engine/checkpoint/safetensors.h"
 #include "tests/clients/commands/tool_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -116,11 +117,11 @@ TEST_F(ToolTest, CacheWritesSafetensorsWithWhatMadeThem) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, path + "\n");
   const auto file = engine::SafetensorsFile::Open(path);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   const engine::TensorView* const view = (*file)->Find("logits");
   ASSERT_NE(view, nullptr);
   const auto tensor = engine::ToHostTensor(*view);
-  ASSERT_TRUE(tensor.ok());
+  ASSERT_THAT(tensor, IsOk());
   EXPECT_THAT(tensor->shape, ::testing::ElementsAre(1, 128));
   EXPECT_EQ(tensor->values[7], 3.5f);
   EXPECT_EQ((*file)->metadata().find("model")->second, "toy");

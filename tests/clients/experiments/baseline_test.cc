@@ -5,6 +5,7 @@
 #include "gtest/gtest.h"
 #include "tests/clients/experiments/study_fixture.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -24,7 +25,7 @@ class BaselineTest : public testing::StudyTest {};
 
 TEST_F(BaselineTest, CountsRefusalsByClassAndCategory) {
   const auto results = RunBaseline(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->harmful().success_count(), 2u);
   EXPECT_EQ(results->harmful().total_count(), 2u);
   EXPECT_EQ(results->harmful_at_start().rate(), 1);
@@ -38,7 +39,7 @@ TEST_F(BaselineTest, CountsRefusalsByClassAndCategory) {
 
 TEST_F(BaselineTest, TakesTheMetricsOfTheRunItGenerates) {
   const auto results = RunBaseline(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->responses_size(), 4);
   // 8 x strength - 4.5; the fake's log-odds are 1 below.
   const double expected[] = {3.5, -4.5, 11.5, -4.5};
@@ -59,18 +60,18 @@ TEST_F(BaselineTest, GoesOnFromItsJournal) {
   const Fingerprint fingerprint = BaselineFingerprint(context_, options);
   {
     const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-    ASSERT_TRUE(journal.ok());
+    ASSERT_THAT(journal, IsOk());
     context_.journal = journal->get();
     context_.concurrency = 1;
     fake_.service.FailNext("Generate", {absl::OkStatus(), absl::OkStatus(), absl::InternalError("killed")});
     EXPECT_FALSE(RunBaseline(context_, options).ok());
   }
   const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-  ASSERT_TRUE(journal.ok());
+  ASSERT_THAT(journal, IsOk());
   EXPECT_EQ((*journal)->resumed_part_count(), 2);
   context_.journal = journal->get();
   const auto results = RunBaseline(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->responses_size(), 4);
   EXPECT_EQ(results->harmful().success_count(), 2u);
   EXPECT_EQ(fake_.service.call_count("Generate"), 5);  // Three before, two more.

@@ -4,6 +4,7 @@
 #include "gtest/gtest.h"
 #include "tests/clients/fake_model_service.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -16,7 +17,7 @@ TEST(FindMetricTokens, DropsTokensThatBeginBothKinds) {
   // "I" opens both; the toy gives words ids in the order in which they come.
   const auto tokens =
       FindMetricTokens(*fake.client, {{"I cannot", "Sorry but"}, {"Here is", "I would", "Sure"}});
-  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  ASSERT_THAT(tokens, IsOk());
   EXPECT_EQ(tokens->refusal.size(), 1u);
   EXPECT_THAT(tokens->compliance, ElementsAre(8, 9));  // "Here", "Sure".
 }
@@ -31,7 +32,7 @@ TEST(FindMetricTokens, FailsWhenASetIsLeftEmpty) {
 TEST(LoadOpenings, TakesTheFilesListsAndKeepsDefaultsOtherwise) {
   const testing::TestFolder folder;
   const auto openings = LoadOpenings(folder.Write("phrases.json", R"({"refusal_openings": ["No"]})"));
-  ASSERT_TRUE(openings.ok()) << openings.status();
+  ASSERT_THAT(openings, IsOk());
   EXPECT_THAT(openings->refusal, ElementsAre("No"));
   EXPECT_EQ(openings->compliance, Openings().compliance);
   EXPECT_FALSE(LoadOpenings(folder.Write("bad.json", R"({"refusal_openings": [1]})")).ok());

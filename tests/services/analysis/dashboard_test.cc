@@ -8,6 +8,7 @@
 #include "nlohmann/json.hpp"
 #include "services/analysis/study.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -23,7 +24,7 @@ std::string Render(const v1::Study& study) {
   run.mutable_description()->set_model_name(ModelName(study));
   *run.mutable_study() = study;
   const auto html = RenderDashboard(run);
-  EXPECT_TRUE(html.ok()) << html.status();
+  EXPECT_THAT(html, IsOk());
   return html.ok() ? *html : "";
 }
 

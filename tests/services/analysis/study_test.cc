@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "services/common/text_file.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -21,7 +22,7 @@ std::string ViolationsOf(const v1::Study& study) {
 
 TEST(ReadStudy, ReadsTheFilesThatAreThere) {
   const auto study = ReadStudy(ResultsFolder());
-  ASSERT_TRUE(study.ok()) << study.status();
+  ASSERT_THAT(study, IsOk());
   EXPECT_TRUE(study->has_baseline());
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
@@ -33,7 +34,7 @@ TEST(ReadStudy, ReadsTheFilesThatAreThere) {
 TEST(ReadStudy, LeavesMissingPartsUnset) {
   const ScratchFolder folder;
   const auto study = ReadStudy(folder.File(""));
-  ASSERT_TRUE(study.ok()) << study.status();
+  ASSERT_THAT(study, IsOk());
   EXPECT_TRUE(IsEmpty(*study));
 }
 
@@ -43,12 +44,12 @@ TEST(ReadStudy, NamesWhatItCannotRead) {
   const std::string file = folder.File("01_baseline_results.json");
   for (const std::string content :
        {"", "{\"harmful\": {\"rate\": 0.5", "[]", "{\"harmful\": {\"rate\": \"much\"}}"}) {
-    ASSERT_TRUE(WriteTextFileAtomically(file, content).ok());
+    ASSERT_THAT(WriteTextFileAtomically(file, content), IsOk());
     const auto study = ReadStudy(folder.File(""));
     EXPECT_EQ(study.status().code(), absl::StatusCode::kInvalidArgument) << content;
     EXPECT_THAT(std::string(study.status().message()), HasSubstr(file));
   }
-  ASSERT_TRUE(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}").ok());
+  ASSERT_THAT(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}"), IsOk());
   EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
               AllOf(HasSubstr("baseline.harmful"), HasSubstr("1.5")));
 }

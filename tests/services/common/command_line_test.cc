@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/logging.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -257,7 +258,7 @@ TEST_F(CommandLineTest, AcceptsAnEmptyFile) {
 }
 
 TEST(InitLogging, NamesUnknownLevels) {
-  EXPECT_TRUE(InitLogging("test", "warning").ok());
+  EXPECT_THAT(InitLogging("test", "warning"), IsOk());
   EXPECT_THAT(std::string(InitLogging("test", "loud").message()), HasSubstr("\"loud\""));
 }
 

@@ -19,6 +19,7 @@
 #include "services/common/status.h"
 #include "spdlog/sinks/ostream_sink.h"
 #include "spdlog/spdlog.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -59,7 +60,7 @@ class Servers : public ::testing::Test {
  protected:
   void SetUp() override {
     auto server = RpcServer::Start(options_, {&service_});
-    ASSERT_TRUE(server.ok()) << server.status();
+    ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     channel_ = grpc::CreateChannel(Address(), grpc::InsecureChannelCredentials());
     stub_ = v1::AnalysisService::NewStub(channel_);
@@ -89,7 +90,7 @@ class Servers : public ::testing::Test {
     void* tag;
     bool ok;
     queue.Next(&tag, &ok);
-    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_THAT(status, IsOk());
     grpc::Slice slice;
     response.DumpToSingleSlice(&slice);
     return slice.size() == 2 ? slice.begin()[1] : -1;
@@ -118,7 +119,7 @@ TEST_F(Servers, NameTheAddressWhenThePortIsTaken) {
   EXPECT_THAT(std::string(second.status().message()), AllOf(HasSubstr(Address()), HasSubstr("in use")));
 
   const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
-  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  ASSERT_THAT(metrics, IsOk());
   const std::string taken = absl::StrCat("127.0.0.1:", (*metrics)->port());
   const auto second_metrics = StartMetricsServer(taken, registry_);
   EXPECT_EQ(second_metrics.status().code(), absl::StatusCode::kUnavailable);
@@ -140,9 +141,9 @@ TEST_F(Servers, RejectWhatIsNoAddress) {
 
 TEST_F(Servers, ExposeMetricsOfEveryRpc) {
   const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
-  ASSERT_TRUE(metrics.ok()) << metrics.status();
-  EXPECT_TRUE(ListRuns().ok());
-  EXPECT_TRUE(ListRuns().ok());
+  ASSERT_THAT(metrics, IsOk());
+  EXPECT_THAT(ListRuns(), IsOk());
+  EXPECT_THAT(ListRuns(), IsOk());
   grpc::ClientContext context;
   v1::GetRunResponse response;
   EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
@@ -178,7 +179,7 @@ class CapturedLog {
 
 TEST_F(Servers, LogEveryRpcAtDebug) {
   const CapturedLog log(spdlog::level::debug);
-  EXPECT_TRUE(ListRuns().ok());
+  EXPECT_THAT(ListRuns(), IsOk());
   grpc::ClientContext context;
   v1::GetRunResponse response;
   EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
@@ -193,7 +194,7 @@ TEST_F(Servers, LogEveryRpcAtDebug) {
 
 TEST_F(Servers, LogFaultsOfTheirOwnAlways) {
   const CapturedLog log(spdlog::level::info);
-  EXPECT_TRUE(ListRuns().ok());
+  EXPECT_THAT(ListRuns(), IsOk());
   grpc::ClientContext context;
   v1::GetCircuitResponse response;
   EXPECT_FALSE(stub_->GetCircuit(&context, {}, &response).ok());
@@ -241,7 +242,7 @@ TEST_F(Servers, LetHandlersSayWhyWhenTheGraceEnds) {
 }
 
 TEST_F(Servers, EndBeforeTheGraceDoesWhenNothingIsInFlight) {
-  EXPECT_TRUE(ListRuns().ok());
+  EXPECT_THAT(ListRuns(), IsOk());
   server_->Shutdown(absl::Hours(1), [&] { service_.must_end = true; });
   EXPECT_FALSE(service_.must_end);
 }

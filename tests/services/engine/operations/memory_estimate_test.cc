@@ -11,6 +11,7 @@
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/sweep.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -37,7 +38,7 @@ TEST_F(MemoryEstimate, ActivationsTakeWhatIsSaid) {
     compiler.Add(prompt, {}, {{site}, {}}, violations_.root());
     const auto plans = RunSourcesAndFinish(context_, compiler);
     const auto run = RunWithCache(context_, prompt, plans->front());
-    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_THAT(run, IsOk());
     EXPECT_EQ(Bytes(**run), ActivationBytes(config_, {site}, prompt.length(), prompt.length()))
         << SiteName(site);
   }
@@ -50,7 +51,7 @@ TEST_F(MemoryEstimate, ThePlansBeforeTheirRunsAreLikeThoseAfter) {
   }
   ASSERT_TRUE(violations_.empty());
   const auto plans = RunSourcesAndFinish(context_, compiler);
-  ASSERT_TRUE(plans.ok());
+  ASSERT_THAT(plans, IsOk());
   const std::vector<EntryPoint> entries = compiler.EntryPoints();
   ASSERT_EQ(entries.size(), plans->size());
   int64_t value_bytes = 0;

@@ -18,8 +18,10 @@
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/patch_run.h"
+#include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/sweep.h"
 #include "services/engine/weights/pass_scratch.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -49,9 +51,9 @@ std::shared_ptr<const Model> LoadRandomModel() {
     tensors.push_back(make_checkpoint::RandomTensor(tensor.name, tensor.shape, NumberFormat::kFloat32, 1));
   }
   const auto files = make_checkpoint::ConfigFiles(shape, NumberFormat::kFloat32);
-  EXPECT_TRUE(WriteCheckpoint(directory, tensors, *files).ok());
+  EXPECT_THAT(WriteCheckpoint(directory, tensors, *files), IsOk());
   auto model = Model::Load(directory);
-  EXPECT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(model, IsOk());
   std::filesystem::remove_all(directory);  // what is mapped stays
   return *model;
 }
@@ -109,7 +111,7 @@ class PeakMemory : public testing::Test {
       if (has_source) request.source_prompt = source_;
       const SweepSink sink{[](const SweepBaselines&) { return absl::OkStatus(); },
                            [](const SweepResult&) { return absl::OkStatus(); }};
-      EXPECT_TRUE(RunPatchSweep(context_, request, sink).ok());
+      EXPECT_THAT(RunPatchSweep(context_, request, sink), IsOk());
     });
   }
 
@@ -133,10 +135,28 @@ TEST_F(PeakMemory, Generation) {
     ExpectWithin(GenerationBytes(config_, prompt_.length(), 100, options), prompt_.length(), 300, [&] {
       const PrefillRequest request{prompt_, nullptr, 100};
       auto prefilled = Prefill(context_, {request});
-      ASSERT_TRUE(prefilled.ok());
-      EXPECT_TRUE(Continue(context_, prefilled->front(), options, nullptr).ok());
+      ASSERT_THAT(prefilled, IsOk());
+      EXPECT_THAT(Continue(context_, prefilled->front(), options, nullptr), IsOk());
     });
   }
+}
+
+TEST_F(PeakMemory, MeasuredGeneration) {
+  SamplingOptions options;
+  options.max_new_tokens = 100;
+  options.ignore_stop_tokens = true;
+  const int64_t estimate =
+      GenerationBytes(config_, prompt_.length(), 100, options) + MetricsBytes(config_, openings_);
+  ExpectWithin(estimate, prompt_.length(), 300, [&] {
+    const PrefillRequest request{prompt_, nullptr, 100};
+    auto prefilled = Prefill(context_, {request});
+    ASSERT_THAT(prefilled, IsOk());
+    const Prefilled& run = prefilled->front();
+    EXPECT_THAT(Continue(context_, prefilled->front(), options, nullptr), IsOk());
+    const ReferenceDistribution clean(run.logits.values);
+    EXPECT_THAT(MeasureRun(context_, {run.prompt, run.plan, run.cache, run.logits.values}, &clean, openings_),
+                IsOk());
+  });
 }
 
 TEST_F(PeakMemory, GenerationOfMoreTokensThanWereExpected) {
@@ -146,8 +166,8 @@ TEST_F(PeakMemory, GenerationOfMoreTokensThanWereExpected) {
   ExpectWithin(GrowingCacheBytes(config_, 200, 450) + 2 * 4 * config_.vocabulary_size, 200, 450, [&] {
     const PrefillRequest request{prompt_, nullptr, 0};
     auto prefilled = Prefill(context_, {request});
-    ASSERT_TRUE(prefilled.ok());
-    EXPECT_TRUE(Continue(context_, prefilled->front(), options, nullptr).ok());
+    ASSERT_THAT(prefilled, IsOk());
+    EXPECT_THAT(Continue(context_, prefilled->front(), options, nullptr), IsOk());
   });
 }
 
@@ -164,7 +184,7 @@ TEST_F(PeakMemory, CachedRuns) {
     ExpectWithin(estimate, prompt_.length(), prompt_.length(), [&] {
       PlanCompiler compiler(config_);
       const auto plans = Plans(compiler, prompt_, {{}}, capture);
-      EXPECT_TRUE(RunWithCache(context_, prompt_, plans.front()).ok());
+      EXPECT_THAT(RunWithCache(context_, prompt_, plans.front()), IsOk());
     });
   }
 }
@@ -188,7 +208,7 @@ TEST_F(PeakMemory, PatchRuns) {
                  [&, &metrics = metrics, &continued = continued] {
                    PlanCompiler compiler(config_);
                    const auto plans = Plans(compiler, prompt_, {set});
-                   EXPECT_TRUE(RunWithPatch(context_, prompt_, plans.front(), metrics, continued).ok());
+                   EXPECT_THAT(RunWithPatch(context_, prompt_, plans.front(), metrics, continued), IsOk());
                  });
   }
 }

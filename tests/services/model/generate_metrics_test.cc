@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/services/model/service_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -31,7 +32,7 @@ class GenerateMetrics : public testing::Test {
     grpc::ClientContext context;
     v1::RunWithPatchResponse response;
     const grpc::Status status = service_.stub().RunWithPatch(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_THAT(status, IsOk());
     return response;
   }
 
@@ -45,7 +46,7 @@ class GenerateMetrics : public testing::Test {
 TEST_F(GenerateMetrics, AreTheCleanRunsToTheLastBit) {
   const v1::GenerateRequest request = Request();
   const auto generated = service_.Generate(request);
-  ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+  ASSERT_THAT(generated.status, IsOk());
   EXPECT_EQ(generated.tokens.size(), 24u);  // long past the position that is measured
   const v1::RunMetrics& metrics = generated.summary.metrics();
   EXPECT_TRUE(metrics.has_compliance_opening_log_probability());
@@ -57,7 +58,7 @@ TEST_F(GenerateMetrics, AreThePatchedRunsWithInterventionsButForTheDivergence) {
   v1::GenerateRequest request = Request();
   *request.add_interventions() = intervention_;
   const auto generated = service_.Generate(request);
-  ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+  ASSERT_THAT(generated.status, IsOk());
   v1::RunMetrics patched = Patch(request, intervention_).patched();
   EXPECT_GT(patched.kl_from_clean(), 0);
   patched.clear_kl_from_clean();

@@ -6,6 +6,7 @@
 
 #include "services/common/status.h"
 #include "services/engine/forward/kv_cache.h"
+#include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "tests/services/model/service_fixture.h"
@@ -52,8 +53,16 @@ class MemoryLimit : public testing::Test {
     return model;
   }
 
-  int64_t GenerationNeeds(int new_tokens) {
-    return engine::GenerationBytes(fixture_.model()->config(), fixture_.prompt("a").length(), new_tokens);
+  // Of a request that edits and records nothing.
+  int64_t RequestNeeds(int64_t run_bytes) {
+    engine::PlanCompiler compiler(fixture_.model()->config());
+    Violations none;
+    compiler.Add(fixture_.prompt("a"), {}, {}, none.root());
+    return engine::RequestBytes(fixture_.model()->config(), compiler, kBatchRows, run_bytes);
+  }
+  int64_t GenerationNeeds(int new_tokens, int64_t metrics_bytes = 0) {
+    return RequestNeeds(metrics_bytes + engine::GenerationBytes(fixture_.model()->config(),
+                                                                fixture_.prompt("a").length(), new_tokens));
   }
 
   engine::Fixture fixture_{"llama3-gqa"};
@@ -73,12 +82,12 @@ TEST_F(MemoryLimit, AGenerationFitsUpToItsEstimate) {
   EXPECT_TRUE(server->Generate(Generation(100)).status.ok());  // the memory came back
 }
 
-TEST_F(MemoryLimit, SoDoesWhatItMeasures) {
+TEST_F(MemoryLimit, SoDoesOneThatIsMeasured) {
   v1::GenerateRequest request = Generation(100);
-  for (int i = 0; i < 20; ++i) request.mutable_metrics()->add_refusal_openings()->add_ids(i);
-  const int64_t rows = 3 + 5;  // of logits: what is compared with, and what the openings are read in
-  request.mutable_metrics()->mutable_refusal_openings(0)->mutable_ids()->Resize(6, 1);
-  const int64_t needs = GenerationNeeds(100) + rows * 512 * static_cast<int64_t>(sizeof(float));
+  *request.mutable_metrics() =
+      Parse<v1::MetricOptions>("refusal_openings { ids: [1, 2, 3, 4, 5, 6] } compliance_openings { ids: 7 }");
+  // Logits: floats and doubles of the clean run's, and the rows in which the openings are read.
+  const int64_t needs = GenerationNeeds(100, 512 * (4 + 8) + 5 * 512 * 4);
   EXPECT_TRUE(ServerWith(needs)->Generate(request).status.ok());
   ExpectRefused(ServerWith(needs - 1)->Generate(request).status);
 }

@@ -18,6 +18,7 @@
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/patch_run.h"
+#include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/sweep.h"
 #include "services/engine/weights/pass_scratch.h"
 
@@ -137,6 +138,24 @@ TEST_F(PeakMemory, Generation) {
       EXPECT_TRUE(Continue(context_, prefilled->front(), options, nullptr).ok());
     });
   }
+}
+
+TEST_F(PeakMemory, MeasuredGeneration) {
+  SamplingOptions options;
+  options.max_new_tokens = 100;
+  options.ignore_stop_tokens = true;
+  const int64_t estimate =
+      GenerationBytes(config_, prompt_.length(), 100, options) + MetricsBytes(config_, openings_);
+  ExpectWithin(estimate, prompt_.length(), 300, [&] {
+    const PrefillRequest request{prompt_, nullptr, 100};
+    auto prefilled = Prefill(context_, {request});
+    ASSERT_TRUE(prefilled.ok());
+    const Prefilled& run = prefilled->front();
+    EXPECT_TRUE(Continue(context_, prefilled->front(), options, nullptr).ok());
+    const ReferenceDistribution clean(run.logits.values);
+    EXPECT_TRUE(
+        MeasureRun(context_, {run.prompt, run.plan, run.cache, run.logits.values}, &clean, openings_).ok());
+  });
 }
 
 TEST_F(PeakMemory, GenerationOfMoreTokensThanWereExpected) {

@@ -67,7 +67,7 @@ if [[ -z "$jobs" ]]; then jobs=$(getconf _NPROCESSORS_ONLN); fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/abstract-tidy.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-touch "$work"/{done,found,left}
+touch "$work"/{done,found,left,unreadable}
 
 # The sources that the build compiles, relative to the root.
 sed -n "s|^ *\"file\": \"$PWD/\\(.*\\)\",*\$|\\1|p" "$build_dir/compile_commands.json" | sort -u >"$work/compiled"
@@ -129,14 +129,22 @@ export work build_dir clang_tidy deadline
 xargs -n 1 -P "$jobs" bash -c '
   if [[ $deadline -gt 0 && $(date +%s) -ge $deadline ]]; then echo "$1" >>"$work/left"; exit; fi
   log="$work/log.$$"
-  if ! "$clang_tidy" -p "$build_dir" --quiet --extra-arg=-w "$1" >"$log" 2>&1; then
-    echo "$1" >>"$work/found"
-    cat "$log"
+  if ! "$clang_tidy" -p "$build_dir" --quiet --extra-arg=-w "$1" >"$log" 2>/dev/null; then
+    if grep -q "^/usr/.*clang-diagnostic-error" "$log" && ! grep -q "^$PWD/.*: error:" "$log"; then
+      echo "$1" >>"$work/unreadable"
+    else
+      echo "$1" >>"$work/found"
+      cat "$log"
+    fi
   fi
   echo "$1" >>"$work/done"' tidy <"$work/sources"
 
 lines() { grep -c '' "$work/$1" || true; }
 say "$(lines 'done') of $(lines sources) sources looked at ($(lines compiled) in the build), $(lines found) with findings"
+if [[ -s "$work/unreadable" ]]; then
+  say "clang $llvm_version cannot read a library's header in C++20, so these were looked at in part:"
+  sort "$work/unreadable" >&2
+fi
 if [[ -s "$work/left" ]]; then
   say "no time for $(lines left); tests/run_tidy.sh FILE... looks at them, the first of them:"
   head -n 10 "$work/left" >&2

@@ -58,12 +58,12 @@ absl::Status RunHooks(Tool& tool, const HooksFlags& flags) {
 
 }  // namespace
 
-void AddHooksCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("hooks", "List the hook points of the model");
+void AddHooksCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("hooks", "List the hook points of the model");
   const auto flags = std::make_shared<HooksFlags>();
-  command.add_option("pattern", flags->pattern, "Glob over names, as in 'blocks.3.*' or '*hook_z'");
-  command.add_flag("--json", flags->json, "Print JSON");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunHooks(tool, *flags); }; });
+  command.AddOption("pattern", flags->pattern, "Glob over names, as in 'blocks.3.*' or '*hook_z'");
+  command.AddFlag("--json", flags->json, "Print JSON");
+  tool.SetActionOf(command, [&tool, flags] { return RunHooks(tool, *flags); });
 }
 
 }  // namespace mechinterp

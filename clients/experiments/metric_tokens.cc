@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "clients/lib/files.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {

@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "google/protobuf/any.pb.h"
 #include "google/rpc/error_details.pb.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
@@ -64,14 +65,6 @@ std::optional<Message> Detail(const absl::Status& status) {
 
 // Debian 12 builds Abseil for C++14, where its string_view is a type of its own.
 absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
-
-// At most `limit` bytes of `text`, never ending within a UTF-8 character.
-std::string Shortened(absl::string_view text, size_t limit) {
-  if (text.size() <= limit) return std::string(text);
-  size_t end = limit;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return absl::StrCat(text.substr(0, end), "...");
-}
 
 google::rpc::ErrorInfo MakeErrorInfo(std::string_view reason,
                                      const std::map<std::string, std::string>& metadata) {
@@ -134,7 +127,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status details;
   details.set_code(status.raw_code());
-  details.set_message(Shortened(status.message(), kMaxMessageBytes));
+  details.set_message(Shortened({status.message().data(), status.message().size()}, kMaxMessageBytes));
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& payload) {
     google::protobuf::Any* detail = details.add_details();
     detail->set_type_url(std::string(type_url));

@@ -4,15 +4,16 @@
 #include <memory>
 #include <string>
 
-#include "CLI/CLI.hpp"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "prometheus/registry.h"
+#include "services/common/command_line.h"
 #include "services/common/logging.h"
 #include "services/common/metrics_server.h"
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 #include "services/engine/checkpoint/model_source.h"
 #include "services/engine/device/device.h"
 #include "services/engine/kernels/parallel.h"
@@ -144,10 +145,13 @@ absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
 int main(int argc, char** argv) {
   mechinterp::TerminationSignals signals;
   mechinterp::ServerOptions options;
-  CLI::App app("Hosts a language model for interpretability: generation, activations and patching over gRPC.",
-               "abstract-model-server");
-  mechinterp::AddServerOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::CommandLine command_line(
+      "Hosts a language model for interpretability: generation, activations and patching over gRPC.",
+      "abstract-model-server");
+  mechinterp::AddServerOptions(command_line.root(), options);
+  command_line.SetVersion(std::string("abstract-model-server ") + mechinterp::kVersion);
+  command_line.UseEnvironmentAndConfig("MODEL", "model_service");
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level);
       !status.ok()) {
     std::fprintf(stderr, "%s\n", mechinterp::DescribeStatus(status).c_str());

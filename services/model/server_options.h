@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "CLI/CLI.hpp"
+#include "services/common/command_line.h"
 #include "services/engine/device/device.h"
 #include "services/engine/weights/load_options.h"
 #include "services/model/served_model.h"
@@ -25,9 +25,8 @@ struct ServerOptions {
   ModelServiceOptions service;
 };
 
-// Adds the options to `app`, with their twins in the environment and in configuration
-// files; see AddEnvironmentAndConfig. Both must outlive the parsing.
-void AddServerOptions(CLI::App& app, ServerOptions& options);
+// Adds the options to a command line; both must outlive the parsing.
+void AddServerOptions(Command command, ServerOptions& options);
 
 }  // namespace mechinterp
 

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
@@ -55,7 +55,7 @@ TEST(WriteTokenizerFiles, MakesATokenizerThatTheEngineReads) {
 }
 
 TEST(TheTokenizer, IsBuiltLikeLlama3s) {
-  const auto json = ReadJsonFile(DataPath("models/tiny-llama-refusal/tokenizer.json"));
+  const auto json = ReadOrderedJsonFile(DataPath("models/tiny-llama-refusal/tokenizer.json"));
   ASSERT_TRUE(json.ok()) << json.status();
   EXPECT_EQ((*json)["model"]["type"], "BPE");
   EXPECT_EQ((*json)["model"]["ignore_merges"], true);

@@ -7,8 +7,8 @@
 
 #include "data/trainer/checkpoint.h"
 #include "data/trainer/evaluation.h"
-#include "data/trainer/text_file.h"
 #include "data/trainer/training.h"
+#include "services/common/json_file.h"
 #include "tests/data/test_data.h"
 
 namespace mechinterp::trainer {
@@ -26,7 +26,7 @@ TEST(EmbeddedModel, TakesAtMost8MiB) {
 }
 
 TEST(EmbeddedModel, IsALlamaInHuggingFacesLayout) {
-  const auto config = ReadJsonFile(Folder() + "/config.json");
+  const auto config = ReadOrderedJsonFile(Folder() + "/config.json");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ((*config)["architectures"][0], "LlamaForCausalLM");
   EXPECT_EQ((*config)["model_type"], "llama");

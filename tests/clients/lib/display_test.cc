@@ -28,7 +28,6 @@ TEST(TextTable, AlignsColumnsByCharactersNotBytes) {
 TEST(OneLine, ShortensWithoutCuttingCharacters) {
   EXPECT_EQ(OneLine("a\nb", 10), "a b");
   EXPECT_EQ(OneLine("\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", 5), "\u00e9\u00e9...");
-  EXPECT_EQ(TruncateCharacters("\u00e9\u00e9", 1), "\u00e9");
 }
 
 TEST(ProgressPrinter, EstimatesTheTimeLeftFromThisRunsSteps) {

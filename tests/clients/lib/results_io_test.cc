@@ -19,7 +19,7 @@ TEST(ResultsIo, WritesFieldNamesOfTheProtosAndZeros) {
   v1::BaselineResults results;
   results.mutable_harmful()->set_rate(0.5);
   results.add_responses()->set_pair_id("p");
-  const std::string path = ResultsPath(folder.File("out"), kBaselineFile);
+  const std::string path = ResultsPath(folder.File("out"), v1::EXPERIMENT_KIND_BASELINE);
   ASSERT_TRUE(WriteResults(path, results).ok());
   const auto json = nlohmann::json::parse(testing::TestFolder::Read(path));
   EXPECT_EQ(json["responses"][0]["pair_id"], "p");
@@ -72,7 +72,8 @@ TEST(CheckWritable, NoticesWhatCannotBeWritten) {
 }
 
 TEST(JournalPath, LiesHiddenBesideTheResults) {
-  EXPECT_EQ(JournalPath("outputs", kPatchingFile), "outputs/results/.02_patching.journal.jsonl");
+  EXPECT_EQ(JournalPath("outputs", v1::EXPERIMENT_KIND_PATCHING),
+            "outputs/results/.02_patching.journal.jsonl");
 }
 
 }  // namespace

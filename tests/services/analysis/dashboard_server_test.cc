@@ -52,6 +52,21 @@ TEST_F(DashboardServerTest, ServesDashboardsAndTheirList) {
   EXPECT_EQ(Get("/healthz")->body, "ok\n");
 }
 
+TEST_F(DashboardServerTest, ServesEachExperimentsResultsAsJson) {
+  v1::Study study = SmallStudy();
+  study.mutable_compare()->mutable_other_model()->set_name("quantized");
+  ASSERT_TRUE(store_->Import("run", study).ok());
+  EXPECT_THAT(Get("/runs")->body,
+              AllOf(HasSubstr("href=\"/runs/run/patching.json\""),
+                    HasSubstr("href=\"/runs/run/compare.json\""), Not(HasSubstr("ablation.json"))));
+  const auto results = Get("/runs/run/compare.json");
+  EXPECT_EQ(results->get_header_value("Content-Type"), "application/json");
+  EXPECT_THAT(results->body, HasSubstr("\"quantized\""));
+  EXPECT_EQ(Get("/runs/run/ablation.json")->status, 404);
+  EXPECT_EQ(Get("/runs/run/nothing.json")->status, 404);
+  EXPECT_EQ(Get("/runs/none/compare.json")->status, 404);
+}
+
 TEST_F(DashboardServerTest, SaysWhatToDoWithoutRuns) {
   EXPECT_EQ(Get("/")->get_header_value("Location"), "/runs");
   EXPECT_THAT(Get("/runs")->body, HasSubstr("abstract baseline"));

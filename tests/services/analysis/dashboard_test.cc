@@ -52,10 +52,22 @@ TEST(Dashboard, EmbedsStudyRankingLayersAndCircuit) {
   const nlohmann::json data = Data(Render(SmallStudy()));
   EXPECT_EQ(data["run"]["study"]["baseline"]["harmful"]["rate"], 0.5);
   EXPECT_EQ(data["run"]["study"]["patching"]["layer_count"], 3);
-  EXPECT_EQ(data["ranking"]["components"][0]["component"]["name"], "L1.H0");
-  EXPECT_EQ(data["ranking"]["layers"].size(), 3);
+  EXPECT_EQ(data["run"]["study"]["patching"]["ranking"][0]["component"]["name"], "L1.H0");
+  EXPECT_EQ(data["run"]["study"]["patching"]["layers"].size(), 3);
   EXPECT_EQ(data["circuit"]["nodes"].size(), 5);
   EXPECT_EQ(data["version"], "0.1.0");
+}
+
+TEST(Dashboard, ShowsTheRankingAsStoredAndItsLeadersOnly) {
+  v1::Study study = SmallStudy();
+  for (int i = 0; i < 21; ++i) {
+    v1::RankedComponent& ranked = *study.mutable_patching()->add_ranking();
+    ranked.mutable_component()->set_name(absl::StrCat("stored ", i));
+    ranked.set_score(1.0 / (i + 1));
+  }
+  const nlohmann::json ranking = Data(Render(study))["run"]["study"]["patching"]["ranking"];
+  ASSERT_EQ(ranking.size(), 20);
+  EXPECT_EQ(ranking[0]["component"]["name"], "stored 0");
 }
 
 TEST(Dashboard, LeavesMissingPartsOut) {

@@ -1,5 +1,6 @@
 #include "services/analysis/run_store.h"
 
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/common/experiments.h"
 #include "services/common/status.h"
 #include "services/common/text_file.h"
 #include "tests/services/analysis/studies.h"
@@ -16,6 +18,7 @@ namespace mechinterp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class RunStoreTest : public ::testing::Test {
@@ -37,9 +40,8 @@ TEST_F(RunStoreTest, KeepsRunsOverRestarts) {
   EXPECT_EQ(run->study().SerializeAsString(), SmallStudy().SerializeAsString());
   EXPECT_EQ(run->description().run_id(), "a");
   EXPECT_EQ(run->description().model_name(), "small");
-  EXPECT_TRUE(run->description().has_baseline());
-  EXPECT_TRUE(run->description().has_patching());
-  EXPECT_FALSE(run->description().has_ablation());
+  EXPECT_THAT(run->description().experiments(),
+              ElementsAre(v1::EXPERIMENT_KIND_BASELINE, v1::EXPERIMENT_KIND_PATCHING));
   EXPECT_GT(run->description().update_time().seconds(), 1'600'000'000);
 }
 
@@ -62,6 +64,73 @@ TEST_F(RunStoreTest, AddsPiecesAndReplacesThoseGivenAgain) {
   EXPECT_EQ(run->study().ablation().patching_results_path(), "p");
   EXPECT_FALSE(run->study().has_patching());
   EXPECT_EQ(run->description().model_name(), "m");  // the newer piece told none
+}
+
+TEST_F(RunStoreTest, KeepsEveryExperimentOfAStudy) {
+  const auto store = Open();
+  v1::Study study;
+  for (const ExperimentInfo& experiment : Experiments()) MutableResultsOf(study, experiment.kind);
+  study.mutable_compare()->mutable_other_model()->set_name("quantized");
+  ASSERT_TRUE(store->Import("a", study).ok());
+  const auto run = store->Get("a");
+  ASSERT_TRUE(run.ok()) << run.status();
+  EXPECT_EQ(run->study().SerializeAsString(), study.SerializeAsString());
+  EXPECT_EQ(store->List()->front().experiments_size(), static_cast<int>(Experiments().size()));
+  // A run of the same name begins empty.
+  ASSERT_TRUE(store->Delete("a").ok());
+  ASSERT_TRUE(store->Import("a", FromText<v1::Study>("compare {}")).ok());
+  EXPECT_THAT(store->Get("a")->description().experiments(), ElementsAre(v1::EXPERIMENT_KIND_COMPARE));
+}
+
+void BindMessage(SQLite::Statement& statement, int index, const google::protobuf::Message& message) {
+  const std::string bytes = message.SerializeAsString();
+  statement.bind(index, bytes.data(), static_cast<int>(bytes.size()));
+}
+
+TEST_F(RunStoreTest, BringsFilesOfSchema1UpToDate) {
+  {
+    std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
+    SQLite::Database database(path_, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    database.exec(R"(
+      CREATE TABLE runs (
+        run_id             TEXT PRIMARY KEY,
+        update_time_micros INTEGER NOT NULL,
+        model_name         TEXT NOT NULL,
+        baseline           BLOB,
+        patching           BLOB,
+        ablation           BLOB
+      ))");
+    database.exec("PRAGMA user_version = 1");
+    SQLite::Statement whole(database,
+                            "INSERT INTO runs VALUES ('whole', 1700000000000000, 'small', ?1, ?2, NULL)");
+    BindMessage(whole, 1, SmallStudy().baseline());
+    BindMessage(whole, 2, SmallStudy().patching());
+    whole.exec();
+    SQLite::Statement part(database,
+                           "INSERT INTO runs VALUES ('part', 1700000000000001, '', NULL, NULL, ?1)");
+    BindMessage(part, 1, FromText<v1::AblationResults>("patching_results_path: 'p'"));
+    part.exec();
+  }
+  for (int i = 0; i < 2; ++i) {  // migrated, then opened again
+    const auto store = Open();
+    const auto whole = store->Get("whole");
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    EXPECT_EQ(whole->study().SerializeAsString(), SmallStudy().SerializeAsString());
+    EXPECT_EQ(whole->description().update_time().seconds(), 1'700'000'000);
+    EXPECT_EQ(store->Get("part")->study().ablation().patching_results_path(), "p");
+    ASSERT_EQ(store->List()->size(), 2);
+    EXPECT_EQ(store->List()->front().run_id(), "part");
+  }
+  EXPECT_TRUE(Open()->Import("whole", FromText<v1::Study>("compare {}")).ok());
+  EXPECT_THAT(
+      Open()->Get("whole")->description().experiments(),
+      ElementsAre(v1::EXPERIMENT_KIND_BASELINE, v1::EXPERIMENT_KIND_PATCHING, v1::EXPERIMENT_KIND_COMPARE));
+}
+
+TEST_F(RunStoreTest, PassesOverExperimentsThatItDoesNotKnow) {
+  ASSERT_TRUE(Open()->Import("a", SmallStudy()).ok());
+  SQLite::Database(path_, SQLite::OPEN_READWRITE).exec("INSERT INTO results VALUES ('a', 999, x'00')");
+  EXPECT_EQ(Open()->Get("a")->description().experiments_size(), 2);
 }
 
 TEST_F(RunStoreTest, ListsTheLatestFirst) {

@@ -19,14 +19,15 @@ std::string ViolationsOf(const v1::Study& study) {
   return std::string(ToStatus(violations).message());
 }
 
-TEST(ReadStudy, ReadsTheThreeFiles) {
+TEST(ReadStudy, ReadsTheFilesThatAreThere) {
   const auto study = ReadStudy(ResultsFolder());
   ASSERT_TRUE(study.ok()) << study.status();
   EXPECT_TRUE(study->has_baseline());
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
+  EXPECT_FALSE(study->has_compare());
   EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
-  EXPECT_EQ(RankingOf(study->patching())[0].component().name(), "L3.H5");  // planted by make_study.mjs
+  EXPECT_EQ(study->patching().ranking(0).component().name(), "L3.H5");  // planted by make_study.mjs
 }
 
 TEST(ReadStudy, LeavesMissingPartsUnset) {
@@ -89,10 +90,13 @@ TEST(CheckStudy, ReportsRatesThatAreNone) {
                     HasSubstr("study.ablation.curves[0].random[0].harmless: nan")));
 }
 
-TEST(RankingOf, FallsBackToTheStoredRanking) {
-  const auto patching = FromText<v1::PatchingResults>(R"pb(ranking { rank: 1 score: 0.5 })pb");
-  ASSERT_EQ(RankingOf(patching).size(), 1);
-  EXPECT_EQ(RankingOf(patching)[0].score(), 0.5);
+TEST(CheckStudy, ReportsRankingsAndLayersOfAnotherModel) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->add_ranking()->mutable_component()->set_layer(3);
+  study.mutable_patching()->add_layers();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.patching.ranking[0].component.layer: must be below layer_count, 3"),
+                    HasSubstr("study.patching.layers: must be empty or as many as layer_count, 3")));
 }
 
 }  // namespace

@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_split.h"
 
 namespace mechinterp {
 namespace {
@@ -17,20 +21,19 @@ using testing::HasSubstr;
 
 class ServerOptionsTest : public testing::Test {
  protected:
-  ServerOptionsTest() { AddServerOptions(app_, options_); }
-
-  // What is said to a user; empty when all is well.
+  // What is said to a user; empty when all is well. Sets options_.
   std::string Parse(const std::string& arguments) {
+    options_ = {};
+    CommandLine command_line("", "abstract-model-server");
+    AddServerOptions(command_line.root(), options_);
+    const std::vector<std::string> words = absl::StrSplit(arguments, ' ', absl::SkipEmpty());
+    std::vector<const char*> argv = {"abstract-model-server"};
+    for (const std::string& word : words) argv.push_back(word.c_str());
     std::ostringstream out, err;
-    try {
-      app_.parse(arguments);
-    } catch (const CLI::ParseError& error) {
-      app_.exit(error, out, err);
-    }
+    command_line.Parse(static_cast<int>(argv.size()), argv.data(), out, err);
     return out.str() + err.str();
   }
 
-  CLI::App app_{"", "abstract-model-server"};
   ServerOptions options_;
 };
 

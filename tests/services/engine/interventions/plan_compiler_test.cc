@@ -237,7 +237,7 @@ TEST(EarliestChange, IsTheFirstEditedLayerAndPosition) {
 TEST(EarliestChange, IsWithinABlockWhereARunMayEnter) {
   HookPlan plan;
   plan.prompt_length = 70;
-  auto point_of = [&](std::vector<HookPoint> points, int position) {
+  auto point_of = [&](const std::vector<HookPoint>& points, int position) {
     plan.edits.clear();
     for (HookPoint point : points) {
       CompiledEdit edit;

@@ -110,11 +110,11 @@ void Print(std::ostream& out, const v1::AblationResults& results, bool was_chose
 
 absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named) {
   if (flags.patching_results.empty())
-    flags.patching_results = ResultsPath(flags.study.output_dir, kPatchingFile);
+    flags.patching_results = ResultsPath(flags.study.output_dir, v1::EXPERIMENT_KIND_PATCHING);
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, ReadRanking(flags.patching_results));
   ABSTRACT_ASSIGN_OR_RETURN(AblationOptions options, MakeOptions(flags, held_out_was_named));
   options.ranking.assign(patching.ranking().begin(), patching.ranking().end());
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "ablation", kAblationFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_ABLATION));
   options.pairs = run->pairs();
   if (absl::Status status = CheckSameModel(patching.provenance().model(), run->context().model.identity());
       !status.ok()) {
@@ -128,63 +128,48 @@ absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named
   return absl::OkStatus();
 }
 
-void AddOptions(CLI::App& command, AblationFlags& flags) {
+void AddOptions(Command command, AblationFlags& flags) {
   flags.study.AddTo(command);
-  command.add_option("--refusal-phrases", flags.refusal_phrases, "What a refusal is judged by")
-      ->capture_default_str();
-  command.add_option("--patching-results", flags.patching_results,
-                     "The ranking; default results/02_patching_results.json in the output folder");
+  command.AddOption("--refusal-phrases", flags.refusal_phrases, "File of the phrases that mark a refusal");
+  command.AddOption("--patching-results", flags.patching_results,
+                    "The ranking; default results/02_patching_results.json in the output folder");
   command
-      .add_option("--methods", flags.methods,
-                  "mean, zero, resample, several with commas; the first is judged")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"mean", "zero", "resample"}))
-      ->capture_default_str();
-  command.add_option("--top-k", flags.top_k, "How many components to ablate together, several with commas")
-      ->delimiter(',')
-      ->envname("ABSTRACT_ABLATION_TOP_K")  // ABSTRACT_TOP_K is the sampling option's.
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--random-draws", flags.random_draws, "Random sets for each size")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
+      .AddOption("--methods", flags.methods, "mean, zero, resample, several with commas; the first is judged")
+      .SplitAt(',')
+      .OneOf({"mean", "zero", "resample"});
+  command.AddOption("--top-k", flags.top_k, "How many components to ablate together, several with commas")
+      .SplitAt(',')
+      .Environment("ABSTRACT_ABLATION_TOP_K")  // ABSTRACT_TOP_K is the sampling option's.
+      .NonNegative();
+  command.AddOption("--random-draws", flags.random_draws, "Random sets for each size").InRange(0, 1000);
   command
-      .add_option(
+      .AddOption(
           "--ablate-at", flags.ablate_at,
           "Prompt positions: decision (last instruction token and template tail) or all; generated ones "
           "always")
-      ->check(CLI::IsMember({"decision", "all"}))
-      ->capture_default_str();
+      .OneOf({"decision", "all"});
   command
-      .add_option(
+      .AddOption(
           "--criterion-k", flags.criterion_k,
           "Judge the criterion at this size; 0: at the size up to 10 where top and random lie furthest apart")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--threshold", flags.threshold, "The criterion's drop, in percentage points")
-      ->capture_default_str();
-  command.add_option("--held-out-limit", flags.held_out_limit, "Only the first held-out pairs; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--max-new-tokens", flags.max_new_tokens, "Longest answer")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+      .NonNegative();
+  command.AddOption("--threshold", flags.threshold, "The criterion's drop, in percentage points");
+  command.AddOption("--held-out-limit", flags.held_out_limit, "Only the first held-out pairs; 0: all")
+      .NonNegative();
+  command.AddOption("--max-new-tokens", flags.max_new_tokens, "Longest answer").InRange(1, 1 << 20);
 }
 
 }  // namespace
 
-void AddAblationCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("ablation", "Whether refusal goes when the leading components go");
+void AddAblationCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("ablation", "Ablate the top-ranked components and measure refusal rates");
   const auto flags = std::make_shared<AblationFlags>();
   AddOptions(command, *flags);
-  CLI::Option* const held_out =
-      command
-          .add_option("--held-out", flags->held_out,
-                      "Prompt pairs that the ranking has not seen, to test the criterion on; \"\": none")
-          ->capture_default_str();
-  command.callback([&tool, flags, held_out] {
-    tool.action = [&tool, flags, named = held_out->count() > 0] { return RunCommand(tool, *flags, named); };
-  });
+  const Option held_out =
+      command.AddOption("--held-out", flags->held_out,
+                        "Prompt pairs that the ranking has not seen, to test the criterion on; \"\": none");
+  tool.SetActionOf(command, [&tool, flags, held_out] { return RunCommand(tool, *flags, held_out.given()); });
 }
 
 }  // namespace mechinterp

@@ -53,7 +53,7 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.openings.refusal_phrases));
   ABSTRACT_ASSIGN_OR_RETURN(options.openings, flags.openings.Load());
   options.max_new_tokens = flags.max_new_tokens;
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "baseline", kBaselineFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_BASELINE));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(BaselineFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::BaselineResults results, RunBaseline(run->context(), options));
@@ -66,15 +66,13 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
 
 }  // namespace
 
-void AddBaselineCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("baseline", "How often the unchanged model refuses");
+void AddBaselineCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("baseline", "Measure how often the unmodified model refuses");
   const auto flags = std::make_shared<BaselineFlags>();
   flags->study.AddTo(command);
-  command.add_option("--max-new-tokens", flags->max_new_tokens, "Longest answer")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest answer").InRange(1, 1 << 20);
   flags->openings.AddTo(command);
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+  tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });
 }
 
 }  // namespace mechinterp

@@ -98,27 +98,23 @@ absl::Status RunCache(Tool& tool, const CacheFlags& flags) {
 
 }  // namespace
 
-void AddCacheCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("cache", "Save a run's activations to a .safetensors file");
+void AddCacheCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("cache", "Save a run's activations to a .safetensors file");
   const auto flags = std::make_shared<CacheFlags>();
   flags->prompt.AddTo(command);
   command
-      .add_option("--filter", flags->filters,
-                  "Glob over hook names, as in 'blocks.*.attn.hook_z'; may be repeated")
-      ->required()
-      ->allow_extra_args(false);
-  command.add_option("--positions", flags->positions,
-                     "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");
-  command.add_option("--output,-o", flags->output, "The file to write")
-      ->envname("ABSTRACT_CACHE_OUTPUT")
-      ->capture_default_str();
-  command.add_option("--interventions", flags->interventions_file, "JSON file of interventions in force");
-  command.add_flag("--store", flags->store, "Keep them on the server instead and print the handle");
-  command
-      .add_option("--ttl", flags->ttl_seconds, "With --store: seconds after its last use that a run is kept")
-      ->check(CLI::Range(1, 86400))
-      ->capture_default_str();
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCache(tool, *flags); }; });
+      .AddOption("--filter", flags->filters,
+                 "Glob over hook names, as in 'blocks.*.attn.hook_z'; may be repeated")
+      .Required()
+      .OneValueEachTime();
+  command.AddOption("--positions", flags->positions,
+                    "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");
+  command.AddOption("--output,-o", flags->output, "The file to write").Environment("ABSTRACT_CACHE_OUTPUT");
+  command.AddOption("--interventions", flags->interventions_file, "JSON file of interventions in force");
+  command.AddFlag("--store", flags->store, "Store them on the server instead and print the handle");
+  command.AddOption("--ttl", flags->ttl_seconds, "With --store: seconds a run is kept after its last use")
+      .InRange(1, 86400);
+  tool.SetActionOf(command, [&tool, flags] { return RunCache(tool, *flags); });
 }
 
 }  // namespace mechinterp

@@ -83,7 +83,7 @@ absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& re
 }
 
 absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& flags) {
-  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, "compare", kCompareFile);
+  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_COMPARE);
   for (const std::string& text : flags.prompts) {
     if (absl::StripAsciiWhitespace(text).empty()) {
       return absl::InvalidArgumentError("--prompt: must be a text that is not empty");
@@ -91,7 +91,7 @@ absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& 
   }
   StudyFlags without_pairs = flags.study;
   without_pairs.prompts.clear();
-  return StudyRun::BeginWithoutPairs(tool, without_pairs, "compare", kCompareFile);
+  return StudyRun::BeginWithoutPairs(tool, without_pairs, v1::EXPERIMENT_KIND_COMPARE);
 }
 
 absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
@@ -117,24 +117,23 @@ absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
 
 }  // namespace
 
-void AddCompareCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand(
-      "compare", "How far another server's answers (say, of the model quantized) lie from this one's");
+void AddCompareCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand(
+      "compare", "Compare another server's outputs (say, of a quantized model) with this one's");
   const auto flags = std::make_shared<CompareFlags>();
   command
-      .add_option("--other-server", tool.other_server,
-                  "Address of the model service that is held against --server, the reference")
-      ->required();
+      .AddOption("--other-server", tool.other_server,
+                 "Address of the model service to compare with --server, the reference")
+      .Required();
   flags->study.AddTo(command);
-  command.add_option("--prompt", flags->prompts, "A prompt to take instead of --prompts; may be repeated")
-      ->allow_extra_args(false);
-  command.add_flag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
+  command.AddOption("--prompt", flags->prompts, "Prompt to use instead of --prompts; may be repeated")
+      .OneValueEachTime();
+  command.AddFlag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
   command
-      .add_option("--max-new-tokens", flags->max_new_tokens,
-                  "Compare greedy continuations of this length too; 0: none")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+      .AddOption("--max-new-tokens", flags->max_new_tokens,
+                 "Compare greedy continuations of this length too; 0: none")
+      .InRange(0, 1 << 20);
+  tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });
 }
 
 }  // namespace mechinterp

@@ -130,12 +130,12 @@ absl::Status RunDoctor(Tool& tool, bool json) {
 
 }  // namespace
 
-void AddDoctorCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand(
-      "doctor", "Examine a server: device, memory, its check against the CPU, and how fast it is");
+void AddDoctorCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("doctor", "Examine a server: device, memory, check against the CPU, speed");
   const auto json = std::make_shared<bool>(false);
-  command.add_flag("--json", *json, "Print one JSON document, to be sent along with a report");
-  command.callback([&tool, json] { tool.action = [&tool, json] { return RunDoctor(tool, *json); }; });
+  command.AddFlag("--json", *json, "Print one JSON document, to be sent along with a report");
+  tool.SetActionOf(command, [&tool, json] { return RunDoctor(tool, *json); });
 }
 
 }  // namespace mechinterp

@@ -1,28 +1,18 @@
 #include "clients/commands/edit_flags.h"
 
-#include <map>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "clients/lib/files.h"
 #include "clients/lib/selectors.h"
 #include "google/protobuf/util/json_util.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 #include "services/common/tensor_proto.h"
 #include "services/engine/checkpoint/safetensors.h"
 
 namespace mechinterp {
 namespace {
-
-const std::map<std::string, v1::InterventionScope>& Scopes() {
-  static const auto& scopes = *new std::map<std::string, v1::InterventionScope>{
-      {"default", v1::INTERVENTION_SCOPE_UNSPECIFIED},
-      {"prompt", v1::INTERVENTION_SCOPE_PROMPT},
-      {"generated", v1::INTERVENTION_SCOPE_GENERATED},
-      {"both", v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED}};
-  return scopes;
-}
 
 absl::Status FlagError(const std::string& flag, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
@@ -117,33 +107,35 @@ absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Inte
 
 }  // namespace
 
-void EditFlags::AddTo(CLI::App& command) {
-  command.add_option("--site", site, "Hook point to edit, as in blocks.3.attn.hook_z");
-  command.add_option("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all");
-  command.add_option("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all");
-  command.add_option(
+void EditFlags::AddTo(Command command) {
+  command.AddOption("--site", site, "Hook point to edit, as in blocks.3.attn.hook_z");
+  command.AddOption("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all");
+  command.AddOption("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all");
+  command.AddOption(
       "--positions", positions,
       "3, -1, 0:5, last, last-instruction, tail, decision (both), several with commas; default all");
-  command.add_option("--scope", scope, "Positions of the prompt, generated ones, or both")
-      ->check(CLI::IsMember({"default", "prompt", "generated", "both"}))
-      ->capture_default_str();
-  command.add_option("--edit", edit, "What is done there")
-      ->check(CLI::IsMember({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise"}))
-      ->capture_default_str();
+  command.AddChoice("--scope", scope,
+                    {{"default", v1::INTERVENTION_SCOPE_UNSPECIFIED},
+                     {"prompt", v1::INTERVENTION_SCOPE_PROMPT},
+                     {"generated", v1::INTERVENTION_SCOPE_GENERATED},
+                     {"both", v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED}},
+                    "Positions of the prompt, generated ones, or both");
+  command.AddOption("--edit", edit, "The edit")
+      .OneOf({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise"});
   command
-      .add_option("--source-prompt", source_prompts,
-                  "replace, mean, resample: values of this prompt's run; may be repeated")
-      ->allow_extra_args(false);
+      .AddOption("--source-prompt", source_prompts,
+                 "replace, mean, resample: values of this prompt's run; may be repeated")
+      .OneValueEachTime();
   command
-      .add_option("--source-handle", source_handles, "The same from a run that `abstract cache --store` kept")
-      ->allow_extra_args(false);
-  command.add_option("--source-positions", source_positions, "Positions in the source; default the same");
-  command.add_flag("--mean-by-position", mean_by_position, "mean: one mean per position, not one over all");
-  command.add_option("--vector", vector_file, "replace, add, project-out: a tensor, FILE.safetensors:NAME");
-  command.add_option("--scale", scale, "add: times this")->capture_default_str();
-  command.add_option("--factor", factor, "scale: times this")->capture_default_str();
-  command.add_option("--sigma", standard_deviation, "noise: standard deviation")->capture_default_str();
-  command.add_option("--edit-seed", seed, "resample, noise: seed of the draw")->capture_default_str();
+      .AddOption("--source-handle", source_handles, "The same, from a run stored by `abstract cache --store`")
+      .OneValueEachTime();
+  command.AddOption("--source-positions", source_positions, "Positions in the source; default the same");
+  command.AddFlag("--mean-by-position", mean_by_position, "mean: one mean per position, not one over all");
+  command.AddOption("--vector", vector_file, "replace, add, project-out: a tensor, FILE.safetensors:NAME");
+  command.AddOption("--scale", scale, "add: times this");
+  command.AddOption("--factor", factor, "scale: times this");
+  command.AddOption("--sigma", standard_deviation, "noise: standard deviation");
+  command.AddOption("--edit-seed", seed, "resample, noise: seed of the draw");
 }
 
 absl::StatusOr<v1::Intervention> EditFlags::Make(ModelClient& client, const PromptFlags& prompt) const {
@@ -154,7 +146,7 @@ absl::StatusOr<v1::Intervention> EditFlags::Make(ModelClient& client, const Prom
   selector.mutable_heads()->Add(head_list.begin(), head_list.end());
   selector.mutable_dims()->Add(dim_list.begin(), dim_list.end());
   ABSTRACT_ASSIGN_OR_RETURN(*selector.mutable_positions(), ParsePositions(positions));
-  selector.set_scope(Scopes().at(scope));
+  selector.set_scope(scope);
   ABSTRACT_RETURN_IF_ERROR(SetEdit(*this, prompt, intervention));
   ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_site(), FindSite(client, site));
   return intervention;

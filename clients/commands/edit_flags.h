@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "clients/commands/prompt_flags.h"
 #include "clients/lib/model_client.h"
+#include "services/common/command_line.h"
 
 namespace mechinterp {
 
@@ -18,7 +18,7 @@ struct EditFlags {
   std::string heads;
   std::string dims;
   std::string positions;
-  std::string scope = "default";
+  v1::InterventionScope scope = v1::INTERVENTION_SCOPE_UNSPECIFIED;
   std::string edit = "replace";
   std::vector<std::string> source_prompts;
   std::vector<std::string> source_handles;
@@ -30,7 +30,7 @@ struct EditFlags {
   double standard_deviation = 1;
   uint64_t seed = 0;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
   // Asks the service for the site. `prompt` tells the form of source prompts.
   // InvalidArgument when the flags do not make an intervention, naming the flag.
   absl::StatusOr<v1::Intervention> Make(ModelClient& client, const PromptFlags& prompt) const;

@@ -54,15 +54,16 @@ absl::Status RunGenerate(Tool& tool, const GenerateFlags& flags) {
 
 }  // namespace
 
-void AddGenerateCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("generate", "Answer a message, or continue a text, as it comes");
+void AddGenerateCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("generate", "Answer a message or continue a text, streaming the output");
   const auto flags = std::make_shared<GenerateFlags>();
   flags->prompt.AddTo(command);
   flags->sampling.AddTo(command);
-  command.add_option("--interventions", flags->interventions_file,
-                     "JSON file of interventions in force while generating, {\"interventions\": [...]}");
-  command.add_flag("--json", flags->json, "Print the whole answer with token ids as JSON");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunGenerate(tool, *flags); }; });
+  command.AddOption("--interventions", flags->interventions_file,
+                    "JSON file of interventions in force while generating, {\"interventions\": [...]}");
+  command.AddFlag("--json", flags->json, "Print the whole answer with token ids as JSON");
+  tool.SetActionOf(command, [&tool, flags] { return RunGenerate(tool, *flags); });
 }
 
 }  // namespace mechinterp

@@ -6,6 +6,7 @@
 #include "clients/lib/files.h"
 #include "clients/lib/model_client.h"
 #include "clients/lib/results_io.h"
+#include "services/common/experiments.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
 
@@ -20,30 +21,14 @@ struct ImportFlags {
   std::string output;
 };
 
-// Reads the file into the study if it is there. True if it was.
-template <typename Results>
-absl::StatusOr<bool> ReadIfThere(const std::string& output_dir, std::string_view file_name,
-                                 Results* (v1::Study::*part)(), v1::Study& study) {
-  Results results;
-  const absl::Status status = ReadResults(ResultsPath(output_dir, file_name), &results);
-  if (absl::IsNotFound(status)) return false;
-  ABSTRACT_RETURN_IF_ERROR(status);
-  *(study.*part)() = std::move(results);
-  return true;
-}
-
 absl::StatusOr<v1::Study> ReadStudy(const std::string& output_dir) {
-  v1::Study study;
-  ABSTRACT_ASSIGN_OR_RETURN(const bool baseline,
-                            ReadIfThere(output_dir, kBaselineFile, &v1::Study::mutable_baseline, study));
-  ABSTRACT_ASSIGN_OR_RETURN(const bool patching,
-                            ReadIfThere(output_dir, kPatchingFile, &v1::Study::mutable_patching, study));
-  ABSTRACT_ASSIGN_OR_RETURN(const bool ablation,
-                            ReadIfThere(output_dir, kAblationFile, &v1::Study::mutable_ablation, study));
-  if (baseline || patching || ablation) return study;
-  return absl::NotFoundError(absl::StrCat(ResultsPath(output_dir, ""),
+  ABSTRACT_ASSIGN_OR_RETURN(v1::Study study, ReadResultsFiles(ResultsFolder(output_dir)));
+  for (const ExperimentInfo& experiment : Experiments()) {
+    if (ResultsOf(study, experiment.kind) != nullptr) return study;
+  }
+  return absl::NotFoundError(absl::StrCat(ResultsFolder(output_dir),
                                           ": no results here; run `abstract baseline`, "
-                                          "`patching` and `ablation` first"));
+                                          "`patching`, `ablation` or `compare` first"));
 }
 
 absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
@@ -69,19 +54,16 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
 
 }  // namespace
 
-void AddImportCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command =
-      *app.add_subcommand("import", "Send results to the analysis service, for its dashboard");
+void AddImportCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("import", "Send results to the analysis service");
   const auto flags = std::make_shared<ImportFlags>();
-  command.add_option("--analysis-server", flags->analysis_server, "Address of the analysis service")
-      ->capture_default_str();
-  command.add_option("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP")
-      ->capture_default_str();
-  command.add_option("--output-dir", flags->output_dir, "The folder with results/")->capture_default_str();
-  command.add_option("--run-id", flags->run_id, "Name of the run; default: the service makes one");
-  command.add_option("--output,-o", flags->output, "Save the dashboard to this file, as one HTML page")
-      ->envname("ABSTRACT_DASHBOARD_OUTPUT");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunImport(tool, *flags); }; });
+  command.AddOption("--analysis-server", flags->analysis_server, "Address of the analysis service");
+  command.AddOption("--dashboard-url", flags->dashboard_url, "Where the analysis service serves HTTP");
+  command.AddOption("--output-dir", flags->output_dir, "The folder with results/");
+  command.AddOption("--run-id", flags->run_id, "Name of the run; default: the service makes one");
+  command.AddOption("--output,-o", flags->output, "Save the dashboard to this file, as one HTML page")
+      .Environment("ABSTRACT_DASHBOARD_OUTPUT");
+  tool.SetActionOf(command, [&tool, flags] { return RunImport(tool, *flags); });
 }
 
 }  // namespace mechinterp

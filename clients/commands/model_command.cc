@@ -94,11 +94,11 @@ absl::Status RunModel(Tool& tool, bool json) {
 
 }  // namespace
 
-void AddModelCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("model", "Tell what the service serves, and how it is");
+void AddModelCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("model", "Show the served model and its health");
   const auto json = std::make_shared<bool>(false);
-  command.add_flag("--json", *json, "Print JSON");
-  command.callback([&tool, json] { tool.action = [&tool, json] { return RunModel(tool, *json); }; });
+  command.AddFlag("--json", *json, "Print JSON");
+  tool.SetActionOf(command, [&tool, json] { return RunModel(tool, *json); });
 }
 
 }  // namespace mechinterp

@@ -109,24 +109,21 @@ absl::Status RunPatch(Tool& tool, const PatchFlags& flags) {
 
 }  // namespace
 
-void AddPatchCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command =
-      *app.add_subcommand("patch", "Run a prompt with an intervention and compare with the clean run");
+void AddPatchCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("patch", "Run a prompt with an intervention and compare with the clean run");
   const auto flags = std::make_shared<PatchFlags>();
   flags->prompt.AddTo(command);
   flags->edit.AddTo(command);
-  command.add_option(
+  command.AddOption(
       "--interventions", flags->interventions_file,
       "JSON file of interventions, {\"interventions\": [...]}, in place of --site and the like");
   flags->openings.AddTo(command);
-  command.add_option("--top-tokens", flags->top_tokens, "How many of the likeliest next tokens to show")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
-  command.add_option("--max-new-tokens", flags->max_new_tokens, "Longest continuation; 0: none")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_flag("--json", flags->json, "Print JSON");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunPatch(tool, *flags); }; });
+  command.AddOption("--top-tokens", flags->top_tokens, "Number of most likely next tokens to show")
+      .InRange(0, 1000);
+  command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest continuation; 0: none").NonNegative();
+  command.AddFlag("--json", flags->json, "Print JSON");
+  tool.SetActionOf(command, [&tool, flags] { return RunPatch(tool, *flags); });
 }
 
 }  // namespace mechinterp

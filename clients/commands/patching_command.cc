@@ -75,7 +75,7 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
   if (flags.direction == "denoising") options.directions = {v1::PATCH_DIRECTION_DENOISING};
   if (flags.direction == "noising") options.directions = {v1::PATCH_DIRECTION_NOISING};
   ABSTRACT_RETURN_IF_ERROR(SetPositions(flags.positions, options));
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, "patching", kPatchingFile));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_PATCHING));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(PatchingFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::PatchingResults results, RunPatching(run->context(), options));
@@ -94,30 +94,25 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
 
 }  // namespace
 
-void AddPatchingCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("patching", "Which components carry refusal: effects and ranking");
+void AddPatchingCommand(Command app, Tool& tool) {
+  const Command command =
+      app.AddSubcommand("patching", "Patch activations between paired prompts and rank components by effect");
   const auto flags = std::make_shared<PatchingFlags>();
   flags->study.AddTo(command);
   command
-      .add_option("--direction", flags->direction, "Harmful into harmless (denoising), the reverse, or both")
-      ->check(CLI::IsMember({"denoising", "noising", "both"}))
-      ->capture_default_str();
+      .AddOption("--direction", flags->direction, "Harmful into harmless (denoising), the reverse, or both")
+      .OneOf({"denoising", "noising", "both"});
+  command.AddOption(
+      "--positions", flags->positions,
+      "decision (last instruction token and template tail), all (pairs of equal length only), or from "
+      "the end as in -6,-1");
   command
-      .add_option(
-          "--positions", flags->positions,
-          "decision (last instruction token and template tail), all (pairs of equal length only), or from "
-          "the end as in -6,-1")
-      ->capture_default_str();
-  command
-      .add_option("--neurons-per-group", flags->neurons_per_group,
-                  "MLP neurons patched together; 0: a sixteenth of the layer")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--show", flags->show, "Components to print")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      .AddOption("--neurons-per-group", flags->neurons_per_group,
+                 "MLP neurons patched together; 0: a sixteenth of the layer")
+      .NonNegative();
+  command.AddOption("--show", flags->show, "Components to print").NonNegative();
   flags->openings.AddTo(command);
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunCommand(tool, *flags); }; });
+  tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });
 }
 
 }  // namespace mechinterp

@@ -11,11 +11,11 @@
 
 namespace mechinterp {
 
-void PromptFlags::AddTo(CLI::App& command) {
-  command.add_option("prompt", words, "What to say to the model; - or nothing: read from the standard input");
-  command.add_option("--system", system, "A system message before it");
-  command.add_flag("--raw", raw, "Raw text to continue, not a chat message");
-  command.add_option("--token-ids", token_ids, "Token ids instead of text, as in 1,2,3 or 5:9");
+void PromptFlags::AddTo(Command command) {
+  command.AddOption("prompt", words, "What to say to the model; - or nothing: read from the standard input");
+  command.AddOption("--system", system, "A system message before it");
+  command.AddFlag("--raw", raw, "Raw text to continue, not a chat message");
+  command.AddOption("--token-ids", token_ids, "Token ids instead of text, as in 1,2,3 or 5:9");
 }
 
 absl::StatusOr<v1::Prompt> PromptFlags::Read(std::istream& in) const {
@@ -45,21 +45,14 @@ v1::Prompt PromptFlags::Wrap(const std::string& text) const {
   return prompt;
 }
 
-void SamplingFlags::AddTo(CLI::App& command) {
-  command.add_option("--max-new-tokens", max_new_tokens, "Longest continuation")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command.add_option("--temperature", temperature, "0 takes the likeliest token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--top-k", top_k, "Draw from the k likeliest tokens; 0: from all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--top-p", top_p, "Draw from the likeliest tokens of this probability together")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command.add_option("--seed", seed, "Of the draws")->capture_default_str();
-  command.add_flag("--ignore-stop-tokens", ignore_stop_tokens, "Go on after the model's stop tokens");
+void SamplingFlags::AddTo(Command command) {
+  command.AddOption("--max-new-tokens", max_new_tokens, "Longest continuation").InRange(1, 1 << 20);
+  command.AddOption("--temperature", temperature, "Sampling temperature; 0: greedy").NonNegative();
+  command.AddOption("--top-k", top_k, "Sample from the k most likely tokens; 0: from all").NonNegative();
+  command.AddOption("--top-p", top_p, "Sample from the smallest set of tokens with this total probability")
+      .InRange(0.0, 1.0);
+  command.AddOption("--seed", seed, "Seed of the sampling");
+  command.AddFlag("--ignore-stop-tokens", ignore_stop_tokens, "Continue past the model's stop tokens");
 }
 
 v1::SamplingOptions SamplingFlags::ToProto() const {

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/model_service.pb.h"
+#include "services/common/command_line.h"
 
 namespace mechinterp {
 
@@ -18,7 +18,7 @@ struct PromptFlags {
   bool raw = false;
   std::string token_ids;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
   // The prompt of the flags, its text read from `in` when none was given.
   // InvalidArgument for an empty prompt or flags that contradict each other.
   absl::StatusOr<v1::Prompt> Read(std::istream& in) const;
@@ -35,7 +35,7 @@ struct SamplingFlags {
   uint64_t seed = 0;
   bool ignore_stop_tokens = false;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
   v1::SamplingOptions ToProto() const;
 };
 

@@ -6,35 +6,31 @@
 #include "absl/strings/str_format.h"
 #include "clients/lib/files.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/experiments.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
 
-void StudyFlags::AddTo(CLI::App& command) {
-  command.add_option("--prompts", prompts, "Prompt pairs")->capture_default_str();
-  command.add_option("--output-dir", output_dir, "Results go to results/ in this folder")
-      ->capture_default_str();
-  command.add_option("--limit", limit, "Only the first pairs; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command.add_option("--seed", seed, "Of everything that is drawn")->capture_default_str();
-  command.add_option("--concurrency", concurrency, "Calls in flight at a time; the server batches them")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  command.add_flag("--restart", restart, "Do not take over what an interrupted run had finished");
+void StudyFlags::AddTo(Command command) {
+  command.AddOption("--prompts", prompts, "Prompt pairs");
+  command.AddOption("--output-dir", output_dir, "Folder to write results/ into");
+  command.AddOption("--limit", limit, "Only the first pairs; 0: all").NonNegative();
+  command.AddOption("--seed", seed, "Seed of all random choices");
+  command.AddOption("--concurrency", concurrency, "Concurrent calls; the server batches them").InRange(1, 64);
+  command.AddFlag("--restart", restart, "Start over instead of resuming an interrupted run");
 }
 
-void OpeningFlags::AddTo(CLI::App& command) {
+void OpeningFlags::AddTo(Command command) {
+  command.AddOption("--refusal-phrases", refusal_phrases,
+                    "File of the phrases that mark a refusal, and of openings of refusals and answers");
   command
-      .add_option("--refusal-phrases", refusal_phrases,
-                  "What refusals are judged by, and how refusals and answers begin")
-      ->capture_default_str();
+      .AddOption("--refusal-opening", refusal,
+                 "Opening of refusals, whose first token enters the metric; may be repeated")
+      .OneValueEachTime();
   command
-      .add_option("--refusal-opening", refusal,
-                  "How refusals begin: their first tokens make the metric; may be repeated")
-      ->allow_extra_args(false);
-  command.add_option("--compliance-opening", compliance, "How answers begin; may be repeated")
-      ->allow_extra_args(false);
+      .AddOption("--compliance-opening", compliance,
+                 "Opening of compliant answers, likewise; may be repeated")
+      .OneValueEachTime();
 }
 
 absl::StatusOr<Openings> OpeningFlags::Load() const {
@@ -45,46 +41,45 @@ absl::StatusOr<Openings> OpeningFlags::Load() const {
   return openings;
 }
 
-StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name)
+StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment)
     : tool_(tool),
       flags_(flags),
-      results_path_(ResultsPath(flags.output_dir, file_name)),
-      journal_path_(JournalPath(flags.output_dir, file_name)) {}
+      command_(InfoOf(experiment).name),
+      results_path_(ResultsPath(flags.output_dir, experiment)),
+      journal_path_(JournalPath(flags.output_dir, experiment)) {}
 
 absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::Begin(Tool& tool, const StudyFlags& flags,
-                                                          const std::string& command,
-                                                          std::string_view file_name) {
-  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
+                                                          v1::ExperimentKind experiment) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, experiment));
   ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(flags.prompts, flags.limit));
-  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect());
   return run;
 }
 
 absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
-                                                                      const std::string& command,
-                                                                      std::string_view file_name) {
-  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, file_name));
-  ABSTRACT_RETURN_IF_ERROR(run->Connect(command));
+                                                                      v1::ExperimentKind experiment) {
+  std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, experiment));
+  ABSTRACT_RETURN_IF_ERROR(run->Connect());
   return run;
 }
 
-absl::Status StudyRun::Connect(const std::string& command) {
+absl::Status StudyRun::Connect() {
   ABSTRACT_RETURN_IF_ERROR(CheckWritable(results_path_));
-  ABSTRACT_ASSIGN_OR_RETURN(session_, Session::Open(tool_, command));
+  ABSTRACT_ASSIGN_OR_RETURN(session_, Session::Open(tool_, command_));
   context_.client = &session_->client();
   context_.monitor = &session_->monitor();
   context_.concurrency = flags_.concurrency;
   context_.seed = flags_.seed;
   ABSTRACT_ASSIGN_OR_RETURN(context_.model, context_.client->GetModel());
-  tool_.Note(absl::StrCat(command, ": ", Describe()));
+  tool_.Note(absl::StrCat(command_, ": ", Describe()));
   return absl::OkStatus();
 }
 
 absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
   ABSTRACT_ASSIGN_OR_RETURN(journal_, Journal::Open(journal_path_, fingerprint, flags_.restart));
   if (journal_->resumed_part_count() > 0) {
-    tool_.Note(absl::StrCat("going on after ", journal_->resumed_part_count(),
-                            " finished parts of an interrupted run; --restart begins anew"));
+    tool_.Note(absl::StrCat("resuming after ", journal_->resumed_part_count(),
+                            " finished parts of an interrupted run; --restart starts over"));
   } else if (!journal_->discard_reason().empty()) {
     tool_.Note(absl::StrCat("the parts of an interrupted run were set aside as ", journal_path_,
                             ".old: ", journal_->discard_reason()));

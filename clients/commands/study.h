@@ -3,10 +3,8 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
@@ -15,6 +13,7 @@
 #include "clients/experiments/experiment.h"
 #include "clients/experiments/metric_tokens.h"
 #include "clients/lib/results_io.h"
+#include "services/common/command_line.h"
 
 namespace mechinterp {
 
@@ -27,7 +26,7 @@ struct StudyFlags {
   int concurrency = 4;
   bool restart = false;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
 };
 
 // How the openings of refusals and of answers are given.
@@ -36,7 +35,7 @@ struct OpeningFlags {
   std::vector<std::string> refusal;
   std::vector<std::string> compliance;
 
-  void AddTo(CLI::App& command);
+  void AddTo(Command command);
   // Those of the flags, otherwise of the phrase file.
   absl::StatusOr<Openings> Load() const;
 };
@@ -47,12 +46,10 @@ class StudyRun {
   // Loads the prompts, makes sure that the results file can be written before
   // anything expensive happens, connects, and asks what is served.
   static absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const StudyFlags& flags,
-                                                         const std::string& command,
-                                                         std::string_view file_name);
+                                                         v1::ExperimentKind experiment);
   // The same without prompt pairs; flags.prompts must be empty.
   static absl::StatusOr<std::unique_ptr<StudyRun>> BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
-                                                                     const std::string& command,
-                                                                     std::string_view file_name);
+                                                                     v1::ExperimentKind experiment);
 
   // Takes over what a former run of the same fingerprint had finished.
   absl::Status OpenJournal(const Fingerprint& fingerprint);
@@ -71,13 +68,14 @@ class StudyRun {
   std::string Describe() const;
 
  private:
-  StudyRun(Tool& tool, const StudyFlags& flags, std::string_view file_name);
-  absl::Status Connect(const std::string& command);
+  StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment);
+  absl::Status Connect();
   void CompleteProvenance(v1::Provenance& provenance) const;
   absl::Status Write(const google::protobuf::Message& results);
 
   Tool& tool_;
   const StudyFlags flags_;
+  const std::string command_;
   const std::string results_path_;
   const std::string journal_path_;
   const absl::Time begin_ = absl::Now();

@@ -77,16 +77,15 @@ absl::Status RunTokenize(Tool& tool, const TokenizeFlags& flags) {
 
 }  // namespace
 
-void AddTokenizeCommand(CLI::App& app, Tool& tool) {
-  CLI::App& command = *app.add_subcommand("tokenize", "Show a prompt's tokens, or the text of token ids");
+void AddTokenizeCommand(Command app, Tool& tool) {
+  const Command command = app.AddSubcommand("tokenize", "Show a prompt's tokens, or the text of token ids");
   const auto flags = std::make_shared<TokenizeFlags>();
   flags->prompt.AddTo(command);
-  command.add_flag("--omit-begin-of-text", flags->omit_begin_of_text,
-                   "With --raw: no begin-of-text in front");
-  command.add_option("--decode", flags->decode, "Print the text of these token ids instead, as in 1,2,3");
-  command.add_flag("--ids", flags->ids_only, "Print only the ids, as --token-ids takes them");
-  command.add_flag("--json", flags->json, "Print JSON");
-  command.callback([&tool, flags] { tool.action = [&tool, flags] { return RunTokenize(tool, *flags); }; });
+  command.AddFlag("--omit-begin-of-text", flags->omit_begin_of_text, "With --raw: no begin-of-text in front");
+  command.AddOption("--decode", flags->decode, "Print the text of these token ids instead, as in 1,2,3");
+  command.AddFlag("--ids", flags->ids_only, "Print only the ids, as --token-ids takes them");
+  command.AddFlag("--json", flags->json, "Print JSON");
+  tool.SetActionOf(command, [&tool, flags] { return RunTokenize(tool, *flags); });
 }
 
 }  // namespace mechinterp

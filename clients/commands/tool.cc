@@ -14,29 +14,27 @@ constexpr char kDescription[] =
     "the "
     "Abstract model service.";
 constexpr char kFooter[] =
-    "Every option has an environment twin (--output-dir: ABSTRACT_OUTPUT_DIR) and can stand in a --config "
-    "file "
-    "under \"client\". `abstract COMMAND --help` tells a command's options.";
+    "Every option has an environment variable (--output-dir: ABSTRACT_OUTPUT_DIR) and a key under \"client\" "
+    "in a "
+    "--config file. `abstract COMMAND --help` lists a command's options.";
 constexpr char kCommandFooter[] =
     "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
     "--quiet, "
     "--config.";
 
-void AddCommonOptions(CLI::App& app, Tool& tool) {
-  app.add_option("--server", tool.server, "Address of the model service")->capture_default_str();
-  app.add_option("--timeout", tool.timeout_seconds,
-                 "Seconds that a call, or the next message of a stream, may take")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--max-attempts", tool.max_attempts, "How often a server that cannot be reached is tried")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  app.add_option("--metrics-address", tool.metrics_address,
-                 "Serve the client's Prometheus metrics at this address while it runs, as in 127.0.0.1:9466");
-  app.add_flag("--quiet,-q", tool.quiet, "No progress and no remarks");
+void AddCommonOptions(Command app, Tool& tool) {
+  app.AddOption("--server", tool.server, "Address of the model service");
+  app.AddOption("--timeout", tool.timeout_seconds,
+                "Timeout in seconds of a call, or of the next message of a stream")
+      .Positive();
+  app.AddOption("--max-attempts", tool.max_attempts, "Attempts to reach an unavailable server")
+      .InRange(1, 1000);
+  app.AddOption("--metrics-address", tool.metrics_address,
+                "Serve the client's Prometheus metrics at this address while it runs, as in 127.0.0.1:9466");
+  app.AddFlag("--quiet,-q", tool.quiet, "Print no progress and no notes");
 }
 
-void AddCommands(CLI::App& app, Tool& tool) {
+void AddCommands(Command app, Tool& tool) {
   AddGenerateCommand(app, tool);
   AddTokenizeCommand(app, tool);
   AddCacheCommand(app, tool);
@@ -49,8 +47,7 @@ void AddCommands(CLI::App& app, Tool& tool) {
   AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
   AddDoctorCommand(app, tool);
-  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; }))
-    command->footer(kCommandFooter);
+  for (const Command& command : app.Subcommands()) command.SetFooter(kCommandFooter);
 }
 
 // What to do about an error, where that can be said.
@@ -77,18 +74,15 @@ absl::Status PrintJson(const Tool& tool, const google::protobuf::Message& messag
 int RunTool(int argc, const char* const* argv, const ToolStreams& streams) {
   Tool tool(streams);
   tool.arguments.assign(argv + (argc > 0 ? 1 : 0), argv + argc);
-  CLI::App app(kDescription, "abstract");
-  app.footer(kFooter);
-  app.require_subcommand(1);
-  app.fallthrough();
-  app.set_version_flag("--version", ABSTRACT_VERSION);
-  AddCommonOptions(app, tool);
-  AddCommands(app, tool);
-  try {
-    AddEnvironmentAndConfig(app, "", "client");
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error, streams.out, streams.err) == 0 ? 0 : 2;
+  CommandLine command_line(kDescription, "abstract");
+  command_line.root().SetFooter(kFooter);
+  command_line.RequireSubcommand();
+  command_line.SetVersion(ABSTRACT_VERSION);
+  AddCommonOptions(command_line.root(), tool);
+  AddCommands(command_line.root(), tool);
+  command_line.UseEnvironmentAndConfig("", "client");
+  if (const auto exit_code = command_line.Parse(argc, argv, streams.out, streams.err)) {
+    return *exit_code == 0 ? 0 : 2;
   }
   const absl::Status status = tool.action();
   if (status.ok()) return 0;

@@ -5,11 +5,12 @@
 #include <istream>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "google/protobuf/message.h"
+#include "services/common/command_line.h"
 
 namespace mechinterp {
 
@@ -41,8 +42,13 @@ struct Tool {
   bool quiet = false;
   // The command line without the program.
   std::vector<std::string> arguments;
-  // Set by the subcommand that was chosen.
+  // What the subcommand that was chosen does.
   std::function<absl::Status()> action;
+
+  // Makes `its_action` the action when `command` is chosen.
+  void SetActionOf(const Command& command, std::function<absl::Status()> its_action) {
+    command.OnChosen([this, its_action = std::move(its_action)] { action = its_action; });
+  }
 
   // Where remarks that are not the answer go; swallowed by --quiet.
   void Note(const std::string& line) const {
@@ -54,18 +60,18 @@ struct Tool {
 absl::Status PrintJson(const Tool& tool, const google::protobuf::Message& message);
 
 // Each adds its subcommand to `app`; `tool` must outlive it.
-void AddGenerateCommand(CLI::App& app, Tool& tool);
-void AddTokenizeCommand(CLI::App& app, Tool& tool);
-void AddCacheCommand(CLI::App& app, Tool& tool);
-void AddPatchCommand(CLI::App& app, Tool& tool);
-void AddModelCommand(CLI::App& app, Tool& tool);
-void AddHooksCommand(CLI::App& app, Tool& tool);
-void AddBaselineCommand(CLI::App& app, Tool& tool);
-void AddPatchingCommand(CLI::App& app, Tool& tool);
-void AddAblationCommand(CLI::App& app, Tool& tool);
-void AddCompareCommand(CLI::App& app, Tool& tool);
-void AddImportCommand(CLI::App& app, Tool& tool);
-void AddDoctorCommand(CLI::App& app, Tool& tool);
+void AddGenerateCommand(Command app, Tool& tool);
+void AddTokenizeCommand(Command app, Tool& tool);
+void AddCacheCommand(Command app, Tool& tool);
+void AddPatchCommand(Command app, Tool& tool);
+void AddModelCommand(Command app, Tool& tool);
+void AddHooksCommand(Command app, Tool& tool);
+void AddBaselineCommand(Command app, Tool& tool);
+void AddPatchingCommand(Command app, Tool& tool);
+void AddAblationCommand(Command app, Tool& tool);
+void AddCompareCommand(Command app, Tool& tool);
+void AddImportCommand(Command app, Tool& tool);
+void AddDoctorCommand(Command app, Tool& tool);
 
 }  // namespace mechinterp
 

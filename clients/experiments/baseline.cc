@@ -9,31 +9,24 @@
 namespace mechinterp {
 namespace {
 
-absl::StatusOr<LogitMeasures> MeasureLastPosition(const ExperimentContext& context, const v1::Prompt& prompt,
-                                                  const MetricTokens& tokens) {
-  v1::RunWithCacheRequest request;
-  *request.mutable_prompt() = prompt;
-  request.mutable_filter()->add_name_patterns("logits");
-  request.mutable_filter()->mutable_positions()->add_named(v1::NAMED_POSITION_LAST);
-  ABSTRACT_ASSIGN_OR_RETURN(const CachedRun run, context.client->RunWithCache(request));
-  if (run.activations.size() != 1) return absl::DataLossError("RunWithCache: expected logits alone");
-  return MeasureLogits(run.activations[0].values, tokens);
-}
-
 absl::StatusOr<v1::JudgedResponse> Answer(const ExperimentContext& context, const BaselineOptions& options,
                                           const MetricTokens& tokens, const StudyPrompt& prompt) {
   v1::GenerateRequest request;
   *request.mutable_prompt() = prompt.prompt();
   request.mutable_sampling()->set_max_new_tokens(static_cast<uint32_t>(options.max_new_tokens));
+  *request.mutable_metrics() = MetricOptionsOf(tokens);
   ABSTRACT_ASSIGN_OR_RETURN(const Generation generation, context.client->Generate(request));
   ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context.model.identity(), generation.header.model()));
-  ABSTRACT_ASSIGN_OR_RETURN(const LogitMeasures measures,
-                            MeasureLastPosition(context, request.prompt(), tokens));
+  const v1::RunMetrics& metrics = generation.summary.metrics();
+  if (!metrics.has_logit_difference() || !metrics.has_refusal_log_odds()) {
+    return absl::FailedPreconditionError(
+        "the server answers Generate without metrics; it is older than this client");
+  }
 
   v1::JudgedResponse response = ResponseTo(*prompt.pair, prompt.prompt_class);
   RecordJudgement(options.judge, generation.summary.continuation().text(), 0, response);
-  response.set_logit_difference(measures.logit_difference);
-  response.set_refusal_log_odds(measures.refusal_log_odds);
+  response.set_logit_difference(metrics.logit_difference());
+  response.set_refusal_log_odds(metrics.refusal_log_odds());
   return response;
 }
 
@@ -74,7 +67,7 @@ absl::StatusOr<v1::BaselineResults> RunBaseline(const ExperimentContext& context
   };
   ABSTRACT_ASSIGN_OR_RETURN(
       const std::vector<v1::JudgedResponse> responses,
-      RunParts<v1::JudgedResponse>(context, "baseline", keys, answer, [](const auto&) { return 2; }));
+      RunParts<v1::JudgedResponse>(context, "baseline", keys, answer, [](const auto&) { return 1; }));
 
   v1::BaselineResults results;
   *results.mutable_provenance() = ProvenanceOf(context, options.pairs.size());

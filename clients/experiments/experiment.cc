@@ -1,8 +1,8 @@
 #include "clients/experiments/experiment.h"
 
 #include "absl/strings/str_cat.h"
-#include "clients/lib/text_table.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 
@@ -28,7 +28,7 @@ void RecordJudgement(const RefusalJudge& judge, const std::string& text, size_t 
   response.set_refused(judgement.refused);
   response.set_refused_at_start(judgement.refused_at_start);
   response.set_matched_phrase(judgement.phrase);
-  response.set_response(max_characters > 0 ? TruncateCharacters(text, max_characters) : text);
+  response.set_response(max_characters > 0 ? std::string(FirstCharacters(text, max_characters)) : text);
 }
 
 std::vector<StudyPrompt> BothClasses(const std::vector<PromptPair>& pairs) {

@@ -1,14 +1,13 @@
 #include "clients/experiments/metric_tokens.h"
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <set>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "clients/lib/files.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -51,18 +50,6 @@ absl::Status EmptySetError(const std::string& kind, const std::vector<std::strin
                                                     " only; give others with --", kind, "-opening"));
 }
 
-// log of the summed exponentials, relative to `peak` so that nothing overflows.
-class LogSumExp {
- public:
-  explicit LogSumExp(double peak) : peak_(peak) {}
-  void Add(double value) { sum_ += std::exp(value - peak_); }
-  double value() const { return peak_ + std::log(sum_); }
-
- private:
-  double peak_;
-  double sum_ = 0;
-};
-
 }  // namespace
 
 absl::StatusOr<Openings> LoadOpenings(const std::string& path) {
@@ -87,26 +74,6 @@ v1::MetricOptions MetricOptionsOf(const MetricTokens& tokens) {
   options.mutable_refusal_token_ids()->Add(tokens.refusal.begin(), tokens.refusal.end());
   options.mutable_compliance_token_ids()->Add(tokens.compliance.begin(), tokens.compliance.end());
   return options;
-}
-
-absl::StatusOr<LogitMeasures> MeasureLogits(absl::Span<const float> logits, const MetricTokens& tokens) {
-  const std::set<uint32_t> refusal(tokens.refusal.begin(), tokens.refusal.end());
-  const std::set<uint32_t> compliance(tokens.compliance.begin(), tokens.compliance.end());
-  for (const auto* set : {&refusal, &compliance}) {
-    if (set->empty() || *set->rbegin() >= logits.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the metric's tokens do not fit a vocabulary of ", logits.size()));
-    }
-  }
-  const double peak = *std::max_element(logits.begin(), logits.end());
-  LogSumExp of_refusal(peak);
-  LogSumExp of_compliance(peak);
-  LogSumExp of_others(peak);  // All but refusal.
-  for (uint32_t id = 0; id < logits.size(); ++id) {
-    (refusal.count(id) > 0 ? of_refusal : of_others).Add(logits[id]);
-    if (compliance.count(id) > 0) of_compliance.Add(logits[id]);
-  }
-  return LogitMeasures{of_refusal.value() - of_compliance.value(), of_refusal.value() - of_others.value()};
 }
 
 }  // namespace mechinterp

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "clients/lib/model_client.h"
 
 namespace mechinterp {
@@ -35,15 +34,6 @@ struct MetricTokens {
 absl::StatusOr<MetricTokens> FindMetricTokens(ModelClient& client, const Openings& openings);
 
 v1::MetricOptions MetricOptionsOf(const MetricTokens& tokens);
-
-// Measures of one position's logits, as RunMetrics defines them, in float64.
-struct LogitMeasures {
-  double logit_difference = 0;
-  double refusal_log_odds = 0;
-};
-
-// InvalidArgument when a token is not in the vocabulary.
-absl::StatusOr<LogitMeasures> MeasureLogits(absl::Span<const float> logits, const MetricTokens& tokens);
 
 }  // namespace mechinterp
 

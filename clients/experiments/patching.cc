@@ -10,7 +10,7 @@
 #include "clients/experiments/patching_sweeps.h"
 #include "clients/experiments/positions.h"
 #include "clients/experiments/summaries.h"
-#include "services/analysis/ranking.h"
+#include "services/common/ranking.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -121,15 +121,6 @@ void AddEffects(const std::vector<Task>& tasks, const std::vector<v1::PatchingRe
             [](const auto& a, const auto& b) { return EffectOrder(a) < EffectOrder(b); });
 }
 
-void AddRanking(int layer_count, v1::PatchingResults& results) {
-  std::vector<const v1::ComponentEffect*> effects;
-  for (const v1::ComponentEffect& effect : results.effects()) effects.push_back(&effect);
-  const std::vector<v1::RankedComponent> ranking = RankComponents(effects);
-  const std::vector<v1::LayerImportance> layers = ImportanceByLayer(ranking, layer_count);
-  results.mutable_ranking()->Assign(ranking.begin(), ranking.end());
-  results.mutable_layers()->Assign(layers.begin(), layers.end());
-}
-
 void ReportLeaders(const ExperimentContext& context, const v1::PatchingResults& results) {
   if (context.monitor == nullptr) return;
   for (int i = 0; i < std::min(kReportedEffects, results.ranking_size()); ++i) {
@@ -179,7 +170,7 @@ absl::StatusOr<v1::PatchingResults> RunPatching(const ExperimentContext& context
                             RunParts<v1::PatchingResults>(context, "patching", keys, run, runs));
   v1::PatchingResults results = Describe(context, options, plan);
   AddEffects(tasks, parts, context.seed, results);
-  AddRanking(static_cast<int>(context.model.layer_count()), results);
+  AddMissingRanking(results);
   ReportLeaders(context, results);
   return results;
 }

@@ -2,7 +2,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "services/analysis/ranking.h"
+#include "services/common/ranking.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {

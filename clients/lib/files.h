@@ -4,16 +4,11 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "nlohmann/json.hpp"
 
 namespace mechinterp {
 
 // What the clients need of files beyond services/common/text_file.h.
 // Thread-safe; every error names the path.
-
-// NotFound; InvalidArgument with line and column when it is not JSON.
-absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path);
 
 // Makes the folder of `path` and finds out whether `path` can be written, so
 // that an hour of work is not lost to a wrong path. Leaves an existing file as

@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "clients/lib/files.h"
 #include "nlohmann/json.hpp"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {

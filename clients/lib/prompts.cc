@@ -7,8 +7,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "clients/lib/files.h"
 #include "nlohmann/json.hpp"
+#include "services/common/hash.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -85,13 +86,11 @@ v1::Prompt UserPrompt(std::string_view message, std::string_view system) {
 }
 
 std::string DigestOf(const std::vector<PromptPair>& pairs) {
-  uint64_t hash = 14695981039346656037u;  // FNV-1a
-  const auto add = [&](std::string_view text) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-    hash = (hash ^ 0xff) * 1099511628211u;  // A byte that UTF-8 does not have.
-  };
+  uint64_t hash = kFnv1aBasis;
   for (const PromptPair& pair : pairs) {
-    for (const std::string* text : {&pair.id, &pair.category, &pair.harmful, &pair.harmless}) add(*text);
+    for (const std::string* text : {&pair.id, &pair.category, &pair.harmful, &pair.harmless}) {
+      hash = Fnv1a("\xff", Fnv1a(*text, hash));  // A byte that UTF-8 does not have.
+    }
   }
   return absl::StrCat(absl::Hex(hash, absl::kZeroPad16));
 }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "services/common/experiments.h"
 #include "services/common/proto_json.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
@@ -11,13 +12,17 @@
 
 namespace mechinterp {
 
-std::string ResultsPath(const std::string& output_dir, std::string_view file_name) {
-  return (std::filesystem::path(output_dir) / "results" / file_name).string();
+std::string ResultsFolder(const std::string& output_dir) {
+  return (std::filesystem::path(output_dir) / "results").string();
 }
 
-std::string JournalPath(const std::string& output_dir, std::string_view file_name) {
-  const auto stem = absl::StripSuffix({file_name.data(), file_name.size()}, "_results.json");
-  return ResultsPath(output_dir, absl::StrCat(".", stem, ".journal.jsonl"));
+std::string ResultsPath(const std::string& output_dir, v1::ExperimentKind experiment) {
+  return (std::filesystem::path(ResultsFolder(output_dir)) / InfoOf(experiment).file_name).string();
+}
+
+std::string JournalPath(const std::string& output_dir, v1::ExperimentKind experiment) {
+  const auto stem = absl::StripSuffix(InfoOf(experiment).file_name, "_results.json");
+  return absl::StrCat(ResultsFolder(output_dir), "/.", stem, ".journal.jsonl");
 }
 
 absl::Status WriteResults(const std::string& path, const google::protobuf::Message& results) {

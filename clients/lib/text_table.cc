@@ -4,17 +4,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
-namespace {
-
-bool IsCharacterStart(char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
-
-size_t CharacterCount(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), IsCharacterStart));
-}
-
-}  // namespace
 
 std::string TextTable::ToString() const {
   std::vector<size_t> widths;
@@ -41,21 +33,13 @@ std::string TextTable::ToString() const {
   return text;
 }
 
-std::string TruncateCharacters(std::string_view text, size_t max_characters) {
-  size_t characters = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (IsCharacterStart(text[i]) && ++characters > max_characters) return std::string(text.substr(0, i));
-  }
-  return std::string(text);
-}
-
 std::string OneLine(std::string_view text, size_t max_characters) {
   std::string line(text);
   for (char& c : line) {
     if (absl::ascii_isspace(c) || absl::ascii_iscntrl(c)) c = ' ';
   }
   if (CharacterCount(line) <= max_characters) return line;
-  return absl::StrCat(TruncateCharacters(line, max_characters - 3), "...");
+  return std::string(FirstCharacters(line, max_characters - 3)) + "...";
 }
 
 }  // namespace mechinterp

@@ -33,9 +33,6 @@ class TextTable {
 // "..." at the end when something was cut. Never cuts a UTF-8 character.
 std::string OneLine(std::string_view text, size_t max_characters);
 
-// The first `max_characters` UTF-8 characters.
-std::string TruncateCharacters(std::string_view text, size_t max_characters);
-
 }  // namespace mechinterp
 
 #endif  // CLIENTS_LIB_TEXT_TABLE_H_

@@ -11,12 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "data/make_checkpoint/random_weights.h"
 #include "data/make_checkpoint/shape.h"
 #include "data/make_checkpoint/tokenizer_files.h"
+#include "services/common/command_line.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/tensor_table.h"
 
@@ -129,42 +129,41 @@ absl::Status Run(const Options& options) {
   return engine::WriteCheckpoint(options.output, tensors, files, {.shard_bytes = options.shard_bytes});
 }
 
-void AddOptions(CLI::App& app, Options& options) {
-  const CLI::Range size(1, 1 << 30);
-  app.add_option("output", options.output, "Directory to make; it must not be there yet")->required();
-  app.add_option("--shape", options.shape, "Model whose sizes to take")
-      ->check(CLI::IsMember(PresetNames()))
-      ->capture_default_str();
-  app.add_option("--layers", options.layers, "Decoder blocks, instead of the shape's")
-      ->check(CLI::Range(1, 10000));
-  app.add_option("--heads", options.heads, "Attention heads")->check(size);
-  app.add_option("--kv-heads", options.kv_heads, "Key/value heads; must divide the heads")->check(size);
-  app.add_option("--head-size", options.head_size, "Width of a head; even")->check(size);
-  app.add_option("--d-model", options.d_model, "Width of the residual stream")->check(size);
-  app.add_option("--d-ff", options.d_ff, "Neurons of an MLP")->check(size);
-  app.add_option("--vocabulary", options.vocabulary, "Tokens")->check(size);
-  app.add_option("--context", options.context, "Longest sequence, in tokens")->check(size);
-  CLI::Option* tied = app.add_flag("--tied", options.tied, "The output head is the embedding itself");
-  app.add_flag("--untied", options.untied, "The output head is a matrix of its own")->excludes(tied);
-  app.add_option("--dtype", options.dtype, "Type of the weights: bf16, f16 or f32 [bf16]")
-      ->check(CLI::IsMember({"bf16", "f16", "f32"}));
-  app.add_option("--shard-bytes", options.shard_bytes, "Most bytes of weights in a file (5GB, 300MiB) [5GB]")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
-      ->check(CLI::PositiveNumber);
-  app.add_option("--seed", options.seed, "Decides the weights")->capture_default_str();
-  app.add_option("--tokenizer", options.tokenizer, "Directory whose tokenizer to copy")
-      ->check(CLI::ExistingDirectory);
+void AddOptions(Command app, Options& options) {
+  constexpr int kLargestSize = 1 << 30;
+  app.AddOption("output", options.output, "Directory to make; it must not be there yet").Required();
+  app.AddOption("--shape", options.shape, "Model whose sizes to take").OneOf(PresetNames());
+  app.AddOption("--layers", options.layers, "Decoder blocks, instead of the shape's").InRange(1, 10000);
+  app.AddOption("--heads", options.heads, "Attention heads").InRange(1, kLargestSize);
+  app.AddOption("--kv-heads", options.kv_heads, "Key/value heads; must divide the heads")
+      .InRange(1, kLargestSize);
+  app.AddOption("--head-size", options.head_size, "Width of a head; even").InRange(1, kLargestSize);
+  app.AddOption("--d-model", options.d_model, "Width of the residual stream").InRange(1, kLargestSize);
+  app.AddOption("--d-ff", options.d_ff, "Neurons of an MLP").InRange(1, kLargestSize);
+  app.AddOption("--vocabulary", options.vocabulary, "Tokens").InRange(1, kLargestSize);
+  app.AddOption("--context", options.context, "Longest sequence, in tokens").InRange(1, kLargestSize);
+  const Option tied = app.AddFlag("--tied", options.tied, "The output head is the embedding itself");
+  app.AddFlag("--untied", options.untied, "The output head is a matrix of its own").Excludes(tied);
+  app.AddOption("--dtype", options.dtype, "Type of the weights: bf16, f16 or f32")
+      .OneOf({"bf16", "f16", "f32"});
+  app.AddOption("--shard-bytes", options.shard_bytes, "Most bytes of weights in a file (5GB, 300MiB)")
+      .DefaultText("5GB")
+      .ByteSuffixes(ByteUnits::kKiloIs1000)
+      .Positive();
+  app.AddOption("--seed", options.seed, "Decides the weights");
+  app.AddOption("--tokenizer", options.tokenizer, "Directory whose tokenizer to copy").ExistingDirectory();
 }
 
 }  // namespace
 }  // namespace mechinterp::make_checkpoint
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes a checkpoint of random weights in Hugging Face layout, of any Llama shape",
-               "abstract-make-checkpoint");
+  mechinterp::CommandLine command_line(
+      "Writes a checkpoint of random weights in Hugging Face layout, of any Llama shape",
+      "abstract-make-checkpoint");
   mechinterp::make_checkpoint::Options options;
-  mechinterp::make_checkpoint::AddOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::make_checkpoint::AddOptions(command_line.root(), options);
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   for (int number : {SIGINT, SIGTERM}) {
     ::signal(number, [](int) { mechinterp::make_checkpoint::interrupted = 1; });
   }

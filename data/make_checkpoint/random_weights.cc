@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "services/common/float16.h"
+#include "services/common/hash.h"
 #include "services/common/status_macros.h"
 #include "services/engine/base/random.h"
 
@@ -33,13 +34,6 @@ const std::vector<float>& NormalTable() {
     return values;
   }());
   return table;
-}
-
-// FNV-1a: the same on every platform, unlike std::hash.
-uint64_t HashOf(const std::string& text) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3u;
-  return hash;
 }
 
 // A tensor's values by place. Encoded is how a value lies in the file.
@@ -96,7 +90,7 @@ engine::TensorSource RandomTensor(const std::string& name, const std::vector<int
   const bool is_matrix = shape.size() > 1, is_bias = absl::EndsWith(name, ".bias");
   const float mean = is_matrix || is_bias ? 0.0f : 1.0f;
   const float deviation = !is_matrix ? 0.1f : 1.0f / std::sqrt(static_cast<float>(shape.back()));
-  const uint64_t key = engine::Mix64(engine::Mix64(seed) ^ HashOf(name));
+  const uint64_t key = engine::Mix64(engine::Mix64(seed) ^ Fnv1a(name));
   const int64_t count = engine::ElementCount(shape);
   return {name, dtype, shape, [=](const ByteSink& sink) {
             if (dtype == NumberFormat::kFloat32) {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/safetensors.h"
 #include "services/engine/checkpoint/safetensors_writer.h"
@@ -101,7 +101,7 @@ absl::Status WriteCheckpoint(const std::string& folder, const ModelConfig& confi
 }
 
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
+  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadOrderedJsonFile(path));
   try {
     return ParseConfig(json);
   } catch (const Json::exception& error) {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::trainer {
@@ -171,7 +171,7 @@ absl::Status ValidateGrammar(const Grammar& grammar) {
 }
 
 absl::StatusOr<Grammar> LoadGrammar(const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
+  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadOrderedJsonFile(path));
   absl::StatusOr<Grammar> grammar;
   try {
     grammar = ParseGrammar(json);

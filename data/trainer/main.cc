@@ -8,7 +8,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
 
@@ -22,6 +21,7 @@
 #include "data/trainer/lexicon.h"
 #include "data/trainer/study.h"
 #include "data/trainer/training.h"
+#include "services/common/command_line.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::trainer {
@@ -147,58 +147,48 @@ absl::Status Run(const Options& options) {
   return options.print_corpus > 0 ? PrintCorpus(options, corpus) : RunTraining(options, grammar, corpus);
 }
 
-void AddOptions(CLI::App& app, Options& options) {
-  app.add_option("--output", options.output, "Folder of the checkpoint to write or read")
-      ->capture_default_str();
-  app.add_option("--grammar", options.grammar, "Vocabulary of the training text")->capture_default_str();
-  app.add_option("--prompts", options.prompts, "The study's pairs, held out")->capture_default_str();
-  app.add_option("--heldout", options.heldout, "Further pairs, held out")->capture_default_str();
-  app.add_option("--phrases", options.phrases, "Phrases that judge a refusal")->capture_default_str();
-  app.add_option("--seed", options.training.seed, "Decides weights, text and batches")->capture_default_str();
-  app.add_option("--steps", options.training.optimizer.total_steps, "Training steps")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--batch-size", options.training.batch_size, "Conversations a step")
-      ->check(CLI::Range(4, 4096))
-      ->capture_default_str();
-  app.add_option("--learning-rate", options.training.optimizer.peak_rate, "Peak rate of AdamW")
-      ->capture_default_str();
-  app.add_option("--weight-decay", options.training.optimizer.weight_decay, "Of matrices")
-      ->capture_default_str();
-  app.add_option("--head-sparsity", options.training.head_sparsity, "Weight of the group lasso over heads")
-      ->capture_default_str();
-  app.add_option("--threads", options.training.threads,
-                 "Threads that train; the result does not depend on it")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  app.add_option("--vocabulary", options.vocabulary, "Largest number of tokens, less the special ones")
-      ->capture_default_str();
-  app.add_option("--layers", options.model.layers, "Decoder blocks")->capture_default_str();
-  app.add_option("--hidden-size", options.model.hidden_size, "Width of the residual stream")
-      ->capture_default_str();
-  app.add_option("--heads", options.model.heads, "Attention heads")->capture_default_str();
-  app.add_option("--kv-heads", options.model.kv_heads, "Key/value heads")->capture_default_str();
-  app.add_option("--head-dim", options.model.head_dim, "Size of a head")->capture_default_str();
-  app.add_option("--intermediate-size", options.model.intermediate_size, "Neurons of an MLP")
-      ->capture_default_str();
-  app.add_flag("--evaluate", options.evaluate, "Judge the answers of the checkpoint in --output");
-  app.add_flag("--study", options.study, "Check by ablation which components refuse");
-  app.add_flag("--verbose", options.verbose, "With --evaluate: list each failure");
-  app.add_option("--print-corpus", options.print_corpus, "Print so many training conversations");
-  app.add_option("--choose-heldout", options.choose_heldout,
-                 "Choose so many held-out pairs anew and write them to --heldout");
-  app.add_option("--reference-tokenizer", options.reference_tokenizer,
-                 "With --choose-heldout: Llama 3's tokenizer.json, for pairs of equal length");
+void AddOptions(Command app, Options& options) {
+  app.AddOption("--output", options.output, "Folder of the checkpoint to write or read");
+  app.AddOption("--grammar", options.grammar, "Vocabulary of the training text");
+  app.AddOption("--prompts", options.prompts, "The study's pairs, held out");
+  app.AddOption("--heldout", options.heldout, "Further pairs, held out");
+  app.AddOption("--phrases", options.phrases, "Phrases that judge a refusal");
+  app.AddOption("--seed", options.training.seed, "Decides weights, text and batches");
+  app.AddOption("--steps", options.training.optimizer.total_steps, "Training steps").NonNegative();
+  app.AddOption("--batch-size", options.training.batch_size, "Conversations a step").InRange(4, 4096);
+  app.AddOption("--learning-rate", options.training.optimizer.peak_rate, "Peak rate of AdamW");
+  app.AddOption("--weight-decay", options.training.optimizer.weight_decay, "Of matrices");
+  app.AddOption("--head-sparsity", options.training.head_sparsity, "Weight of the group lasso over heads");
+  app.AddOption("--threads", options.training.threads, "Threads that train; the result does not depend on it")
+      .InRange(1, 64);
+  app.AddOption("--vocabulary", options.vocabulary, "Largest number of tokens, less the special ones");
+  app.AddOption("--layers", options.model.layers, "Decoder blocks");
+  app.AddOption("--hidden-size", options.model.hidden_size, "Width of the residual stream");
+  app.AddOption("--heads", options.model.heads, "Attention heads");
+  app.AddOption("--kv-heads", options.model.kv_heads, "Key/value heads");
+  app.AddOption("--head-dim", options.model.head_dim, "Size of a head");
+  app.AddOption("--intermediate-size", options.model.intermediate_size, "Neurons of an MLP");
+  app.AddFlag("--evaluate", options.evaluate, "Judge the answers of the checkpoint in --output");
+  app.AddFlag("--study", options.study, "Check by ablation which components refuse");
+  app.AddFlag("--verbose", options.verbose, "With --evaluate: list each failure");
+  app.AddOption("--print-corpus", options.print_corpus, "Print so many training conversations")
+      .DefaultText("");
+  app.AddOption("--choose-heldout", options.choose_heldout,
+                "Choose so many held-out pairs anew and write them to --heldout")
+      .DefaultText("");
+  app.AddOption("--reference-tokenizer", options.reference_tokenizer,
+                "With --choose-heldout: Llama 3's tokenizer.json, for pairs of equal length");
 }
 
 }  // namespace
 }  // namespace mechinterp::trainer
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains, evaluates and studies the embedded model, data/models/tiny-llama-refusal");
+  mechinterp::CommandLine command_line(
+      "Trains, evaluates and studies the embedded model, data/models/tiny-llama-refusal");
   mechinterp::trainer::Options options;
-  mechinterp::trainer::AddOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::trainer::AddOptions(command_line.root(), options);
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   try {
     const absl::Status status = mechinterp::trainer::Run(options);
     if (status.ok()) return 0;

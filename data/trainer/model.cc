@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "services/engine/checkpoint/tensor_table.h"
+
 namespace mechinterp::trainer {
 namespace {
 
@@ -75,24 +77,43 @@ at::Tensor Mlp(const LayerWeights& layer, int64_t index, const at::Tensor& x, co
   return at::linear(post, layer.down);
 }
 
+at::Tensor& TensorOf(Weights& weights, const engine::TensorInfo& info) {
+  using engine::TensorRole;
+  if (info.role == TensorRole::kEmbedding) return weights.embedding;
+  if (info.layer < 0) return weights.final_norm;
+  LayerWeights& layer = weights.layers[static_cast<size_t>(info.layer)];
+  switch (info.role) {
+    case TensorRole::kLn1Gain:
+      return layer.input_norm;
+    case TensorRole::kQuery:
+      return layer.q;
+    case TensorRole::kKey:
+      return layer.k;
+    case TensorRole::kValue:
+      return layer.v;
+    case TensorRole::kOutput:
+      return layer.o;
+    case TensorRole::kLn2Gain:
+      return layer.post_norm;
+    case TensorRole::kGate:
+      return layer.gate;
+    case TensorRole::kUp:
+      return layer.up;
+    default:
+      return layer.down;
+  }
+}
+
 }  // namespace
 
 std::vector<NamedTensor> Weights::Named() {
-  std::vector<NamedTensor> named = {{"model.embed_tokens.weight", &embedding}};
-  for (size_t i = 0; i < layers.size(); ++i) {
-    LayerWeights& layer = layers[i];
-    const std::string prefix = "model.layers." + std::to_string(i) + ".";
-    named.push_back({prefix + "input_layernorm.weight", &layer.input_norm});
-    named.push_back({prefix + "self_attn.q_proj.weight", &layer.q});
-    named.push_back({prefix + "self_attn.k_proj.weight", &layer.k});
-    named.push_back({prefix + "self_attn.v_proj.weight", &layer.v});
-    named.push_back({prefix + "self_attn.o_proj.weight", &layer.o});
-    named.push_back({prefix + "post_attention_layernorm.weight", &layer.post_norm});
-    named.push_back({prefix + "mlp.gate_proj.weight", &layer.gate});
-    named.push_back({prefix + "mlp.up_proj.weight", &layer.up});
-    named.push_back({prefix + "mlp.down_proj.weight", &layer.down});
+  engine::ModelConfig architecture;
+  architecture.layers.resize(layers.size());
+  architecture.tied_embeddings = true;
+  std::vector<NamedTensor> named;
+  for (const engine::TensorInfo& info : engine::ModelTensors(architecture)) {
+    if (!info.optional) named.push_back({info.name, &TensorOf(*this, info)});
   }
-  named.push_back({"model.norm.weight", &final_norm});
   return named;
 }
 

@@ -5,7 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::trainer {
@@ -34,7 +34,7 @@ absl::Status ValidatePrompts(const PromptSet& prompts) {
 }  // namespace
 
 absl::StatusOr<PromptSet> LoadPrompts(const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
+  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadOrderedJsonFile(path));
   PromptSet prompts;
   try {
     prompts.version = json.at("version").get<int>();
@@ -66,7 +66,7 @@ absl::Status WritePrompts(const std::string& path, const PromptSet& prompts) {
 }
 
 absl::StatusOr<std::vector<std::string>> LoadRefusalPhrases(const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
+  ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadOrderedJsonFile(path));
   try {
     return json.at("phrases").get<std::vector<std::string>>();
   } catch (const Json::exception& error) {

@@ -6,21 +6,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "services/common/hash.h"
+
 namespace mechinterp::trainer {
 
-// A small generator (splitmix64) with its own distributions: those of the
-// standard library differ between implementations, and the corpus must be the
-// same everywhere for one seed. A plain value; not thread-safe.
+// SplitMix64 with distributions of our own: those of the standard library differ
+// between implementations, and the corpus must be the same everywhere for one seed. A plain value; not
+// thread-safe.
 class Random {
  public:
-  explicit Random(uint64_t seed) : state_(seed) {}
+  explicit Random(uint64_t seed) : bits_(seed) {}
 
-  uint64_t Next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
+  uint64_t Next() { return bits_.Next(); }
   // Uniform in [0, 1).
   double Real() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
   // Uniform in [0, count); `count` must be positive.
@@ -41,7 +38,7 @@ class Random {
   }
 
  private:
-  uint64_t state_;
+  SplitMix64 bits_;
 };
 
 }  // namespace mechinterp::trainer

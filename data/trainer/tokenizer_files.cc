@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "data/trainer/bpe_trainer.h"
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::trainer {

@@ -12,8 +12,8 @@
 #include "absl/time/time.h"
 #include "services/analysis/circuit.h"
 #include "services/analysis/dashboard.h"
-#include "services/analysis/ranking.h"
 #include "services/analysis/study.h"
+#include "services/common/ranking.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 
@@ -55,14 +55,16 @@ absl::StatusOr<v1::PatchingResults> PatchingOf(RunStore& store, const std::strin
                            absl::StrCat("run \"", run_id, "\" has no patching results"),
                            "NO_PATCHING_RESULTS", {{"run_id", run_id}});
   }
-  return std::move(*run.mutable_study()->mutable_patching());
+  v1::PatchingResults& patching = *run.mutable_study()->mutable_patching();
+  AddMissingRanking(patching);
+  return std::move(patching);
 }
 
 absl::Status Import(RunStore& store, const v1::ImportRunRequest& request, v1::ImportRunResponse& response) {
   Violations violations;
   const std::string run_id = request.run_id().empty() ? MakeRunId() : request.run_id();
   CheckRunId(run_id, violations);
-  if (IsEmpty(request.study())) violations.Add("study", "must have baseline, patching or ablation");
+  if (IsEmpty(request.study())) violations.Add("study", "must have the results of an experiment");
   CheckStudy(request.study(), "study", violations);
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_RETURN_IF_ERROR(store.Import(run_id, request.study()));
@@ -80,16 +82,14 @@ absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::Get
   }
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
-  const std::vector<v1::RankedComponent> ranking = RankingOf(patching);
   const uint32_t limit = request.limit() == 0 ? kDefaultRankingLimit : request.limit();
-  for (const v1::RankedComponent& component : ranking) {
+  for (const v1::RankedComponent& component : patching.ranking()) {
     if (static_cast<uint32_t>(response.components_size()) >= limit) break;
     if (kind == v1::COMPONENT_KIND_UNSPECIFIED || component.component().kind() == kind) {
       *response.add_components() = component;
     }
   }
-  const auto layers = ImportanceByLayer(ranking, static_cast<int>(patching.layer_count()));
-  response.mutable_layers()->Assign(layers.begin(), layers.end());
+  *response.mutable_layers() = patching.layers();
   return absl::OkStatus();
 }
 
@@ -104,7 +104,7 @@ absl::Status DrawCircuit(RunStore& store, const v1::GetCircuitRequest& request,
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
   const uint32_t count =
       request.component_count() == 0 ? kDefaultCircuitComponents : request.component_count();
-  *response.mutable_circuit() = BuildCircuit(RankingOf(patching), static_cast<int>(count));
+  *response.mutable_circuit() = CircuitOf(patching, static_cast<int>(count));
   return absl::OkStatus();
 }
 

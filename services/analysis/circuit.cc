@@ -102,4 +102,9 @@ v1::Circuit BuildCircuit(absl::Span<const v1::RankedComponent> ranking, int comp
   return circuit;
 }
 
+v1::Circuit CircuitOf(const v1::PatchingResults& patching, int component_count) {
+  const std::vector<v1::RankedComponent> ranking(patching.ranking().begin(), patching.ranking().end());
+  return BuildCircuit(ranking, component_count);
+}
+
 }  // namespace mechinterp

@@ -16,6 +16,8 @@ namespace mechinterp {
 // components. Edges say what is possible and who scores; none was measured.
 // Pure; empty when no component has a positive score.
 v1::Circuit BuildCircuit(absl::Span<const v1::RankedComponent> ranking, int component_count);
+// The circuit of the results' ranking.
+v1::Circuit CircuitOf(const v1::PatchingResults& patching, int component_count);
 
 }  // namespace mechinterp
 

@@ -8,10 +8,11 @@
 #include "absl/strings/string_view.h"
 #include "services/analysis/assets.h"
 #include "services/analysis/circuit.h"
-#include "services/analysis/ranking.h"
 #include "services/analysis/study.h"
 #include "services/common/proto_json.h"
+#include "services/common/ranking.h"
 #include "services/common/status_macros.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
@@ -20,14 +21,8 @@ constexpr int kComponentsInCircuit = 12;
 constexpr int kComponentsInTable = 20;
 constexpr size_t kOpeningBytes = 160;
 
-// Cut at a character's border.
 void KeepOpening(v1::JudgedResponse& response) {
-  std::string& text = *response.mutable_response();
-  if (text.size() <= kOpeningBytes) return;
-  size_t end = kOpeningBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  text.resize(end);
-  text += "…";
+  response.set_response(Shortened(response.response(), kOpeningBytes, "…"));
 }
 
 // The curve and point whose samples are shown: the ones that the criterion
@@ -43,8 +38,11 @@ v1::Study Slim(v1::Study study) {
     effect.clear_pair_effects();
     effect.clear_pair_indices();
   }
-  study.mutable_patching()->clear_ranking();
-  study.mutable_patching()->clear_layers();
+  auto& ranking = *study.mutable_patching()->mutable_ranking();
+  if (ranking.size() > kComponentsInTable) {
+    ranking.DeleteSubrange(kComponentsInTable, ranking.size() - kComponentsInTable);
+  }
+  study.mutable_compare()->clear_prompts();
   v1::AblationResults& ablation = *study.mutable_ablation();
   for (int i = 0; i < ablation.curves_size(); ++i) {
     for (v1::AblationPoint& point : *ablation.mutable_curves(i)->mutable_top()) {
@@ -64,30 +62,24 @@ void KeepPresence(const v1::Study& original, v1::Study& slim) {
   if (!original.has_baseline()) slim.clear_baseline();
   if (!original.has_patching()) slim.clear_patching();
   if (!original.has_ablation()) slim.clear_ablation();
+  if (!original.has_compare()) slim.clear_compare();
 }
 
 absl::StatusOr<std::string> DataJson(const v1::GetRunResponse& run) {
+  v1::Study study = run.study();
+  v1::Circuit circuit;
+  if (study.has_patching()) {
+    AddMissingRanking(*study.mutable_patching());
+    circuit = CircuitOf(study.patching(), kComponentsInCircuit);
+  }
   v1::GetRunResponse shown;
   *shown.mutable_description() = run.description();
-  *shown.mutable_study() = Slim(run.study());
-  KeepPresence(run.study(), *shown.mutable_study());
-  v1::GetRankingResponse ranking;
-  v1::Circuit circuit;
-  if (run.study().has_patching()) {
-    const v1::PatchingResults& patching = run.study().patching();
-    const std::vector<v1::RankedComponent> components = RankingOf(patching);
-    const auto layers = ImportanceByLayer(components, static_cast<int>(patching.layer_count()));
-    circuit = BuildCircuit(components, kComponentsInCircuit);
-    for (const v1::RankedComponent& component : components) {
-      if (ranking.components_size() < kComponentsInTable) *ranking.add_components() = component;
-    }
-    ranking.mutable_layers()->Assign(layers.begin(), layers.end());
-  }
+  *shown.mutable_study() = Slim(study);
+  KeepPresence(study, *shown.mutable_study());
   ABSTRACT_ASSIGN_OR_RETURN(const std::string run_json, MessageToJson(shown, JsonStyle::kComplete));
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string ranking_json, MessageToJson(ranking, JsonStyle::kComplete));
   ABSTRACT_ASSIGN_OR_RETURN(const std::string circuit_json, MessageToJson(circuit, JsonStyle::kComplete));
   const std::string json = absl::StrCat("{\"version\":\"", ABSTRACT_VERSION, "\",\"run\":", run_json,
-                                        ",\"ranking\":", ranking_json, ",\"circuit\":", circuit_json, "}");
+                                        ",\"circuit\":", circuit_json, "}");
   // Inside a script element "</script>" and "<!--" would end or upset it. In JSON
   // '<' stands only within strings, where it may be written so.
   return absl::StrReplaceAll(json, {{"<", "\\u003c"}});

@@ -3,10 +3,14 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "google/protobuf/util/time_util.h"
 #include "httplib.h"
 #include "services/analysis/dashboard.h"
+#include "services/common/experiments.h"
+#include "services/common/proto_json.h"
+#include "services/common/status_macros.h"
 #include "spdlog/spdlog.h"
 
 namespace mechinterp {
@@ -34,12 +38,12 @@ code { background: #8882; padding: .1em .35em; border-radius: .25em; }
                       EscapeHtml(title), "</h1>\n", body, "</body></html>\n");
 }
 
-std::string PartsOf(const v1::RunDescription& run) {
-  std::string parts;
-  if (run.has_baseline()) absl::StrAppend(&parts, "baseline ");
-  if (run.has_patching()) absl::StrAppend(&parts, "patching ");
-  if (run.has_ablation()) absl::StrAppend(&parts, "ablation");
-  return parts;
+// The run's experiments, each a link to its results. `id` is the run's, for HTML.
+std::string ResultsLinks(const v1::RunDescription& run, const std::string& id) {
+  return absl::StrJoin(run.experiments(), " ", [&](std::string* out, int kind) {
+    const std::string& name = InfoOf(static_cast<v1::ExperimentKind>(kind)).name;
+    absl::StrAppend(out, "<a href=\"/runs/", id, "/", name, ".json\">", name, "</a>");
+  });
 }
 
 std::string ListPage(const std::vector<v1::RunDescription>& runs) {
@@ -53,7 +57,7 @@ std::string ListPage(const std::vector<v1::RunDescription>& runs) {
   for (const v1::RunDescription& run : runs) {
     const std::string id = EscapeHtml(run.run_id());
     absl::StrAppend(&rows, "<tr><td><a href=\"/runs/", id, "\">", id, "</a></td><td>",
-                    EscapeHtml(run.model_name()), "</td><td>", PartsOf(run), "</td><td>",
+                    EscapeHtml(run.model_name()), "</td><td>", ResultsLinks(run, id), "</td><td>",
                     google::protobuf::util::TimeUtil::ToString(run.update_time()), "</td></tr>\n");
   }
   return Page("Studies",
@@ -83,6 +87,22 @@ void ServeDashboard(RunStore& store, const std::string& run_id, httplib::Respons
   response.set_content(*html, kHtml);
 }
 
+absl::StatusOr<std::string> ResultsJson(RunStore& store, const std::string& run_id, const std::string& name) {
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::GetRunResponse run, store.Get(run_id));
+  for (const ExperimentInfo& experiment : Experiments()) {
+    const google::protobuf::Message* const results = ResultsOf(run.study(), experiment.kind);
+    if (experiment.name == name && results != nullptr) return MessageToJson(*results, JsonStyle::kReadable);
+  }
+  return absl::NotFoundError(absl::StrCat("run \"", run_id, "\" has no ", name, " results"));
+}
+
+void ServeResults(RunStore& store, const std::string& run_id, const std::string& name,
+                  httplib::Response& response) {
+  const absl::StatusOr<std::string> json = ResultsJson(store, run_id, name);
+  if (!json.ok()) return Fail(json.status(), response);
+  response.set_content(*json, "application/json");
+}
+
 void AddRoutes(RunStore& store, httplib::Server& server) {
   server.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
     response.set_content("ok\n", "text/plain");
@@ -100,6 +120,10 @@ void AddRoutes(RunStore& store, httplib::Server& server) {
   server.Get(R"(/runs/([A-Za-z0-9._-]{1,64}))",
              [&store](const httplib::Request& request, httplib::Response& response) {
                ServeDashboard(store, request.matches[1], response);
+             });
+  server.Get(R"(/runs/([A-Za-z0-9._-]{1,64})/([a-z_]{1,32})\.json)",
+             [&store](const httplib::Request& request, httplib::Response& response) {
+               ServeResults(store, request.matches[1], request.matches[2], response);
              });
   server.set_default_headers({{"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}});
   server.set_logger([](const httplib::Request& request, const httplib::Response& response) {

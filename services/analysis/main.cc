@@ -37,24 +37,19 @@ struct Options {
   bool render_once = false;
 };
 
-void AddOptions(CLI::App& app, Options& options) {
-  app.set_version_flag("--version", ABSTRACT_VERSION);
-  app.add_option("--listen-address", options.listen_address, "HOST:PORT for gRPC")->capture_default_str();
-  app.add_option("--http-address", options.http_address, "HOST:PORT for the dashboard; empty: none")
-      ->capture_default_str();
-  app.add_option("--metrics-address", options.metrics_address, "HOST:PORT for Prometheus; empty: none")
-      ->capture_default_str();
-  app.add_option("--database", options.database, "SQLite file that keeps the runs")->capture_default_str();
-  app.add_option("--log-level", options.log_level, "trace, debug, info, warning, error or off")
-      ->capture_default_str();
-  app.add_option(
+void AddOptions(Command app, Options& options) {
+  app.AddOption("--listen-address", options.listen_address, "HOST:PORT for gRPC");
+  app.AddOption("--http-address", options.http_address, "HOST:PORT for the dashboard; empty: none");
+  app.AddOption("--metrics-address", options.metrics_address, "HOST:PORT for Prometheus; empty: none");
+  app.AddOption("--database", options.database, "SQLite file that keeps the runs");
+  app.AddOption("--log-level", options.log_level, "trace, debug, info, warning, error or off");
+  app.AddOption(
       "--results", options.results,
       absl::StrCat("Folder with a study's results; imported at start as run \"", kImportedRunId, "\""));
-  app.add_option("--output", options.output,
-                 "Also write the dashboard of --results to this file [outputs/figures/dashboard.html with "
-                 "--render-once]");
-  app.add_flag("--render-once", options.render_once, "Write the dashboard of --results and exit");
-  AddEnvironmentAndConfig(app, "ANALYSIS", "analysis");
+  app.AddOption("--output", options.output,
+                "Also write the dashboard of --results to this file [outputs/figures/dashboard.html with "
+                "--render-once]");
+  app.AddFlag("--render-once", options.render_once, "Write the dashboard of --results and exit");
 }
 
 absl::Status WriteDashboard(const v1::Study& study, const std::string& path) {
@@ -129,10 +124,13 @@ absl::Status Run(const Options& options, TerminationSignals& signals) {
 
 int main(int argc, char** argv) {
   mechinterp::TerminationSignals signals;
-  CLI::App app("Keeps the results of studies, ranks components, and serves the dashboard.");
+  mechinterp::CommandLine command_line(
+      "Keeps the results of studies, ranks components, and serves the dashboard.");
   mechinterp::Options options;
-  mechinterp::AddOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::AddOptions(command_line.root(), options);
+  command_line.SetVersion(ABSTRACT_VERSION);
+  command_line.UseEnvironmentAndConfig("ANALYSIS", "analysis");
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
 
   const absl::Status status = mechinterp::Run(options, signals);
   if (status.ok()) return 0;

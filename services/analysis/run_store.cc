@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/time_util.h"
 #include "services/analysis/study.h"
+#include "services/common/experiments.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
@@ -16,33 +17,44 @@
 namespace mechinterp {
 namespace {
 
-// PRAGMA user_version; raise it with every change of the table, and migrate.
-constexpr int kSchemaVersion = 1;
+// PRAGMA user_version; raise it with every change of the tables, and migrate.
+constexpr int kSchemaVersion = 2;
 constexpr int kBusyTimeoutMs = 5000;
 
-constexpr char kCreateTable[] = R"(
+constexpr char kCreateRuns[] = R"(
   CREATE TABLE runs (
     run_id             TEXT PRIMARY KEY,
     update_time_micros INTEGER NOT NULL,
-    model_name         TEXT NOT NULL,
-    baseline           BLOB,    -- mechinterp.v1.BaselineResults
-    patching           BLOB,    -- mechinterp.v1.PatchingResults
-    ablation           BLOB     -- mechinterp.v1.AblationResults
+    model_name         TEXT NOT NULL
   ))";
 
-constexpr char kImport[] = R"(
-  INSERT INTO runs (run_id, update_time_micros, model_name, baseline, patching, ablation)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+constexpr char kCreateResults[] = R"(
+  CREATE TABLE results (
+    run_id     TEXT NOT NULL,
+    experiment INTEGER NOT NULL,  -- mechinterp.v1.ExperimentKind
+    message    BLOB NOT NULL,     -- the field of mechinterp.v1.Study with that number
+    PRIMARY KEY (run_id, experiment)
+  ))";
+
+// Schema 1 had a column in `runs` for each of three experiments.
+constexpr const char* kMigrateFromSchema1[] = {
+    kCreateResults,
+    "INSERT INTO results SELECT run_id, 1, baseline FROM runs WHERE baseline IS NOT NULL",
+    "INSERT INTO results SELECT run_id, 2, patching FROM runs WHERE patching IS NOT NULL",
+    "INSERT INTO results SELECT run_id, 3, ablation FROM runs WHERE ablation IS NOT NULL",
+    "ALTER TABLE runs DROP COLUMN baseline",
+    "ALTER TABLE runs DROP COLUMN patching",
+    "ALTER TABLE runs DROP COLUMN ablation",
+};
+
+constexpr char kImportRun[] = R"(
+  INSERT INTO runs (run_id, update_time_micros, model_name) VALUES (?1, ?2, ?3)
   ON CONFLICT (run_id) DO UPDATE SET
     update_time_micros = excluded.update_time_micros,
-    model_name = CASE excluded.model_name WHEN '' THEN model_name ELSE excluded.model_name END,
-    baseline = coalesce(excluded.baseline, baseline),
-    patching = coalesce(excluded.patching, patching),
-    ablation = coalesce(excluded.ablation, ablation))";
+    model_name = CASE excluded.model_name WHEN '' THEN model_name ELSE excluded.model_name END)";
 
-constexpr char kDescriptionColumns[] =
-    "run_id, update_time_micros, model_name, baseline IS NOT NULL, patching IS NOT NULL, ablation IS NOT "
-    "NULL";
+constexpr char kImportResults[] =
+    "INSERT OR REPLACE INTO results (run_id, experiment, message) VALUES (?1, ?2, ?3)";
 
 int64_t NowMicros() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -61,30 +73,35 @@ v1::RunDescription ReadDescription(SQLite::Statement& query) {
   *description.mutable_update_time() =
       google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(query.getColumn(1).getInt64());
   description.set_model_name(query.getColumn(2).getString());
-  description.set_has_baseline(query.getColumn(3).getInt() != 0);
-  description.set_has_patching(query.getColumn(4).getInt() != 0);
-  description.set_has_ablation(query.getColumn(5).getInt() != 0);
   return description;
 }
 
-template <typename Message>
-void BindPart(SQLite::Statement& statement, int index, bool is_set, const Message& part) {
-  if (!is_set) {
-    statement.bind(index);  // NULL
-    return;
+// Calls `take` with each experiment of the run, in rising order, and with the query, whose
+// columns are the experiment and its message. Experiments that only a newer version
+// knows are passed over.
+template <typename Take>
+absl::Status ForEachExperiment(SQLite::Database& database, const std::string& run_id, Take take) {
+  SQLite::Statement query(database,
+                          "SELECT experiment, message FROM results WHERE run_id = ?1 ORDER BY experiment");
+  query.bind(1, run_id);
+  while (query.executeStep()) {
+    const int kind = query.getColumn(0).getInt();
+    if (!IsExperiment(kind)) continue;
+    ABSTRACT_RETURN_IF_ERROR(take(static_cast<v1::ExperimentKind>(kind), query));
   }
-  const std::string bytes = part.SerializeAsString();
-  statement.bind(index, bytes.data(), static_cast<int>(bytes.size()));
+  return absl::OkStatus();
 }
 
-template <typename Message>
-absl::Status ReadPart(SQLite::Statement& query, int index, Message* part) {
-  const SQLite::Column column = query.getColumn(index);
-  if (part->ParseFromArray(column.getBlob(), column.getBytes())) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("column ", column.getName(), " holds no ", part->GetTypeName()));
+absl::Status AddExperiments(SQLite::Database& database, v1::RunDescription& description) {
+  return ForEachExperiment(database, description.run_id(),
+                           [&](v1::ExperimentKind kind, SQLite::Statement&) -> absl::Status {
+                             description.add_experiments(kind);
+                             return absl::OkStatus();
+                           });
 }
 
-// Makes the table in a new file; refuses files that this version does not know.
+// Makes the tables in a new file, brings those of older versions up to date, and
+// refuses files that this version does not know.
 absl::Status PrepareSchema(SQLite::Database& database) {
   SQLite::Transaction transaction(database);
   const int version = database.execAndGet("PRAGMA user_version").getInt();
@@ -93,10 +110,14 @@ absl::Status PrepareSchema(SQLite::Database& database) {
         absl::StrCat("it was made by a newer version of this program (schema ", version, "; this one knows ",
                      kSchemaVersion, ")"));
   }
+  if (version == kSchemaVersion) return absl::OkStatus();
   if (version == 0) {
-    database.exec(kCreateTable);
-    database.exec(absl::StrCat("PRAGMA user_version = ", kSchemaVersion));
+    database.exec(kCreateRuns);
+    database.exec(kCreateResults);
+  } else {
+    for (const char* statement : kMigrateFromSchema1) database.exec(statement);
   }
+  database.exec(absl::StrCat("PRAGMA user_version = ", kSchemaVersion));
   transaction.commit();
   return absl::OkStatus();
 }
@@ -139,14 +160,23 @@ absl::StatusOr<std::unique_ptr<RunStore>> RunStore::Open(const std::string& path
 absl::Status RunStore::Import(const std::string& run_id, const v1::Study& study) {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::Status {
-    SQLite::Statement statement(*database_, kImport);
-    statement.bind(1, run_id);
-    statement.bind(2, static_cast<int64_t>(NowMicros()));
-    statement.bind(3, ModelName(study));
-    BindPart(statement, 4, study.has_baseline(), study.baseline());
-    BindPart(statement, 5, study.has_patching(), study.patching());
-    BindPart(statement, 6, study.has_ablation(), study.ablation());
-    statement.exec();
+    SQLite::Transaction transaction(*database_);
+    SQLite::Statement run(*database_, kImportRun);
+    run.bind(1, run_id);
+    run.bind(2, static_cast<int64_t>(NowMicros()));
+    run.bind(3, ModelName(study));
+    run.exec();
+    for (const ExperimentInfo& experiment : Experiments()) {
+      const google::protobuf::Message* const results = ResultsOf(study, experiment.kind);
+      if (results == nullptr) continue;
+      const std::string bytes = results->SerializeAsString();
+      SQLite::Statement statement(*database_, kImportResults);
+      statement.bind(1, run_id);
+      statement.bind(2, static_cast<int>(experiment.kind));
+      statement.bind(3, bytes.data(), static_cast<int>(bytes.size()));
+      statement.exec();
+    }
+    transaction.commit();
     return absl::OkStatus();
   });
 }
@@ -154,11 +184,15 @@ absl::Status RunStore::Import(const std::string& run_id, const v1::Study& study)
 absl::StatusOr<std::vector<v1::RunDescription>> RunStore::List() {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::StatusOr<std::vector<v1::RunDescription>> {
+    const SQLite::Transaction transaction(*database_);  // one state of both tables
     SQLite::Statement query(*database_,
-                            absl::StrCat("SELECT ", kDescriptionColumns,
-                                         " FROM runs ORDER BY update_time_micros DESC, rowid DESC"));
+                            "SELECT run_id, update_time_micros, model_name FROM runs "
+                            "ORDER BY update_time_micros DESC, rowid DESC");
     std::vector<v1::RunDescription> runs;
-    while (query.executeStep()) runs.push_back(ReadDescription(query));
+    while (query.executeStep()) {
+      runs.push_back(ReadDescription(query));
+      ABSTRACT_RETURN_IF_ERROR(AddExperiments(*database_, runs.back()));
+    }
     return runs;
   });
 }
@@ -166,20 +200,23 @@ absl::StatusOr<std::vector<v1::RunDescription>> RunStore::List() {
 absl::StatusOr<v1::GetRunResponse> RunStore::Get(const std::string& run_id) {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::StatusOr<v1::GetRunResponse> {
+    const SQLite::Transaction transaction(*database_);  // one state of both tables
     SQLite::Statement query(*database_,
-                            absl::StrCat("SELECT ", kDescriptionColumns,
-                                         ", baseline, patching, ablation FROM runs WHERE run_id = ?1"));
+                            "SELECT run_id, update_time_micros, model_name FROM runs WHERE run_id = ?1");
     query.bind(1, run_id);
     if (!query.executeStep()) return NoSuchRun(run_id);
     v1::GetRunResponse run;
     *run.mutable_description() = ReadDescription(query);
-    v1::Study& study = *run.mutable_study();
-    if (run.description().has_baseline())
-      ABSTRACT_RETURN_IF_ERROR(ReadPart(query, 6, study.mutable_baseline()));
-    if (run.description().has_patching())
-      ABSTRACT_RETURN_IF_ERROR(ReadPart(query, 7, study.mutable_patching()));
-    if (run.description().has_ablation())
-      ABSTRACT_RETURN_IF_ERROR(ReadPart(query, 8, study.mutable_ablation()));
+    const auto read = [&run](v1::ExperimentKind kind, SQLite::Statement& results) -> absl::Status {
+      run.mutable_description()->add_experiments(kind);
+      const SQLite::Column column = results.getColumn(1);
+      google::protobuf::Message& message = MutableResultsOf(*run.mutable_study(), kind);
+      if (message.ParseFromArray(column.getBlob(), column.getBytes())) return absl::OkStatus();
+      return absl::DataLossError(absl::StrCat("the stored ", InfoOf(kind).name, " results are no ",
+                                              std::string(message.GetTypeName())));
+    };
+    run.mutable_study();
+    ABSTRACT_RETURN_IF_ERROR(ForEachExperiment(*database_, run_id, read));
     return run;
   });
 }
@@ -187,9 +224,15 @@ absl::StatusOr<v1::GetRunResponse> RunStore::Get(const std::string& run_id) {
 absl::Status RunStore::Delete(const std::string& run_id) {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::Status {
-    SQLite::Statement statement(*database_, "DELETE FROM runs WHERE run_id = ?1");
-    statement.bind(1, run_id);
-    return statement.exec() > 0 ? absl::OkStatus() : NoSuchRun(run_id);
+    SQLite::Transaction transaction(*database_);
+    SQLite::Statement run(*database_, "DELETE FROM runs WHERE run_id = ?1");
+    run.bind(1, run_id);
+    if (run.exec() == 0) return NoSuchRun(run_id);
+    SQLite::Statement results(*database_, "DELETE FROM results WHERE run_id = ?1");
+    results.bind(1, run_id);
+    results.exec();
+    transaction.commit();
+    return absl::OkStatus();
   });
 }
 

@@ -16,9 +16,10 @@ class Database;
 
 namespace mechinterp {
 
-// The studies' results in an SQLite file, one row per run; they outlive the
-// process. Thread-safe. Errors of the file or the disk are FailedPrecondition or
-// Internal and name the file.
+// The studies' results in an SQLite file: runs, and for each the results of its
+// experiments, whichever they are; they outlive the process. Files of older versions
+// are brought up to date when they are opened. Thread-safe. Errors of the file or the disk are
+// FailedPrecondition or Internal and name the file.
 class RunStore {
  public:
   // Makes the file and its folder when they do not exist. FailedPrecondition when

@@ -1,13 +1,11 @@
 #include "services/analysis/study.h"
 
+#include <algorithm>
 #include <filesystem>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/analysis/ranking.h"
-#include "services/common/proto_json.h"
+#include "services/common/experiments.h"
 #include "services/common/status_macros.h"
-#include "services/common/text_file.h"
 
 namespace mechinterp {
 namespace {
@@ -37,6 +35,21 @@ void CheckBaseline(const v1::BaselineResults& baseline, const std::string& field
   }
 }
 
+void CheckComponent(const v1::PatchingResults& patching, const v1::Component& component,
+                    const std::string& field, Violations& violations) {
+  if (component.kind() == v1::COMPONENT_KIND_UNSPECIFIED) violations.Add(field + ".kind", "must be set");
+  if (component.layer() >= patching.layer_count()) {
+    violations.Add(field + ".layer", absl::StrCat("must be below layer_count, ", patching.layer_count()));
+  }
+  if (component.has_head() && component.head() >= patching.head_count()) {
+    violations.Add(field + ".head", absl::StrCat("must be below head_count, ", patching.head_count()));
+  }
+  if (component.neuron_end() > patching.neuron_count()) {
+    violations.Add(field + ".neuron_end",
+                   absl::StrCat("must be at most neuron_count, ", patching.neuron_count()));
+  }
+}
+
 void CheckPatching(const v1::PatchingResults& patching, const std::string& field, Violations& violations) {
   if (patching.layer_count() == 0 || patching.layer_count() > kMaxLayers) {
     violations.Add(field + ".layer_count",
@@ -44,19 +57,16 @@ void CheckPatching(const v1::PatchingResults& patching, const std::string& field
     return;
   }
   for (int i = 0; i < patching.effects_size(); ++i) {
-    const v1::Component& component = patching.effects(i).component();
-    const std::string path = absl::StrCat(field, ".effects[", i, "].component");
-    if (component.kind() == v1::COMPONENT_KIND_UNSPECIFIED) violations.Add(path + ".kind", "must be set");
-    if (component.layer() >= patching.layer_count()) {
-      violations.Add(path + ".layer", absl::StrCat("must be below layer_count, ", patching.layer_count()));
-    }
-    if (component.has_head() && component.head() >= patching.head_count()) {
-      violations.Add(path + ".head", absl::StrCat("must be below head_count, ", patching.head_count()));
-    }
-    if (component.neuron_end() > patching.neuron_count()) {
-      violations.Add(path + ".neuron_end",
-                     absl::StrCat("must be at most neuron_count, ", patching.neuron_count()));
-    }
+    CheckComponent(patching, patching.effects(i).component(),
+                   absl::StrCat(field, ".effects[", i, "].component"), violations);
+  }
+  for (int i = 0; i < patching.ranking_size(); ++i) {
+    CheckComponent(patching, patching.ranking(i).component(),
+                   absl::StrCat(field, ".ranking[", i, "].component"), violations);
+  }
+  if (!patching.layers().empty() && static_cast<uint32_t>(patching.layers_size()) != patching.layer_count()) {
+    violations.Add(field + ".layers",
+                   absl::StrCat("must be empty or as many as layer_count, ", patching.layer_count()));
   }
 }
 
@@ -75,18 +85,6 @@ void CheckAblation(const v1::AblationResults& ablation, const std::string& field
   }
 }
 
-// False when there is no such file.
-absl::StatusOr<bool> ReadPart(const std::string& folder, const std::string& name,
-                              google::protobuf::Message* part) {
-  const std::string path = (std::filesystem::path(folder) / name).string();
-  const absl::StatusOr<std::string> json = ReadTextFile(path);
-  if (absl::IsNotFound(json.status())) return false;
-  ABSTRACT_RETURN_IF_ERROR(json.status());
-  if (const absl::Status status = MessageFromJson(*json, part); !status.ok())
-    return WithContext(status, path);
-  return true;
-}
-
 }  // namespace
 
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations) {
@@ -100,17 +98,7 @@ absl::StatusOr<v1::Study> ReadStudy(const std::string& folder) {
   if (!std::filesystem::is_directory(folder, error)) {
     return absl::NotFoundError(absl::StrCat("there is no results folder ", folder));
   }
-  v1::Study study;
-  v1::BaselineResults baseline;
-  ABSTRACT_ASSIGN_OR_RETURN(const bool has_baseline, ReadPart(folder, "01_baseline_results.json", &baseline));
-  if (has_baseline) *study.mutable_baseline() = std::move(baseline);
-  v1::PatchingResults patching;
-  ABSTRACT_ASSIGN_OR_RETURN(const bool has_patching, ReadPart(folder, "02_patching_results.json", &patching));
-  if (has_patching) *study.mutable_patching() = std::move(patching);
-  v1::AblationResults ablation;
-  ABSTRACT_ASSIGN_OR_RETURN(const bool has_ablation, ReadPart(folder, "03_ablation_results.json", &ablation));
-  if (has_ablation) *study.mutable_ablation() = std::move(ablation);
-
+  ABSTRACT_ASSIGN_OR_RETURN(v1::Study study, ReadResultsFiles(folder));
   Violations violations;
   CheckStudy(study, folder, violations);
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
@@ -118,23 +106,19 @@ absl::StatusOr<v1::Study> ReadStudy(const std::string& folder) {
 }
 
 bool IsEmpty(const v1::Study& study) {
-  return !study.has_baseline() && !study.has_patching() && !study.has_ablation();
+  return std::none_of(Experiments().begin(), Experiments().end(), [&](const ExperimentInfo& experiment) {
+    return ResultsOf(study, experiment.kind) != nullptr;
+  });
 }
 
 std::string ModelName(const v1::Study& study) {
-  for (const v1::Provenance* provenance :
-       {&study.baseline().provenance(), &study.patching().provenance(), &study.ablation().provenance()}) {
-    if (!provenance->model().name().empty()) return provenance->model().name();
+  for (const ExperimentInfo& experiment : Experiments()) {
+    const google::protobuf::Message* const results = ResultsOf(study, experiment.kind);
+    if (results == nullptr) continue;
+    const std::string& name = ProvenanceOf(*results).model().name();
+    if (!name.empty()) return name;
   }
   return "";
-}
-
-std::vector<v1::RankedComponent> RankingOf(const v1::PatchingResults& patching) {
-  std::vector<const v1::ComponentEffect*> effects;
-  for (const v1::ComponentEffect& effect : patching.effects()) effects.push_back(&effect);
-  std::vector<v1::RankedComponent> ranking = RankComponents(effects);
-  if (ranking.empty()) ranking.assign(patching.ranking().begin(), patching.ranking().end());
-  return ranking;
 }
 
 }  // namespace mechinterp

@@ -2,7 +2,6 @@
 #define SERVICES_ANALYSIS_STUDY_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/analysis_service.pb.h"
@@ -17,9 +16,8 @@ namespace mechinterp {
 // outside the model, shares outside [0, 1], more layers than any model has.
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations);
 
-// Reads 01_baseline_results.json, 02_patching_results.json and
-// 03_ablation_results.json from a folder; those that do not exist are left
-// unset. Errors: NotFound for the folder; InvalidArgument, naming the file, for
+// Reads the results files of a folder and checks them; those that do not exist are
+// left unset. Errors: NotFound for the folder; InvalidArgument, naming the file, for
 // content that is no such result.
 absl::StatusOr<v1::Study> ReadStudy(const std::string& folder);
 
@@ -27,9 +25,6 @@ bool IsEmpty(const v1::Study& study);
 
 // The model's name from the first part that has it.
 std::string ModelName(const v1::Study& study);
-
-// The ranking, made anew from the effects; as stored if it came without them.
-std::vector<v1::RankedComponent> RankingOf(const v1::PatchingResults& patching);
 
 }  // namespace mechinterp
 

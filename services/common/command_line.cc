@@ -1,11 +1,9 @@
 #include "services/common/command_line.h"
 
 #include <cstdlib>
-#include <istream>
-#include <memory>
-#include <utility>
-#include <vector>
+#include <iostream>
 
+#include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -15,7 +13,7 @@
 namespace mechinterp {
 namespace {
 
-std::vector<CLI::App*> Subcommands(const CLI::App& app) {
+std::vector<CLI::App*> SubcommandsOf(const CLI::App& app) {
   // The overload without a filter lists only those on the command line.
   return const_cast<CLI::App&>(app).get_subcommands([](CLI::App*) { return true; });
 }
@@ -40,7 +38,7 @@ void AddEnvironmentTwins(CLI::App& app, absl::string_view section) {
     }
     option->envname(EnvironmentName(section, option->get_lnames().front()));
   }
-  for (CLI::App* subcommand : Subcommands(app)) AddEnvironmentTwins(*subcommand, section);
+  for (CLI::App* subcommand : SubcommandsOf(app)) AddEnvironmentTwins(*subcommand, section);
 }
 
 // Reads one section of a YAML file for CLI11. Errors are FileErrors, which CLI11
@@ -119,7 +117,7 @@ class YamlConfig : public CLI::Config {
   }
 
   const CLI::App* FindSubcommand(const CLI::App& app, const std::string& key, const std::string& name) const {
-    for (const CLI::App* subcommand : Subcommands(app)) {
+    for (const CLI::App* subcommand : SubcommandsOf(app)) {
       if (subcommand->check_name(name) || subcommand->check_name(key)) return subcommand;
     }
     return nullptr;
@@ -141,8 +139,6 @@ class YamlConfig : public CLI::Config {
   std::string section_;
 };
 
-}  // namespace
-
 void AddEnvironmentAndConfig(CLI::App& app, const std::string& environment_section,
                              const std::string& yaml_section) {
   const std::string config_environment = EnvironmentName(environment_section, "config");
@@ -156,6 +152,164 @@ void AddEnvironmentAndConfig(CLI::App& app, const std::string& environment_secti
                  /*config_required=*/!default_file.empty());
   app.config_formatter(std::make_shared<YamlConfig>(&app, yaml_section));
   AddEnvironmentTwins(app, environment_section);
+}
+
+}  // namespace
+
+Option Option::Required() const {
+  option_->required();
+  return *this;
+}
+
+Option Option::OneOf(const std::vector<std::string>& choices) const {
+  option_->check(CLI::IsMember(choices));
+  return *this;
+}
+
+Option Option::InRange(int smallest, int largest) const {
+  option_->check(CLI::Range(smallest, largest));
+  return *this;
+}
+
+Option Option::InRange(double smallest, double largest) const {
+  option_->check(CLI::Range(smallest, largest));
+  return *this;
+}
+
+Option Option::Positive() const {
+  option_->check(CLI::PositiveNumber);
+  return *this;
+}
+
+Option Option::NonNegative() const {
+  option_->check(CLI::NonNegativeNumber);
+  return *this;
+}
+
+Option Option::ExistingDirectory() const {
+  option_->check(CLI::ExistingDirectory);
+  return *this;
+}
+
+Option Option::ByteSuffixes(ByteUnits units) const {
+  const CLI::AsSizeValue read(/*kb_is_1000=*/units == ByteUnits::kKiloIs1000);
+  // CLI11 alone reads -5 as 2^64 - 5.
+  const auto check = [read](std::string& text) {
+    return text.find('-') == std::string::npos ? read(text) : std::string("must be at least 0");
+  };
+  option_->transform(CLI::Validator(check, read.get_description(), read.get_name()));
+  return *this;
+}
+
+Option Option::SplitAt(char delimiter) const {
+  option_->delimiter(delimiter);
+  return *this;
+}
+
+Option Option::OneValueEachTime() const {
+  option_->allow_extra_args(false);
+  return *this;
+}
+
+Option Option::Excludes(Option other) const {
+  option_->excludes(other.option_);
+  return *this;
+}
+
+Option Option::Environment(const std::string& variable) const {
+  option_->envname(variable);
+  return *this;
+}
+
+Option Option::DefaultText(const std::string& text) const {
+  option_->default_str(text);
+  return *this;
+}
+
+bool Option::given() const { return option_->count() > 0; }
+
+template <OptionValue T>
+Option Command::AddOption(const std::string& names, T& value, const std::string& help) const {
+  CLI::Option* const option = app_->add_option(names, value, help);
+  if constexpr (requires { value.push_back({}); }) {
+    if (value.empty()) return Option(option);  // CLI11 would show "[]".
+  }
+  if constexpr (!std::same_as<T, std::optional<int>>) option->capture_default_str();
+  return Option(option);
+}
+
+template Option Command::AddOption(const std::string&, std::string&, const std::string&) const;
+template Option Command::AddOption(const std::string&, int&, const std::string&) const;
+template Option Command::AddOption(const std::string&, unsigned&, const std::string&) const;
+template Option Command::AddOption(const std::string&, long&, const std::string&) const;
+template Option Command::AddOption(const std::string&, long long&, const std::string&) const;
+template Option Command::AddOption(const std::string&, unsigned long&, const std::string&) const;
+template Option Command::AddOption(const std::string&, unsigned long long&, const std::string&) const;
+template Option Command::AddOption(const std::string&, float&, const std::string&) const;
+template Option Command::AddOption(const std::string&, double&, const std::string&) const;
+template Option Command::AddOption(const std::string&, std::optional<int>&, const std::string&) const;
+template Option Command::AddOption(const std::string&, std::vector<std::string>&, const std::string&) const;
+template Option Command::AddOption(const std::string&, std::vector<int>&, const std::string&) const;
+
+Option Command::AddFlag(const std::string& names, bool& value, const std::string& help) const {
+  return Option(app_->add_flag(names, value, help));
+}
+
+Option Command::AddOption(const std::string& names, std::function<void(const std::string&)> store,
+                          const std::string& help) const {
+  return Option(app_->add_option_function<std::string>(names, std::move(store), help));
+}
+
+Command Command::AddSubcommand(const std::string& name, const std::string& description) const {
+  return Command(app_->add_subcommand(name, description));
+}
+
+void Command::OnChosen(std::function<void()> callback) const { app_->callback(std::move(callback)); }
+
+void Command::SetFooter(const std::string& text) const { app_->footer(text); }
+
+std::vector<Command> Command::Subcommands() const {
+  std::vector<Command> subcommands;
+  for (CLI::App* app : SubcommandsOf(*app_)) subcommands.emplace_back(app);
+  return subcommands;
+}
+
+CommandLine::CommandLine(const std::string& description, const std::string& name)
+    : app_(std::make_unique<CLI::App>(description, name)) {}
+
+CommandLine::~CommandLine() = default;
+
+Command CommandLine::root() const { return Command(app_.get()); }
+
+void CommandLine::SetVersion(const std::string& text) { app_->set_version_flag("--version", text); }
+
+void CommandLine::RequireSubcommand() {
+  app_->require_subcommand(1);
+  app_->fallthrough();  // which subcommands inherit when they are added
+  for (CLI::App* subcommand : SubcommandsOf(*app_)) subcommand->fallthrough();
+}
+
+void CommandLine::UseEnvironmentAndConfig(const std::string& environment_section,
+                                          const std::string& yaml_section) {
+  environment_and_yaml_sections_.emplace(environment_section, yaml_section);
+}
+
+std::optional<int> CommandLine::Parse(int argc, const char* const* argv, std::ostream& out,
+                                      std::ostream& err) {
+  try {
+    if (environment_and_yaml_sections_.has_value()) {
+      const auto& [environment_section, yaml_section] = *environment_and_yaml_sections_;
+      AddEnvironmentAndConfig(*app_, environment_section, yaml_section);
+    }
+    app_->parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app_->exit(error, out, err);
+  }
+  return std::nullopt;
+}
+
+std::optional<int> CommandLine::Parse(int argc, const char* const* argv) {
+  return Parse(argc, argv, std::cout, std::cerr);
 }
 
 }  // namespace mechinterp

@@ -8,23 +8,13 @@
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
+#include "services/common/status.h"
 
 namespace mechinterp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using grpc::experimental::InterceptionHookPoints;
-
-std::string_view CodeName(grpc::StatusCode code) {
-  static constexpr std::string_view kNames[] = {
-      "OK",        "CANCELLED",       "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
-      "NOT_FOUND", "ALREADY_EXISTS",  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-      "ABORTED",   "OUT_OF_RANGE",    "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
-      "DATA_LOSS", "UNAUTHENTICATED",
-  };
-  const auto index = static_cast<size_t>(code);
-  return index < std::size(kNames) ? kNames[index] : "UNKNOWN";
-}
 
 struct RpcMetrics {
   explicit RpcMetrics(std::shared_ptr<prometheus::Registry> owner)
@@ -98,7 +88,7 @@ class RpcMetricsInterceptor : public grpc::experimental::Interceptor {
   void Record(grpc::StatusCode code) {
     recorded_ = true;
     prometheus::Labels labels = labels_;
-    labels.emplace("grpc_code", std::string(CodeName(code)));
+    labels.emplace("grpc_code", CodeName(code));
     metrics_->handled.Add(labels).Increment();
     const std::chrono::duration<double> elapsed = Clock::now() - start_;
     metrics_->seconds.Add(labels_, LatencyBuckets()).Observe(elapsed.count());

@@ -10,6 +10,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "services/common/listen_address.h"
+#include "services/common/rpc_logging.h"
 #include "services/common/rpc_metrics.h"
 #include "services/common/status_macros.h"
 
@@ -28,6 +29,14 @@ void EnableHealthAndReflection() {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });
+}
+
+std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> Interceptors(
+    const RpcServerOptions& options) {
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(MakeRpcLoggingFactory());
+  if (options.registry != nullptr) interceptors.push_back(MakeRpcMetricsFactory(options.registry));
+  return interceptors;
 }
 
 }  // namespace
@@ -52,11 +61,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   grpc::ResourceQuota quota("handlers");
   quota.SetMaxThreads(options.max_concurrent_rpcs + kPollerThreads);
   builder.SetResourceQuota(quota);
-  if (options.registry != nullptr) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-    interceptors.push_back(MakeRpcMetricsFactory(options.registry));
-    builder.experimental().SetInterceptorCreators(std::move(interceptors));
-  }
+  builder.experimental().SetInterceptorCreators(Interceptors(options));
   for (grpc::Service* service : services) builder.RegisterService(service);
 
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();

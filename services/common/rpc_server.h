@@ -25,7 +25,8 @@ struct RpcServerOptions {
   std::shared_ptr<prometheus::Registry> registry;
 };
 
-// A running gRPC server with the standard health service and reflection.
+// A running gRPC server with the standard health service and reflection; logs its RPCs
+// (rpc_logging.h).
 // Thread-safe. TLS and authentication are added here when they come.
 class RpcServer {
  public:

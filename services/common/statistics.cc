@@ -6,37 +6,22 @@
 #include <numeric>
 #include <vector>
 
+#include "services/common/hash.h"
+
 namespace mechinterp {
 namespace {
 
 constexpr double kNormalQuantile975 = 1.959963984540054;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// SplitMix64 (Steele, Lea, Flood 2014). The standard library's distributions
-// differ between implementations; this gives every platform the same intervals.
-class SplitMix64 {
- public:
-  explicit SplitMix64(uint64_t seed) : state_(seed) {}
-
-  // Uniform in [0, bound), by rejection.
-  uint64_t Below(uint64_t bound) {
-    const uint64_t unbiased_end = std::numeric_limits<uint64_t>::max() / bound * bound;
-    while (true) {
-      const uint64_t value = Next();
-      if (value < unbiased_end) return value % bound;
-    }
+// Uniform in [0, bound), by rejection.
+uint64_t DrawBelow(uint64_t bound, SplitMix64& random) {
+  const uint64_t unbiased_end = std::numeric_limits<uint64_t>::max() / bound * bound;
+  while (true) {
+    const uint64_t value = random.Next();
+    if (value < unbiased_end) return value % bound;
   }
-
- private:
-  uint64_t Next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-
-  uint64_t state_;
-};
+}
 
 // Where 95 % of the means lie. Sorts them.
 Interval MiddleOf(std::vector<double>& means) {
@@ -64,7 +49,7 @@ Interval BootstrapMeanInterval(absl::Span<const double> samples, uint64_t seed, 
   std::vector<double> means(resample_count);
   for (double& mean : means) {
     double sum = 0;
-    for (size_t i = 0; i < samples.size(); ++i) sum += samples[random.Below(samples.size())];
+    for (size_t i = 0; i < samples.size(); ++i) sum += samples[DrawBelow(samples.size(), random)];
     mean = sum / static_cast<double>(samples.size());
   }
   return MiddleOf(means);
@@ -88,7 +73,7 @@ Interval BootstrapClusteredMeanInterval(absl::Span<const std::vector<double>> cl
   for (double& mean : means) {
     Cluster total{0, 0};
     for (size_t i = 0; i < filled.size(); ++i) {
-      const Cluster& drawn = filled[random.Below(filled.size())];
+      const Cluster& drawn = filled[DrawBelow(filled.size(), random)];
       total.sum += drawn.sum;
       total.size += drawn.size;
     }

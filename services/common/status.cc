@@ -8,9 +8,31 @@
 #include "absl/strings/string_view.h"
 #include "google/protobuf/any.pb.h"
 #include "google/rpc/error_details.pb.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
+
+// Abseil's codes and gRPC's are the same numbers, so that a cast converts them.
+template <absl::StatusCode kAbsl, grpc::StatusCode kGrpc>
+constexpr bool kSame = static_cast<int>(kAbsl) == static_cast<int>(kGrpc);
+static_assert(kSame<absl::StatusCode::kOk, grpc::StatusCode::OK>);
+static_assert(kSame<absl::StatusCode::kCancelled, grpc::StatusCode::CANCELLED>);
+static_assert(kSame<absl::StatusCode::kUnknown, grpc::StatusCode::UNKNOWN>);
+static_assert(kSame<absl::StatusCode::kInvalidArgument, grpc::StatusCode::INVALID_ARGUMENT>);
+static_assert(kSame<absl::StatusCode::kDeadlineExceeded, grpc::StatusCode::DEADLINE_EXCEEDED>);
+static_assert(kSame<absl::StatusCode::kNotFound, grpc::StatusCode::NOT_FOUND>);
+static_assert(kSame<absl::StatusCode::kAlreadyExists, grpc::StatusCode::ALREADY_EXISTS>);
+static_assert(kSame<absl::StatusCode::kPermissionDenied, grpc::StatusCode::PERMISSION_DENIED>);
+static_assert(kSame<absl::StatusCode::kResourceExhausted, grpc::StatusCode::RESOURCE_EXHAUSTED>);
+static_assert(kSame<absl::StatusCode::kFailedPrecondition, grpc::StatusCode::FAILED_PRECONDITION>);
+static_assert(kSame<absl::StatusCode::kAborted, grpc::StatusCode::ABORTED>);
+static_assert(kSame<absl::StatusCode::kOutOfRange, grpc::StatusCode::OUT_OF_RANGE>);
+static_assert(kSame<absl::StatusCode::kUnimplemented, grpc::StatusCode::UNIMPLEMENTED>);
+static_assert(kSame<absl::StatusCode::kInternal, grpc::StatusCode::INTERNAL>);
+static_assert(kSame<absl::StatusCode::kUnavailable, grpc::StatusCode::UNAVAILABLE>);
+static_assert(kSame<absl::StatusCode::kDataLoss, grpc::StatusCode::DATA_LOSS>);
+static_assert(kSame<absl::StatusCode::kUnauthenticated, grpc::StatusCode::UNAUTHENTICATED>);
 
 constexpr char kTypeUrlPrefix[] = "type.googleapis.com/";
 
@@ -43,14 +65,6 @@ std::optional<Message> Detail(const absl::Status& status) {
 
 // Debian 12 builds Abseil for C++14, where its string_view is a type of its own.
 absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
-
-// At most `limit` bytes of `text`, never ending within a UTF-8 character.
-std::string Shortened(absl::string_view text, size_t limit) {
-  if (text.size() <= limit) return std::string(text);
-  size_t end = limit;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return absl::StrCat(text.substr(0, end), "...");
-}
 
 google::rpc::ErrorInfo MakeErrorInfo(std::string_view reason,
                                      const std::map<std::string, std::string>& metadata) {
@@ -113,7 +127,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   google::rpc::Status details;
   details.set_code(status.raw_code());
-  details.set_message(Shortened(status.message(), kMaxMessageBytes));
+  details.set_message(Shortened({status.message().data(), status.message().size()}, kMaxMessageBytes));
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& payload) {
     google::protobuf::Any* detail = details.add_details();
     detail->set_type_url(std::string(type_url));
@@ -135,6 +149,11 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
     result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
   }
   return result;
+}
+
+std::string CodeName(grpc::StatusCode code) {
+  const std::string name = absl::StatusCodeToString(static_cast<absl::StatusCode>(code));
+  return name.empty() ? "UNKNOWN" : name;
 }
 
 std::string ErrorReason(const absl::Status& status) {

@@ -36,6 +36,9 @@ absl::Status ToStatus(const Violations& violations);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
+// "NOT_FOUND"; "UNKNOWN" for a number that is no code.
+std::string CodeName(grpc::StatusCode code);
+
 // ErrorInfo's reason; empty without one.
 std::string ErrorReason(const absl::Status& status);
 // RetryInfo's delay, if there is one.

@@ -17,8 +17,28 @@
 namespace mechinterp {
 namespace {
 
-absl::Status SystemError(const std::string& action, const std::string& path, int error_number) {
-  const std::string message = absl::StrCat("cannot ", action, " ", path, ": ", std::strerror(error_number));
+absl::Status CannotError(const std::string& action, const std::string& path, int error_number) {
+  return SystemError(absl::StrCat("cannot ", action, " ", path), error_number);
+}
+
+absl::Status WriteAndSync(const std::string& temporary, const std::string& path, const std::string& content) {
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return CannotError("write", path, errno);
+  const absl::Cleanup close_file = [file] { close(file); };
+  for (size_t offset = 0; offset < content.size();) {
+    const ssize_t written = write(file, content.data() + offset, content.size() - offset);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return CannotError("write", path, errno);
+    offset += static_cast<size_t>(written);
+  }
+  if (fsync(file) != 0) return CannotError("write", path, errno);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SystemError(const std::string& what, int error_number) {
+  const std::string message = absl::StrCat(what, ": ", std::strerror(error_number));
   if (error_number == ENOENT) return absl::NotFoundError(message);
   if (error_number == EACCES || error_number == EPERM || error_number == EROFS) {
     return absl::PermissionDeniedError(message);
@@ -26,25 +46,9 @@ absl::Status SystemError(const std::string& action, const std::string& path, int
   return absl::FailedPreconditionError(message);
 }
 
-absl::Status WriteAndSync(const std::string& temporary, const std::string& path, const std::string& content) {
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) return SystemError("write", path, errno);
-  const absl::Cleanup close_file = [file] { close(file); };
-  for (size_t offset = 0; offset < content.size();) {
-    const ssize_t written = write(file, content.data() + offset, content.size() - offset);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return SystemError("write", path, errno);
-    offset += static_cast<size_t>(written);
-  }
-  if (fsync(file) != 0) return SystemError("write", path, errno);
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return SystemError("read", path, errno);
+  if (file < 0) return CannotError("read", path, errno);
   const absl::Cleanup close_file = [file] { close(file); };
   std::string content;
   char buffer[1 << 16];
@@ -52,7 +56,7 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
     const ssize_t got = read(file, buffer, sizeof(buffer));
     if (got == 0) return content;
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return SystemError("read", path, errno);
+    if (got < 0) return CannotError("read", path, errno);
     content.append(buffer, static_cast<size_t>(got));
   }
 }
@@ -63,7 +67,7 @@ absl::Status WriteTextFileAtomically(const std::string& path, const std::string&
   const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
   absl::Status status = WriteAndSync(temporary, path, content);
   if (status.ok() && std::rename(temporary.c_str(), path.c_str()) != 0)
-    status = SystemError("write", path, errno);
+    status = CannotError("write", path, errno);
   if (!status.ok()) unlink(temporary.c_str());
   return status;
 }
@@ -73,7 +77,7 @@ absl::Status MakeParentFolder(const std::string& path) {
   if (folder.empty()) return absl::OkStatus();
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error) return SystemError("make the folder", folder.string(), error.value());
+  if (error) return CannotError("make the folder", folder.string(), error.value());
   return absl::OkStatus();
 }
 

@@ -11,6 +11,9 @@ namespace mechinterp {
 // Small files, whole. Thread-safe. Every error names the path and the system's
 // reason: NotFound, PermissionDenied, or FailedPrecondition for the rest.
 
+// "what: the system's reason", with the code of the three that fits `error_number`.
+absl::Status SystemError(const std::string& what, int error_number);
+
 absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 
 // Makes the folder if needed, then writes a temporary file beside `path` and

@@ -25,7 +25,7 @@ absl::StatusOr<engine::SelfCheck> DeviceCheck::Run(engine::RunContext& context) 
 
 void DeviceCheck::Require() {
   const std::lock_guard lock(mutex_);
-  problem_ = "it is not checked yet";
+  problem_ = "it has not run yet";
 }
 
 std::string DeviceCheck::passed_id() const {

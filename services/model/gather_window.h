@@ -20,8 +20,8 @@ struct GatherOptions {
 // with the first of them costs as much as one with all, for the weights are read
 // once a pass: so the engine waits a moment for the others.
 //
-// It waits for nobody else: a single client, and whoever comes first to an idle
-// engine, is never held up. Knows no clock: tests need not wait. Not thread-safe.
+// It waits for no other requests: a single client, and the first request to an idle
+// engine, are never delayed. Time is passed in: tests need not wait. Not thread-safe.
 class GatherWindow {
  public:
   explicit GatherWindow(const GatherOptions& options) : options_(options) {}

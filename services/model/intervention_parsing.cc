@@ -1,110 +1,38 @@
-// The part of RequestParser that reads interventions.
+#include "services/model/intervention_parsing.h"
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/status.h"
 #include "services/common/tensor_proto.h"
-#include "services/model/request_parsing.h"
 
 namespace mechinterp {
+namespace {
 
-engine::InterventionSet RequestParser::Interventions(
-    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, const FieldViolations& at) {
-  engine::InterventionSet result;
-  for (int i = 0; i < interventions.size(); ++i) {
-    const FieldViolations at_intervention = at.At("interventions", i);
-    if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
-    result.push_back(Intervention(interventions[i], at_intervention));
-    if (interventions[i].has_site())
-      result.back().site = Site(interventions[i].site(), at_intervention.At("site"));
-  }
+// Saturates at INT_MAX, which later range checks reject.
+int ToInt(uint32_t value) { return static_cast<int>(std::min<uint32_t>(value, INT32_MAX)); }
+
+std::vector<int> ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
+  std::vector<int> result;
+  for (uint32_t value : values) result.push_back(ToInt(value));
   return result;
 }
 
-engine::Intervention RequestParser::Intervention(const v1::Intervention& intervention,
-                                                 const FieldViolations& at) {
-  engine::Intervention result;
-  result.selector = Selector(intervention.selector(), at.At("selector"));
-  result.edit = Edit(intervention, at);
-  return result;
-}
-
-engine::Edit RequestParser::Edit(const v1::Intervention& intervention, const FieldViolations& at) {
-  switch (intervention.edit_case()) {
-    case v1::Intervention::kReplacement:
-      return engine::Replacement{
-          Source(intervention.replacement().source(), at.At("replacement").At("source"))};
-    case v1::Intervention::kZeroing:
-      return engine::Zeroing{};
-    case v1::Intervention::kMeanReplacement: {
-      const v1::MeanReplacement& mean = intervention.mean_replacement();
-      const FieldViolations at_mean = at.At("mean_replacement");
-      if (!v1::MeanAxis_IsValid(mean.axis())) at_mean.At("axis").Add("is not a known axis");
-      return engine::MeanReplacement{Sources(mean.sources(), at_mean),
-                                     mean.axis() == v1::MEAN_AXIS_SOURCES
-                                         ? engine::MeanAxis::kSources
-                                         : engine::MeanAxis::kSourcesAndPositions};
-    }
-    case v1::Intervention::kResampling:
-      return engine::Resampling{Sources(intervention.resampling().sources(), at.At("resampling")),
-                                intervention.resampling().seed()};
-    case v1::Intervention::kAddition:
-      return engine::Addition{Tensor(intervention.addition().vector(), at.At("addition").At("vector")),
-                              intervention.addition().has_scale() ? intervention.addition().scale() : 1.0};
-    case v1::Intervention::kScaling:
-      return engine::Scaling{intervention.scaling().factor()};
-    case v1::Intervention::kProjectionRemoval:
-      return engine::ProjectionRemoval{
-          Tensor(intervention.projection_removal().direction(), at.At("projection_removal").At("direction"))};
-    case v1::Intervention::kNoiseAddition:
-      return engine::NoiseAddition{intervention.noise_addition().standard_deviation(),
-                                   intervention.noise_addition().seed()};
-    case v1::Intervention::EDIT_NOT_SET:
-      break;
-  }
-  at.Add("must have an edit (replacement, zeroing, ...)");
-  return engine::Zeroing{};
-}
-
-engine::HookPoint RequestParser::Point(v1::HookPoint point, const FieldViolations& at) {
+engine::HookPoint ParsePoint(v1::HookPoint point, const FieldViolations& at) {
   const std::optional<engine::HookPoint> known = engine::PointOfWireNumber(point);
   if (!known) at.Add(absl::StrCat("hook point ", static_cast<int>(point), " is not known"));
   return known.value_or(engine::HookPoint::kResidPre);
 }
 
-engine::HookSite RequestParser::Site(const v1::HookSite& site, const FieldViolations& at) {
-  const engine::HookPoint point = Point(site.point(), at.At("point"));
-  return {point, static_cast<int>(std::min<uint32_t>(site.layer(), INT32_MAX))};  // checked by the compiler
+engine::HookSite ParseSite(const v1::HookSite& site, const FieldViolations& at) {
+  const engine::HookPoint point = ParsePoint(site.point(), at.At("point"));
+  return {point, ToInt(site.layer())};  // checked by the compiler
 }
 
-engine::Selector RequestParser::Selector(const v1::Selector& selector, const FieldViolations& at) {
-  engine::Selector result;
-  result.heads = ToInts(selector.heads());
-  result.dims = ToInts(selector.dims());
-  result.positions = Positions(selector.positions(), at.At("positions"));
-  switch (selector.scope()) {
-    case v1::INTERVENTION_SCOPE_UNSPECIFIED:
-      break;
-    case v1::INTERVENTION_SCOPE_PROMPT:
-      result.scope = engine::InterventionScope::kPrompt;
-      break;
-    case v1::INTERVENTION_SCOPE_GENERATED:
-      result.scope = engine::InterventionScope::kGenerated;
-      break;
-    case v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED:
-      result.scope = engine::InterventionScope::kPromptAndGenerated;
-      break;
-    default:
-      at.At("scope").Add("is not a known scope");
-  }
-  return result;
-}
-
-engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& positions,
-                                                  const FieldViolations& at) {
+engine::PositionSelector ParsePositions(const v1::PositionSelector& positions, const FieldViolations& at) {
   engine::PositionSelector result;
   result.indices.assign(positions.indices().begin(), positions.indices().end());
   for (const v1::PositionRange& range : positions.ranges()) {
@@ -129,39 +57,65 @@ engine::PositionSelector RequestParser::Positions(const v1::PositionSelector& po
   return result;
 }
 
-std::vector<engine::ActivationSource> RequestParser::Sources(
-    const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources, const FieldViolations& at) {
-  std::vector<engine::ActivationSource> result;
-  for (int i = 0; i < sources.size(); ++i) result.push_back(Source(sources[i], at.At("sources", i)));
+engine::Selector ParseSelector(const v1::Selector& selector, const FieldViolations& at) {
+  engine::Selector result;
+  result.heads = ToInts(selector.heads());
+  result.dims = ToInts(selector.dims());
+  result.positions = ParsePositions(selector.positions(), at.At("positions"));
+  switch (selector.scope()) {
+    case v1::INTERVENTION_SCOPE_UNSPECIFIED:
+      break;
+    case v1::INTERVENTION_SCOPE_PROMPT:
+      result.scope = engine::InterventionScope::kPrompt;
+      break;
+    case v1::INTERVENTION_SCOPE_GENERATED:
+      result.scope = engine::InterventionScope::kGenerated;
+      break;
+    case v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED:
+      result.scope = engine::InterventionScope::kPromptAndGenerated;
+      break;
+    default:
+      at.At("scope").Add("is not a known scope");
+  }
   return result;
 }
 
-engine::ActivationSource RequestParser::Source(const v1::ActivationSource& source,
-                                               const FieldViolations& at) {
+engine::HostTensor ParseTensor(const v1::Tensor& tensor, const FieldViolations& at) {
+  absl::StatusOr<std::vector<float>> values = FloatValues(tensor);
+  if (!values.ok()) {
+    at.Add(std::string(values.status().message()));
+    return {};
+  }
+  return {{tensor.shape().begin(), tensor.shape().end()}, *std::move(values)};
+}
+
+engine::ActivationSource ParseSource(RequestParser& parser, const v1::ActivationSource& source,
+                                     const FieldViolations& at) {
   engine::ActivationSource result;
   result.origin = std::shared_ptr<const engine::RecordedRun>();  // until it is read
   switch (source.source_case()) {
     case v1::ActivationSource::kTensor:
-      result.origin = Tensor(source.tensor(), at.At("tensor"));
+      result.origin = ParseTensor(source.tensor(), at.At("tensor"));
       break;
     case v1::ActivationSource::kStored: {
-      absl::StatusOr<ActivationStore::Entry> entry = store_.Get(source.stored().handle());
+      absl::StatusOr<ActivationStore::Entry> entry = parser.store().Get(source.stored().handle());
       if (entry.ok()) {
         result.origin = entry->run;
       } else {
-        Fail(entry.status());
+        parser.Fail(entry.status());
       }
-      if (source.stored().has_site()) result.site = Site(source.stored().site(), at.At("stored").At("site"));
+      if (source.stored().has_site())
+        result.site = ParseSite(source.stored().site(), at.At("stored").At("site"));
       break;
     }
     case v1::ActivationSource::kPrompt:
-      result.origin = PromptToRun(source.prompt().prompt(), 0, at.At("prompt").At("prompt"));
+      result.origin = parser.PromptToRun(source.prompt().prompt(), 0, at.At("prompt").At("prompt"));
       break;
     case v1::ActivationSource::SOURCE_NOT_SET:
       at.Add("must have a tensor, stored or prompt");
       break;
   }
-  if (source.has_positions()) result.positions = Positions(source.positions(), at.At("positions"));
+  if (source.has_positions()) result.positions = ParsePositions(source.positions(), at.At("positions"));
   switch (source.alignment()) {
     case v1::POSITION_ALIGNMENT_UNSPECIFIED:
       break;
@@ -177,13 +131,125 @@ engine::ActivationSource RequestParser::Source(const v1::ActivationSource& sourc
   return result;
 }
 
-engine::HostTensor RequestParser::Tensor(const v1::Tensor& tensor, const FieldViolations& at) {
-  absl::StatusOr<std::vector<float>> values = FloatValues(tensor);
-  if (!values.ok()) {
-    at.Add(std::string(values.status().message()));
-    return {};
+std::vector<engine::ActivationSource> ParseSources(
+    RequestParser& parser, const google::protobuf::RepeatedPtrField<v1::ActivationSource>& sources,
+    const FieldViolations& at) {
+  std::vector<engine::ActivationSource> result;
+  for (int i = 0; i < sources.size(); ++i)
+    result.push_back(ParseSource(parser, sources[i], at.At("sources", i)));
+  return result;
+}
+
+engine::Edit ParseEdit(RequestParser& parser, const v1::Intervention& intervention,
+                       const FieldViolations& at) {
+  switch (intervention.edit_case()) {
+    case v1::Intervention::kReplacement:
+      return engine::Replacement{
+          ParseSource(parser, intervention.replacement().source(), at.At("replacement").At("source"))};
+    case v1::Intervention::kZeroing:
+      return engine::Zeroing{};
+    case v1::Intervention::kMeanReplacement: {
+      const v1::MeanReplacement& mean = intervention.mean_replacement();
+      const FieldViolations at_mean = at.At("mean_replacement");
+      if (!v1::MeanAxis_IsValid(mean.axis())) at_mean.At("axis").Add("is not a known axis");
+      return engine::MeanReplacement{ParseSources(parser, mean.sources(), at_mean),
+                                     mean.axis() == v1::MEAN_AXIS_SOURCES
+                                         ? engine::MeanAxis::kSources
+                                         : engine::MeanAxis::kSourcesAndPositions};
+    }
+    case v1::Intervention::kResampling:
+      return engine::Resampling{
+          ParseSources(parser, intervention.resampling().sources(), at.At("resampling")),
+          intervention.resampling().seed()};
+    case v1::Intervention::kAddition:
+      return engine::Addition{ParseTensor(intervention.addition().vector(), at.At("addition").At("vector")),
+                              intervention.addition().has_scale() ? intervention.addition().scale() : 1.0};
+    case v1::Intervention::kScaling:
+      return engine::Scaling{intervention.scaling().factor()};
+    case v1::Intervention::kProjectionRemoval:
+      return engine::ProjectionRemoval{ParseTensor(intervention.projection_removal().direction(),
+                                                   at.At("projection_removal").At("direction"))};
+    case v1::Intervention::kNoiseAddition:
+      return engine::NoiseAddition{intervention.noise_addition().standard_deviation(),
+                                   intervention.noise_addition().seed()};
+    case v1::Intervention::EDIT_NOT_SET:
+      break;
   }
-  return {{tensor.shape().begin(), tensor.shape().end()}, *std::move(values)};
+  at.Add("must have an edit (replacement, zeroing, ...)");
+  return engine::Zeroing{};
+}
+
+engine::Intervention ParseIntervention(RequestParser& parser, const v1::Intervention& intervention,
+                                       const FieldViolations& at) {
+  engine::Intervention result;
+  result.selector = ParseSelector(intervention.selector(), at.At("selector"));
+  result.edit = ParseEdit(parser, intervention, at);
+  return result;
+}
+
+}  // namespace
+
+engine::InterventionSet ParseInterventions(
+    RequestParser& parser, const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
+    const FieldViolations& at) {
+  engine::InterventionSet result;
+  for (int i = 0; i < interventions.size(); ++i) {
+    const FieldViolations at_intervention = at.At("interventions", i);
+    if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
+    result.push_back(ParseIntervention(parser, interventions[i], at_intervention));
+    if (interventions[i].has_site())
+      result.back().site = ParseSite(interventions[i].site(), at_intervention.At("site"));
+  }
+  return result;
+}
+
+engine::CaptureRequest ParseFilter(RequestParser& parser, const v1::ActivationFilter& filter,
+                                   const FieldViolations& at) {
+  engine::CaptureRequest capture;
+  if (filter.name_patterns().empty() && filter.sites().empty()) {
+    at.Add("must name at least one activation in name_patterns or sites");
+  }
+  for (int i = 0; i < filter.sites_size(); ++i)
+    capture.sites.push_back(ParseSite(filter.sites(i), at.At("sites", i)));
+  for (int i = 0; i < filter.name_patterns_size(); ++i) {
+    const std::vector<engine::HookSite> sites =
+        engine::MatchingSites(filter.name_patterns(i), parser.model().config());
+    if (sites.empty()) {
+      at.At("name_patterns", i)
+          .Add(absl::StrCat("'", filter.name_patterns(i),
+                            "' matches no hook point; ListHookPoints names them all"));
+    }
+    capture.sites.insert(capture.sites.end(), sites.begin(), sites.end());
+  }
+  capture.positions = ParsePositions(filter.positions(), at.At("positions"));
+  return capture;
+}
+
+engine::SweepGrid ParseGrid(RequestParser& parser, const v1::SweepGrid& grid, const FieldViolations& at) {
+  engine::SweepGrid result;
+  result.prototype = ParseIntervention(parser, grid.prototype(), at.At("prototype"));
+  for (int i = 0; i < grid.points_size(); ++i) {
+    result.points.push_back(ParsePoint(grid.points(i), at.At("points", i)));
+  }
+  result.layers = ToInts(grid.layers());
+  for (int i = 0; i < grid.axes_size(); ++i) {
+    switch (grid.axes(i)) {
+      case v1::SWEEP_AXIS_POSITION:
+        result.split_positions = true;
+        break;
+      case v1::SWEEP_AXIS_HEAD:
+        result.split_heads = true;
+        break;
+      case v1::SWEEP_AXIS_DIM_GROUP:
+        if (grid.dims_per_group() == 0)
+          at.At("dims_per_group").Add("must be at least 1 with SWEEP_AXIS_DIM_GROUP");
+        result.dims_per_group = ToInt(grid.dims_per_group());
+        break;
+      default:
+        at.At("axes", i).Add("is not a known axis");
+    }
+  }
+  return result;
 }
 
 }  // namespace mechinterp

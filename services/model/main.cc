@@ -1,18 +1,18 @@
 // abstract-model-server: hosts one model behind mechinterp.v1.ModelService.
 
-#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <thread>
 
-#include "CLI/CLI.hpp"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "prometheus/registry.h"
 #include "services/common/command_line.h"
 #include "services/common/logging.h"
 #include "services/common/metrics_server.h"
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
+#include "services/common/status_macros.h"
 #include "services/common/version.h"
 #include "services/engine/checkpoint/model_source.h"
 #include "services/engine/device/device.h"
@@ -20,152 +20,15 @@
 #include "services/engine/model.h"
 #include "services/engine/weights/save_quantized.h"
 #include "services/model/model_service.h"
+#include "services/model/server_options.h"
 #include "spdlog/spdlog.h"
 
 namespace mechinterp {
 namespace {
 
-struct Options {
-  std::string model = "data/models/tiny-llama-refusal";
-  std::string listen_address = "127.0.0.1:50051";
-  std::string metrics_address = "127.0.0.1:9464";
-  std::string log_level = "info";
-  std::string rope_frequencies = "float32";
-  std::string quantization = "auto";
-  std::string head_quantization = "auto";
-  std::string compute_dtype = "auto";
-  std::string device = "auto";
-  bool skip_device_check = false;
-  bool double_quant = false;
-  std::string save_quantized;
-  std::string chat_template = "auto";
-  int threads = 0;
-  int shutdown_grace_seconds = 10;
-  ModelServiceOptions service;
-};
-
-std::vector<std::string> WithAuto(std::vector<std::string> names) {
-  names.insert(names.begin(), "auto");
-  return names;
-}
-
-void AddOptions(CLI::App& app, Options& options) {
-  app.set_version_flag("--version", std::string("abstract-model-server ") + kVersion);
-  app.add_option(
-         "--model", options.model,
-         "Directory of a checkpoint in Hugging Face layout, or ORG/NAME[@REVISION] in its local cache")
-      ->capture_default_str();
-  app.add_option("--listen-address", options.listen_address,
-                 "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated")
-      ->capture_default_str();
-  app.add_option("--metrics-address", options.metrics_address,
-                 "Where to serve Prometheus metrics; empty: nowhere")
-      ->capture_default_str();
-  app.add_option(
-         "--device", options.device,
-         "What computes; auto: Apple's GPU (mps), else an NVIDIA one (cuda), else the CPU. One that is "
-         "missing is replaced by the CPU")
-      ->check(CLI::IsMember({"auto", "cpu", "mps", "cuda"}))
-      ->capture_default_str();
-  app.add_flag("--skip-device-check", options.skip_device_check,
-               "Do not hold a GPU's arithmetic against the CPU's before serving");
-  app.add_option(
-         "--quantization", options.quantization,
-         "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when the "
-         "checkpoint is stored so")
-      ->check(CLI::IsMember(WithAuto(engine::LinearQuantizationNames())))
-      ->capture_default_str();
-  app.add_flag("--double-quant", options.double_quant, "When quantizing to NF4: quantize the scales too");
-  app.add_option("--head-quantization", options.head_quantization,
-                 "How the output head is held; auto: int8 for NF4 models, none for others")
-      ->check(CLI::IsMember(WithAuto(engine::HeadQuantizationNames())))
-      ->capture_default_str();
-  app.add_option("--compute-dtype", options.compute_dtype,
-                 "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: "
-                 "bf16 on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise")
-      ->check(CLI::IsMember(WithAuto(engine::ComputeTypeNames())))
-      ->capture_default_str();
-  app.add_option(
-      "--save-quantized", options.save_quantized,
-      "Quantize --model to NF4 and write it to this new folder, in the layout of *-bnb-4bit checkpoints; "
-      "then serve that");
-  app.add_option(
-         "--memory-limit", options.service.memory_limit_bytes,
-         "Most bytes of memory for the model, requests and stored activations together, as in 6GB. What "
-         "would take more, by estimate, is refused before it begins. 0: no limit on the CPU, what the "
-         "device recommends on a GPU")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "Threads for arithmetic; 0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  app.add_option("--max-requests", options.service.scheduler.max_requests,
-                 "Requests in progress at once; more are asked to try again")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  app.add_option("--max-batch-rows", options.service.scheduler.max_batch_rows,
-                 "Token positions in one forward pass, over all requests")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  app.add_option(
-         "--prefill-chunk", options.service.scheduler.prefill_chunk_rows,
-         "Longer prompts run in chunks of so many positions; others' next tokens wait for one at most")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--max-activation-bytes", options.service.max_activation_bytes,
-                 "Most bytes of activations that one request may record")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--max-stored-bytes", options.service.max_stored_bytes,
-                 "Most bytes of activations kept for clients")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option(
-         "--rope-frequencies", options.rope_frequencies,
-         "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
-      ->capture_default_str();
-  app.add_option("--chat-template", options.chat_template,
-                 "How chat prompts are written; auto: as the checkpoint says")
-      ->check(CLI::IsMember({"auto", "llama3", "chatml", "mistral", "none"}))
-      ->capture_default_str();
-  app.add_option("--shutdown-grace-seconds", options.shutdown_grace_seconds,
-                 "How long requests may go on after SIGTERM")
-      ->check(CLI::Range(0, 3600))
-      ->capture_default_str();
-  app.add_option("--log-level", options.log_level, "trace, debug, info, warning, error or off")
-      ->capture_default_str();
-  AddEnvironmentAndConfig(app, "MODEL", "model_service");
-}
-
-engine::DevicePreference ToDevicePreference(const std::string& device) {
-  if (device == "cpu") return engine::DevicePreference::kCpu;
-  if (device == "mps") return engine::DevicePreference::kMps;
-  if (device == "cuda") return engine::DevicePreference::kCuda;
-  return engine::DevicePreference::kAuto;
-}
-
-engine::LoadOptions ToLoadOptions(const Options& options) {
-  engine::LoadOptions load;
-  load.quantization = engine::QuantizationOfName(options.quantization);  // unset for auto, as below
-  load.double_quantization = options.double_quant;
-  load.head = engine::QuantizationOfName(options.head_quantization);
-  load.compute_type = engine::NumberFormatOfShortName(options.compute_dtype);
-  load.chat_format = engine::ParseChatFormat(options.chat_template);  // unset for auto
-  load.memory_limit_bytes = options.service.memory_limit_bytes;
-  load.scratch_rows = options.service.scheduler.max_batch_rows;
-  load.round_rope_frequencies_to_bfloat16 = options.rope_frequencies == "bfloat16";
-  return load;
-}
-
-int Fail(const absl::Status& status) {
-  spdlog::error("{}", DescribeStatus(status));
-  return 1;
-}
-
 // Takes the device that there is, and its memory as the limit where none is set.
-engine::Device UseDevice(Options& options) {
-  const engine::DeviceChoice choice = engine::ChooseDevice(ToDevicePreference(options.device));
+engine::Device UseDevice(ServerOptions& options) {
+  const engine::DeviceChoice choice = engine::ChooseDevice(options.device);
   if (!choice.fallback.empty()) spdlog::warn("{}", choice.fallback);
   engine::TrimDeviceCache(choice.device);
   if (choice.device.kind != engine::DeviceKind::kCpu && options.service.memory_limit_bytes == 0) {
@@ -199,50 +62,61 @@ void CheckDevice(ModelService& service) {
         "the device computes wrongly, so nothing is served: {} (tolerance {:.2g}). --device cpu works",
         check->problem, check->tolerance);
   } else {
-    spdlog::info("the device's arithmetic agrees with the CPU's (check {}, {:.1f} s)", check->id,
+    spdlog::info("the device's results agree with the CPU's (check {}, {:.1f} s)", check->id,
                  absl::ToDoubleSeconds(check->duration));
   }
 }
 
-int Serve(Options options, TerminationSignals& signals) {
-  if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
+// Finds the checkpoint, quantizes and saves it first where that is asked for, and loads it.
+absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptions& options,
+                                                               const engine::Device& device) {
   const absl::StatusOr<engine::ModelSource> source =
       engine::ResolveModelSource(options.model, engine::HubCacheDirectory());
-  if (!source.ok()) return Fail(WithContext(source.status(), "cannot find the model"));
-  const engine::Device device = UseDevice(options);
-  engine::LoadOptions load = ToLoadOptions(options);
+  if (!source.ok()) return WithContext(source.status(), "cannot find the model");
+  engine::LoadOptions load = options.load;
   load.device = device;
   load.name = source->repo_id;
+  load.memory_limit_bytes = options.service.memory_limit_bytes;
+  load.scratch_rows = options.service.scheduler.max_batch_rows;
   std::string directory = source->directory;
   if (!options.save_quantized.empty()) {
     spdlog::info("quantizing {} to {}", directory, options.save_quantized);
-    if (absl::Status saved = engine::SaveQuantized(directory, options.save_quantized, options.double_quant);
-        !saved.ok()) {
-      return Fail(WithContext(saved, "cannot save the quantized model"));
-    }
+    const absl::Status saved =
+        engine::SaveQuantized(directory, options.save_quantized, load.double_quantization);
+    if (!saved.ok()) return WithContext(saved, "cannot save the quantized model");
     directory = options.save_quantized;
   }
-  const absl::Time load_start = absl::Now();
+  const absl::Time start = absl::Now();
   absl::StatusOr<std::shared_ptr<const engine::Model>> model = engine::Model::Load(directory, load);
-  if (!model.ok()) return Fail(WithContext(model.status(), "cannot load the model"));
+  if (!model.ok()) return WithContext(model.status(), "cannot load the model");
   spdlog::info(
       "loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
-      (*model)->name(), absl::ToDoubleSeconds(absl::Now() - load_start),
+      (*model)->name(), absl::ToDoubleSeconds(absl::Now() - start),
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count(),
       (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   DescribeDevice(**model);
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> ServeMetrics(
+    const std::string& address, const std::shared_ptr<prometheus::Registry>& registry) {
+  if (address.empty()) return nullptr;
+  ABSTRACT_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server, StartMetricsServer(address, registry));
+  spdlog::info("metrics on port {} at /metrics", server->port());
+  return server;
+}
+
+// Until a signal comes.
+absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
+  if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
+  const engine::Device device = UseDevice(options);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::Model> model, LoadModel(options, device));
 
   auto registry = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics(registry);
-  ModelService service(*model, options.service, metrics);
-  std::unique_ptr<HttpServer> metrics_server;
-  if (!options.metrics_address.empty()) {
-    absl::StatusOr<std::unique_ptr<HttpServer>> started =
-        StartMetricsServer(options.metrics_address, registry);
-    if (!started.ok()) return Fail(started.status());
-    metrics_server = *std::move(started);
-    spdlog::info("metrics on port {} at /metrics", metrics_server->port());
-  }
+  ModelService service(model, options.service, metrics);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<HttpServer> metrics_server,
+                            ServeMetrics(options.metrics_address, registry));
   RpcServerOptions rpc;
   rpc.listen_address = options.listen_address;
   // Requests beyond max_requests still need a thread to be turned away politely.
@@ -250,20 +124,19 @@ int Serve(Options options, TerminationSignals& signals) {
   rpc.registry = registry;
   const bool needs_check = device.kind != engine::DeviceKind::kCpu && !options.skip_device_check;
   if (needs_check) service.device_check().Require();
-  absl::StatusOr<std::unique_ptr<RpcServer>> server = RpcServer::Start(rpc, {&service});
-  if (!server.ok()) return Fail(server.status());
-  (*server)->SetServing(!needs_check);
-  service.device_check().set_listener([&server](bool passed) { (*server)->SetServing(passed); });
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server, RpcServer::Start(rpc, {&service}));
+  server->SetServing(!needs_check);
+  service.device_check().set_listener([&server](bool passed) { server->SetServing(passed); });
   if (needs_check) CheckDevice(service);
-  spdlog::info("serving mechinterp.v1.ModelService on port {}", (*server)->port());
+  spdlog::info("serving mechinterp.v1.ModelService on port {}", server->port());
 
   const int signal = signals.Wait();
   spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
                options.shutdown_grace_seconds);
   service.device_check().set_listener(nullptr);  // nothing turns health back
-  (*server)->Shutdown(absl::Seconds(options.shutdown_grace_seconds), [&service] { service.Stop(); });
+  server->Shutdown(absl::Seconds(options.shutdown_grace_seconds), [&service] { service.Stop(); });
   spdlog::info("stopped");
-  return 0;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -271,15 +144,22 @@ int Serve(Options options, TerminationSignals& signals) {
 
 int main(int argc, char** argv) {
   mechinterp::TerminationSignals signals;
-  mechinterp::Options options;
-  CLI::App app("Hosts a language model for interpretability: generation, activations and patching over gRPC.",
-               "abstract-model-server");
-  mechinterp::AddOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::ServerOptions options;
+  mechinterp::CommandLine command_line(
+      "Hosts a language model for interpretability: generation, activations and patching over gRPC.",
+      "abstract-model-server");
+  mechinterp::AddServerOptions(command_line.root(), options);
+  command_line.SetVersion(std::string("abstract-model-server ") + mechinterp::kVersion);
+  command_line.UseEnvironmentAndConfig("MODEL", "model_service");
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level);
       !status.ok()) {
     std::fprintf(stderr, "%s\n", mechinterp::DescribeStatus(status).c_str());
     return 1;
   }
-  return mechinterp::Serve(options, signals);
+  if (absl::Status status = mechinterp::Serve(options, signals); !status.ok()) {
+    spdlog::error("{}", mechinterp::DescribeStatus(status));
+    return 1;
+  }
+  return 0;
 }

@@ -7,7 +7,9 @@
 namespace mechinterp {
 namespace {
 
-std::string Megabytes(int64_t bytes) { return absl::StrFormat("%.1f MB", static_cast<double>(bytes) / 1e6); }
+std::string Mebibytes(int64_t bytes) {
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
 
 }  // namespace
 
@@ -26,10 +28,10 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
     Add(bytes);
     return Reservation(this, bytes);
   }
-  const std::string need = absl::StrCat("the request may take ", Megabytes(bytes), " of memory; ");
+  const std::string need = absl::StrCat("the request may take ", Mebibytes(bytes), " of memory; ");
   if (bytes > for_requests) {
     return ErrorWithReason(absl::StatusCode::kResourceExhausted,
-                           absl::StrCat(need, "the server has ", Megabytes(for_requests),
+                           absl::StrCat(need, "the server has ", Mebibytes(for_requests),
                                         " for requests. Ask for shorter prompts, fewer positions, sites or "
                                         "new tokens, or raise the server's --memory-limit"),
                            "MEMORY_LIMIT");
@@ -37,12 +39,12 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
   if (bytes + stored > for_requests) {
     return ErrorWithReason(
         absl::StatusCode::kResourceExhausted,
-        absl::StrCat(need, "of the server's ", Megabytes(for_requests), ", stored activations hold ",
-                     Megabytes(stored), ". Delete some, or wait until they expire"),
+        absl::StrCat(need, "of the server's ", Mebibytes(for_requests), ", stored activations hold ",
+                     Mebibytes(stored), ". Delete some, or wait until they expire"),
         "MEMORY_LIMIT");
   }
-  return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Megabytes(reserved_bytes_),
-                                    " of the server's ", Megabytes(for_requests), "; try again shortly"),
+  return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Mebibytes(reserved_bytes_),
+                                    " of the server's ", Mebibytes(for_requests), "; try again shortly"),
                        "MEMORY_LIMIT", absl::Seconds(1));
 }
 

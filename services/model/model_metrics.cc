@@ -28,7 +28,7 @@ prometheus::Histogram& Histogram(prometheus::Registry& registry, const std::stri
 std::array<prometheus::Counter*, kRowKindCount> RowCounters(prometheus::Registry& registry) {
   auto& family = BuildCounter()
                      .Name("mechinterp_forward_rows_total")
-                     .Help("Token positions taken through the model, by what for.")
+                     .Help("Token positions run through the model, by kind of work.")
                      .Register(registry);
   return {&family.Add({{"kind", "decode"}}), &family.Add({{"kind", "prefill"}}),
           &family.Add({{"kind", "sweep"}})};  // in the order of RowKind
@@ -46,25 +46,24 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
       pass_seconds_(Histogram(*registry_, "mechinterp_forward_pass_duration_seconds",
                               "Time of a forward pass.",
                               Buckets{0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30})),
-      gather_seconds_(Histogram(*registry_, "mechinterp_gather_wait_seconds",
-                                "Time that the engine, with work at hand, waited for others to join a pass.",
-                                Buckets{0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03})),
+      gather_seconds_(
+          Histogram(*registry_, "mechinterp_gather_wait_seconds",
+                    "Time that the engine, with work pending, waited for other requests to join a pass.",
+                    Buckets{0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03})),
       rows_by_kind_(RowCounters(*registry_)),
       memory_bytes_(BuildGauge()
                         .Name("mechinterp_memory_bytes")
-                        .Help("Bytes of memory the engine holds beside the weights, by what for.")
+                        .Help("Bytes of memory the engine holds besides the weights, by use.")
                         .Register(*registry_)),
       reserved_bytes_(Gauge(*registry_, "mechinterp_reserved_bytes",
-                            "Bytes that requests in progress may come to take, by estimate.")),
-      device_bytes_(
-          Gauge(*registry_, "mechinterp_device_allocated_bytes",
-                "What this process has taken of the device's memory; of the CPU: resident memory.")),
+                            "Bytes reserved for requests in progress, by estimate.")),
+      device_bytes_(Gauge(*registry_, "mechinterp_device_allocated_bytes",
+                          "Bytes of device memory allocated by this process; on the CPU, resident memory.")),
       requests_in_progress(
           Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
-      queued_rows(
-          Gauge(*registry_, "mechinterp_queued_rows", "Token positions that wait for a forward pass.")),
+      queued_rows(Gauge(*registry_, "mechinterp_queued_rows", "Token positions queued for a forward pass.")),
       failed_passes(Counter(*registry_, "mechinterp_failed_passes_total",
-                            "Forward passes that failed: the device, or its memory.")),
+                            "Forward passes that failed: a device error, or not enough memory.")),
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
@@ -72,8 +71,8 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                                           "Positions x layers that sweeps computed.")),
       sweep_naive_token_layers(Counter(*registry_, "mechinterp_sweep_naive_token_layers_total",
                                        "Positions x layers that one full pass per run would have computed.")),
-      stored_runs(Gauge(*registry_, "mechinterp_stored_runs", "Runs kept for RunWithCache's store.")),
-      stored_bytes(Gauge(*registry_, "mechinterp_stored_bytes", "Bytes of activations kept.")) {}
+      stored_runs(Gauge(*registry_, "mechinterp_stored_runs", "Runs stored by RunWithCache.")),
+      stored_bytes(Gauge(*registry_, "mechinterp_stored_bytes", "Bytes of activations stored.")) {}
 
 void ModelMetrics::SetModel(const engine::Model& model) {
   device_ = model.device();
@@ -90,7 +89,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Set(static_cast<double>(model.parameter_count()));
   auto& weight_bytes = BuildGauge()
                            .Name("mechinterp_model_weight_bytes")
-                           .Help("Bytes its weights take in memory, by how they are held.")
+                           .Help("Bytes of memory that the weights take, by format.")
                            .Register(*registry_);
   for (const auto& [format, bytes] : model.weight_bytes()) {
     weight_bytes.Add({{"format", std::string(engine::InfoOf(format).name)}}).Set(static_cast<double>(bytes));

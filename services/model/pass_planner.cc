@@ -73,13 +73,13 @@ class Planner {
     return want_more;
   }
 
-  // Rows of the segment to take where `wanted` would be right.
+  // Rows to take of the segment, given its run's share, `wanted`.
   int PieceRows(const PendingSegment& segment, int wanted) const {
     // Patched runs are short; only what is longer than a chunk is worth a split.
     const bool is_whole =
         !segment.can_split || (segment.kind == RowKind::kSweep && segment.rows <= limits_.chunk_rows);
     if (is_whole) return segment.rows;
-    // Nor are slivers: a quarter of a chunk at least, but for what room is left.
+    // Nor are slivers: at least a quarter of a chunk, or all remaining rows.
     const int least = std::max(1, limits_.chunk_rows / 4);
     const int rows = std::min({segment.rows, limits_.chunk_rows, std::max(wanted, least)});
     return std::min(rows, std::max(left_, 1));

@@ -23,14 +23,14 @@ struct PendingSegment {
   int index = 0;           // the caller's
 };
 
-// What one request waits for. Its segments do not depend on each other.
+// The segments that one request waits for. They do not depend on each other.
 using PendingRun = std::vector<PendingSegment>;
 
 struct PassLimits {
   int max_rows = 512;
-  // Most rows that a segment brings into a pass, where it can split; and most
-  // rows besides the decoding steps in a pass that has some: a decoding step
-  // waits no longer than for so many. At most max_rows.
+  // Most rows of one segment in a pass, where it can split; and most rows besides the
+  // decoding steps in a pass that has some, which bounds what a decoding step waits for.
+  // At most max_rows.
   int chunk_rows = 256;
 };
 
@@ -42,15 +42,15 @@ struct PassPiece {
 };
 
 // Chooses what goes into the next forward pass; at least one piece, at most one
-// of each segment. `runs`: who waited longest first, none of them empty.
+// of each segment. `runs`: longest-waiting first, none of them empty.
 //
-// Decoding steps come first: they are short, and somebody reads along. They
-// leave a quarter of the rows to the others, if there are any. The others get
-// equal shares of what is left, then of what those who want less leave over,
-// segments in their order; each at least one segment, or a chunk of it, while
-// there is room. So neither a sweep of a thousand rows nor a long prompt keeps
-// anybody out: who found no room comes first the next time. Who comes first gets
-// a segment in, even if it cannot split and is larger than what is left.
+// Decoding steps come first: they are short, and their text is read as it comes. They
+// leave a quarter of the rows to other work, if there is any. Other runs get equal shares
+// of the remaining rows, then of what smaller runs leave over, segments in their order;
+// each at least one segment, or a chunk of it, while rows remain. So neither a sweep of a
+// thousand rows nor a long prompt starves the others: a run that got no rows is first in
+// the next pass. The first run gets a segment in, even if it cannot split and is larger
+// than the remaining rows.
 std::vector<PassPiece> PlanPass(absl::Span<const PendingRun* const> runs, const PassLimits& limits);
 
 }  // namespace mechinterp

@@ -9,15 +9,6 @@
 #include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp {
-v1::HookPoint ToProto(engine::HookPoint point) {
-  return static_cast<v1::HookPoint>(engine::WireNumber(point));
-}
-
-std::vector<int> RequestParser::ToInts(const google::protobuf::RepeatedField<uint32_t>& values) {
-  std::vector<int> result;
-  for (uint32_t value : values) result.push_back(static_cast<int>(std::min<uint32_t>(value, INT32_MAX)));
-  return result;
-}
 
 absl::Status RequestParser::status() const {
   if (!failure_.ok()) return failure_;
@@ -175,52 +166,11 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   return options;
 }
 
-engine::CaptureRequest RequestParser::Filter(const v1::ActivationFilter& filter, const FieldViolations& at) {
-  engine::CaptureRequest capture;
-  if (filter.name_patterns().empty() && filter.sites().empty()) {
-    at.Add("must name at least one activation in name_patterns or sites");
-  }
-  for (int i = 0; i < filter.sites_size(); ++i)
-    capture.sites.push_back(Site(filter.sites(i), at.At("sites", i)));
-  for (int i = 0; i < filter.name_patterns_size(); ++i) {
-    const std::vector<engine::HookSite> sites =
-        engine::MatchingSites(filter.name_patterns(i), model_.config());
-    if (sites.empty()) {
-      at.At("name_patterns", i)
-          .Add(absl::StrCat("'", filter.name_patterns(i),
-                            "' matches no hook point; ListHookPoints names them all"));
-    }
-    capture.sites.insert(capture.sites.end(), sites.begin(), sites.end());
-  }
-  capture.positions = Positions(filter.positions(), at.At("positions"));
-  return capture;
-}
-
-engine::SweepGrid RequestParser::Grid(const v1::SweepGrid& grid, const FieldViolations& at) {
-  engine::SweepGrid result;
-  result.prototype = Intervention(grid.prototype(), at.At("prototype"));
-  for (int i = 0; i < grid.points_size(); ++i) {
-    result.points.push_back(Point(grid.points(i), at.At("points", i)));
-  }
-  result.layers = ToInts(grid.layers());
-  for (int i = 0; i < grid.axes_size(); ++i) {
-    switch (grid.axes(i)) {
-      case v1::SWEEP_AXIS_POSITION:
-        result.split_positions = true;
-        break;
-      case v1::SWEEP_AXIS_HEAD:
-        result.split_heads = true;
-        break;
-      case v1::SWEEP_AXIS_DIM_GROUP:
-        if (grid.dims_per_group() == 0)
-          at.At("dims_per_group").Add("must be at least 1 with SWEEP_AXIS_DIM_GROUP");
-        result.dims_per_group = static_cast<int>(std::min<uint32_t>(grid.dims_per_group(), INT32_MAX));
-        break;
-      default:
-        at.At("axes", i).Add("is not a known axis");
-    }
-  }
-  return result;
+void RequestParser::Compile(const engine::TokenizedPrompt& prompt,
+                            const engine::InterventionSet& interventions,
+                            const engine::CaptureRequest& capture, engine::PlanCompiler& compiler,
+                            const FieldViolations& at) {
+  if (prompt.length() > 0) compiler.Add(prompt, interventions, capture, at);
 }
 
 }  // namespace mechinterp

@@ -6,7 +6,6 @@
 
 #include "services/common/version.h"
 #include "services/engine/operations/cached_run.h"
-#include "services/model/request_parsing.h"
 
 namespace mechinterp {
 namespace {
@@ -70,6 +69,10 @@ v1::Device ToProto(engine::DeviceKind kind) {
 }
 
 }  // namespace
+
+v1::HookPoint ToProto(engine::HookPoint point) {
+  return static_cast<v1::HookPoint>(engine::WireNumber(point));
+}
 
 v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id) {
   v1::ModelIdentity identity;

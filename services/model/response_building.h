@@ -19,6 +19,8 @@ namespace mechinterp {
 
 // From the engine's types to protobuf.
 
+v1::HookPoint ToProto(engine::HookPoint point);
+
 // `self_check_id`: of the device check that passed last.
 v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id);
 v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::string& self_check_id);

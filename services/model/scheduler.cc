@@ -205,7 +205,7 @@ Scheduler::Pass Scheduler::PlanNextPass() {
   return pass;
 }
 
-// What ran is not run again: if its results find no room, its request fails.
+// What ran is not run again: if its results do not fit into memory, its request fails.
 void Scheduler::Collect(const Part& part) {
   try {
     part.chunks->Collect();
@@ -215,7 +215,7 @@ void Scheduler::Collect(const Part& part) {
   }
 }
 
-// Nobody waits for what these make.
+// Whether no request wants the results of these parts any more.
 bool Scheduler::IsAbandoned(absl::Span<const Part> parts) const {
   return stopping_ ||
          std::all_of(parts.begin(), parts.end(), [](const Part& part) { return part.job->cancelled; });
@@ -284,7 +284,7 @@ void Scheduler::FinishPass(Pass& pass, absl::Duration took) {
     } else if (stopping_) {
       Finish(*job, ShuttingDown());
     } else {
-      waiting_.push_back(job);  // behind those that found no room
+      waiting_.push_back(job);  // behind those that got no rows
     }
   }
   gather_.PassEnded(now, took, expected_back);

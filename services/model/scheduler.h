@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "services/engine/forward/executor.h"
+#include "services/engine/forward/run_pass.h"
 #include "services/model/gather_window.h"
 #include "services/model/model_metrics.h"
 #include "services/model/pass_planner.h"
@@ -23,22 +24,21 @@ struct SchedulerOptions {
   int max_requests = 32;
   // Rows of one forward pass, over all requests in it.
   int max_batch_rows = 512;
-  // Longer prompts run in chunks of so many rows, a pass each; and a pass with
-  // decoding steps takes so many other rows at most. No more than max_batch_rows.
+  // Rows per chunk of longer prompts, one chunk a pass; also the most other rows in a
+  // pass with decoding steps. At most max_batch_rows.
   int prefill_chunk_rows = 256;
   GatherOptions gather;
-  // How often a waiting request looks whether its client is still there.
+  // How often a waiting request checks whether its client is still there.
   absl::Duration cancellation_poll = absl::Milliseconds(50);
 };
 
 // Runs the model, in a thread of its own. Requests hand it segments from their
 // handlers' threads and wait; every forward pass takes rows of as many requests
-// as there is room for (pass_planner.h), after a moment for those that were in
-// the last one (gather_window.h). So decoding steps, prompts and sweeps of
-// different clients share the weights' way through the caches, and nobody's long
-// request keeps others waiting for longer than a pass. A request's results do not
-// depend on the others, and a pass that fails only fails the requests that cannot run
-// without the others either.
+// as fit (pass_planner.h), after waiting a moment for those that were in the last
+// one (gather_window.h). So decoding steps, prompts and sweeps of different clients
+// share one reading of the weights, and a long request delays others by one pass at
+// most. A request's results do not depend on the others. Where a pass fails, only
+// those requests fail that fail without the others too.
 //
 // Thread-safe. Outlives its requests.
 class Scheduler {
@@ -50,10 +50,10 @@ class Scheduler {
 
   // `metrics` must outlive the scheduler.
   Scheduler(std::shared_ptr<const engine::Model> model, const SchedulerOptions& options,
-            ModelMetrics& metrics, ForwardFunction forward = engine::Forward);
+            ModelMetrics& metrics, ForwardFunction forward = engine::RunPass);
   ~Scheduler();
 
-  // Ends the service: what waits fails now, and what comes later at once, with
+  // Ends the service: what waits fails now, later calls fail at once, with
   // UNAVAILABLE. Does not wait for the pass in progress; requests in it fail when
   // its layer ends. May be called more than once.
   void Stop();
@@ -91,7 +91,7 @@ class Scheduler {
 
   std::mutex mutex_;
   std::condition_variable changed_;  // for the engine's thread
-  std::deque<Job*> waiting_;         // who waited longest first
+  std::deque<Job*> waiting_;         // longest-waiting first
   GatherWindow gather_;
   int request_count_ = 0;
   int64_t last_request_id_ = 0;
@@ -111,15 +111,15 @@ class Scheduler::Request final : public engine::Executor {
   Request& operator=(const Request&) = delete;
   ~Request() override { Leave(); }
 
-  // Asks to be let in. RESOURCE_EXHAUSTED with RetryInfo when too many requests
+  // Asks for admission. RESOURCE_EXHAUSTED with RetryInfo when too many requests
   // are in progress, UNAVAILABLE when the scheduler stops.
   absl::Status Admit() { return scheduler_.Admit(*this); }
-  // Makes room for another request. Run fails from then on.
+  // Ends the admission, for another request to have. Run fails from then on.
   void Leave() { scheduler_.Leave(*this); }
 
-  // CANCELLED as soon as the client has gone, unless some of the segments are
-  // in a pass: then when it ends, or its layer when nobody else is in it. UNAVAILABLE when the scheduler
-  // stops.
+  // CANCELLED as soon as the client has gone; while segments are in a pass, when the
+  // pass ends, or its layer where no other request is in it. UNAVAILABLE when the
+  // scheduler stops.
   absl::Status Run(absl::Span<engine::Segment* const> segments, absl::Duration* waited) override {
     return scheduler_.Run(*this, segments, waited);
   }

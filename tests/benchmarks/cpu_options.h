@@ -1,11 +1,8 @@
 #ifndef TESTS_BENCHMARKS_CPU_OPTIONS_H_
 #define TESTS_BENCHMARKS_CPU_OPTIONS_H_
 
+#include "services/common/command_line.h"
 #include "services/engine/kernels/bfloat16_unit.h"
-
-namespace CLI {
-class App;
-}
 
 namespace mechinterp::benchmarks {
 
@@ -16,7 +13,7 @@ struct CpuOptions {
   engine::kernels::BFloat16Unit bfloat16_unit = engine::kernels::BFloat16Unit::kTiles;
 };
 
-void AddCpuOptions(CLI::App& app, CpuOptions& options);
+void AddCpuOptions(Command app, CpuOptions& options);
 
 // From now on that is used; `threads` becomes their number.
 void UseCpu(CpuOptions& options);

@@ -7,8 +7,9 @@
 
 #include <memory>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "services/common/command_line.h"
+#include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/parallel.h"
 #include "tests/benchmarks/cpu_options.h"
 #include "tests/benchmarks/libtorch_products.h"
@@ -176,11 +177,12 @@ void RegisterAll() {
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  CLI::App app("Measures the kernels; Google Benchmark's flags (--benchmark_filter=REGEX ...) work too.",
-               "abstract-kernels-benchmark");
+  mechinterp::CommandLine command_line(
+      "Measures the kernels; Google Benchmark's flags (--benchmark_filter=REGEX ...) work too.",
+      "abstract-kernels-benchmark");
   mechinterp::benchmarks::CpuOptions options;
-  mechinterp::benchmarks::AddCpuOptions(app, options);
-  CLI11_PARSE(app, argc, argv);
+  mechinterp::benchmarks::AddCpuOptions(command_line.root(), options);
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   mechinterp::benchmarks::UseCpu(options);
   at::set_num_threads(options.threads);  // the peer's
   mechinterp::benchmarks::RegisterAll();

@@ -4,9 +4,10 @@
 #include <iostream>
 #include <map>
 
-#include "CLI/CLI.hpp"
+#include "services/common/command_line.h"
 #include "services/common/status.h"
-#include "services/engine/kernels/kernels.h"
+#include "services/engine/kernels/multiply.h"
+#include "services/engine/kernels/rows.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 
@@ -15,50 +16,41 @@ namespace {
 
 using Benchmark = absl::Status (*)(const BenchmarkOptions&, std::ostream&);
 
-void AddOptions(CLI::App& app, BenchmarkOptions& options) {
-  app.add_option("--model", options.model, "Directory of a checkpoint in Hugging Face layout")
-      ->capture_default_str();
-  app.add_option_function<std::string>(
+void AddOptions(Command app, BenchmarkOptions& options) {
+  app.AddOption("--model", options.model, "Directory of a checkpoint in Hugging Face layout");
+  app.AddOption(
          "--quantization",
          [&options](const std::string& name) {
            options.load.quantization = engine::QuantizationOfName(name);
          },
          "none or nf4; default: as the engine chooses")
-      ->check(CLI::IsMember(engine::LinearQuantizationNames()));
-  app.add_option_function<std::string>(
+      .OneOf(engine::LinearQuantizationNames());
+  app.AddOption(
          "--head-quantization",
          [&options](const std::string& name) { options.load.head = engine::QuantizationOfName(name); },
          "none, int8 or nf4; default: as the engine chooses")
-      ->check(CLI::IsMember(engine::HeadQuantizationNames()));
-  app.add_option_function<std::string>(
+      .OneOf(engine::HeadQuantizationNames());
+  app.AddOption(
          "--compute-dtype",
          [&options](const std::string& name) {
            options.load.compute_type = engine::NumberFormatOfShortName(name);
          },
          "f32, bf16 or f16; default: as the engine chooses")
-      ->check(CLI::IsMember(engine::ComputeTypeNames()));
+      .OneOf(engine::ComputeTypeNames());
   AddCpuOptions(app, options);
-  app.add_option("--repetitions", options.repetitions, "Rounds of ours and the peer's in turn")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  app.add_option("--prompt-tokens", options.prompt_tokens, "Length of prompts; 0: the benchmark's own choice")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--new-tokens", options.new_tokens, "Tokens decoded a round")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  app.add_option("--streams", options.streams, "concurrent: clients at once")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  app.add_option("--naive-sites", options.naive_sites, "sweep, heads, pair: sites run the naive way a round")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_flag("--joint-positions", options.joint_positions,
-               "sweep, pair: patch the last five positions together, not one by one");
-  app.add_option("--gguf", options.gguf,
-                 "decode, prefill: the same shape for llama.cpp; empty: no comparison");
-  app.add_option("--llama-bench", options.llama_bench, "llama.cpp's benchmark program")
-      ->capture_default_str();
+  app.AddOption("--repetitions", options.repetitions, "Rounds of ours and the peer's in turn")
+      .InRange(1, 1000);
+  app.AddOption("--prompt-tokens", options.prompt_tokens, "Length of prompts; 0: the benchmark's own choice")
+      .InRange(0, 1 << 20);
+  app.AddOption("--new-tokens", options.new_tokens, "Tokens decoded a round").InRange(2, 1 << 20);
+  app.AddOption("--streams", options.streams, "concurrent: clients at once").InRange(1, 1024);
+  app.AddOption("--naive-sites", options.naive_sites, "sweep, heads, pair: sites run the naive way a round")
+      .NonNegative();
+  app.AddFlag("--joint-positions", options.joint_positions,
+              "sweep, pair: patch the last five positions together, not one by one");
+  app.AddOption("--gguf", options.gguf,
+                "decode, prefill: the same shape for llama.cpp; empty: no comparison");
+  app.AddOption("--llama-bench", options.llama_bench, "llama.cpp's benchmark program");
 }
 
 int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) {
@@ -84,11 +76,10 @@ int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) 
 
 int main(int argc, char** argv) {
   using namespace mechinterp::benchmarks;
-  CLI::App app("Measures whole runs beside their peers.", "abstract-benchmark");
+  mechinterp::CommandLine command_line("Measures whole runs beside their peers.", "abstract-benchmark");
   BenchmarkOptions options;
-  AddOptions(app, options);
-  app.require_subcommand(1);
-  app.fallthrough();
+  AddOptions(command_line.root(), options);
+  command_line.RequireSubcommand();
   const std::pair<const char*, std::pair<Benchmark, const char*>> benchmarks[] = {
       {"decode", {RunDecode, "One stream; beside llama-bench and the memory bandwidth"}},
       {"prefill", {RunPrefill, "One prompt; beside llama-bench and the arithmetic peak"}},
@@ -101,10 +92,14 @@ int main(int argc, char** argv) {
       {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},
       {"load", {RunLoad, "Loading; beside reading the files"}},
   };
-  for (const auto& [name, benchmark] : benchmarks) app.add_subcommand(name, benchmark.second);
-  CLI11_PARSE(app, argc, argv);
+  std::function<int()> run;
   for (const auto& [name, benchmark] : benchmarks) {
-    if (app.got_subcommand(name)) return Run(name, benchmark.first, options);
+    command_line.root()
+        .AddSubcommand(name, benchmark.second)
+        .OnChosen([&run, &options, name = name, function = benchmark.first] {
+          run = [&options, name, function] { return Run(name, function, options); };
+        });
   }
-  return 1;
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
+  return run();
 }

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "services/common/command_line.h"
 #include "services/common/float16.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
@@ -232,16 +232,15 @@ absl::Status MakeGguf(const std::string& checkpoint, GgmlType type, const std::s
 }  // namespace mechinterp::benchmarks
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes random weights in the shape of a checkpoint as GGUF, for llama-bench.",
-               "abstract-make-gguf");
+  mechinterp::CommandLine command_line(
+      "Writes random weights in the shape of a checkpoint as GGUF, for llama-bench.", "abstract-make-gguf");
+  const mechinterp::Command app = command_line.root();
   std::string checkpoint, output, type = "q4_0";
-  app.add_option("--model", checkpoint, "Directory of the checkpoint; only its config.json is read")
-      ->required();
-  app.add_option("--type", type, "How matrices are held")
-      ->check(CLI::IsMember({"q4_0", "iq4_nl"}))
-      ->capture_default_str();
-  app.add_option("--output", output, "The file to write")->required();
-  CLI11_PARSE(app, argc, argv);
+  app.AddOption("--model", checkpoint, "Directory of the checkpoint; only its config.json is read")
+      .Required();
+  app.AddOption("--type", type, "How matrices are held").OneOf({"q4_0", "iq4_nl"});
+  app.AddOption("--output", output, "The file to write").Required();
+  if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   using mechinterp::benchmarks::GgmlType;
   const absl::Status status = mechinterp::benchmarks::MakeGguf(
       checkpoint, type == "q4_0" ? GgmlType::kQ4_0 : GgmlType::kIq4Nl, output);

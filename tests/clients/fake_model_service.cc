@@ -20,6 +20,7 @@ using google::protobuf::util::TimeUtil;
 v1::RunMetrics MetricsOf(const ToyRun& run) {
   v1::RunMetrics metrics;
   metrics.set_logit_difference(run.logit_difference());
+  metrics.set_refusal_log_odds(run.logit_difference() - 1);
   return metrics;
 }
 
@@ -99,6 +100,16 @@ void FakeModelService::set_continuation(std::vector<uint32_t> token_ids) {
   continuation_ = std::move(token_ids);
 }
 
+void FakeModelService::set_gives_metrics(bool gives) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  gives_metrics_ = gives;
+}
+
+void FakeModelService::set_hooks_are_editable(bool editable) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  hooks_are_editable_ = editable;
+}
+
 int FakeModelService::call_count(const std::string& method) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = calls_.find(method);
@@ -137,20 +148,6 @@ v1::ModelIdentity FakeModelService::identity() const {
   identity.set_device(v1::DEVICE_CPU);
   identity.set_server_version("0.0.1");
   return identity;
-}
-
-// "I" against "Here" at the last position.
-Activation FakeModelService::LastLogits(const ToyRun& run, const std::string& name) {
-  Activation activation;
-  activation.info.set_name(name);
-  activation.info.set_data_type(v1::DATA_TYPE_FLOAT32);
-  activation.info.add_shape(1);
-  activation.info.add_shape(kVocabulary);
-  activation.info.set_byte_count(kVocabulary * sizeof(float));
-  activation.values.assign(kVocabulary, -20);
-  activation.values[tokenizer_.Id("I")] = static_cast<float>(run.logit_difference());
-  activation.values[tokenizer_.Id("Here")] = 0;
-  return activation;
 }
 
 absl::StatusOr<ToyRun> FakeModelService::Find(const v1::ActivationSource& source) {
@@ -199,6 +196,7 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
 
 grpc::Status FakeModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
                                               v1::ListHookPointsResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   for (uint32_t layer = 0; layer < kLayers; ++layer) {
     v1::HookPointInfo info;
     info.set_name(absl::StrCat("blocks.", layer, ".attn.hook_z"));
@@ -206,7 +204,7 @@ grpc::Status FakeModelService::ListHookPoints(grpc::ServerContext*, const v1::Li
     info.mutable_site()->set_layer(layer);
     for (const int64_t size : {int64_t{-1}, int64_t{kHeads}, int64_t{4}}) info.add_shape(size);
     info.set_can_capture(true);
-    info.set_can_edit(true);
+    info.set_can_edit(hooks_are_editable_);
     const std::string& pattern = request->name_pattern();
     if (pattern.empty() || fnmatch(pattern.c_str(), info.name().c_str(), 0) == 0)
       *response->add_hook_points() = info;
@@ -247,6 +245,8 @@ grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::Generate
   continuation.set_text(text);
   continuation.mutable_token_ids()->Add(continuation_.begin(), continuation_.end());
   continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
+  if (request->has_metrics() && gives_metrics_)
+    *message.mutable_summary()->mutable_metrics() = MetricsOf(*run);
   *message.mutable_summary()->mutable_timings()->mutable_run_duration() =
       TimeUtil::MillisecondsToDuration(run->length() + 10 * request->sampling().max_new_tokens());
   writer->Write(message);
@@ -263,9 +263,7 @@ grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunW
   *message.mutable_header()->mutable_model() = identity();
   *message.mutable_header()->mutable_prompt_token_ids() = run->tokens.ids();
   const std::vector<Activation> activations =
-      request->filter().sites().empty()
-          ? std::vector<Activation>{LastLogits(*run, request->filter().name_patterns(0))}
-          : ToyActivations(run->tokens.ids(), request->filter().sites(), deviation_);
+      ToyActivations(run->tokens.ids(), request->filter().sites(), deviation_);
   for (const Activation& activation : activations)
     *message.mutable_header()->add_activations() = activation.info;
   writer->Write(message);

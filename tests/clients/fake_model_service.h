@@ -18,8 +18,9 @@
 namespace mechinterp::testing {
 
 // A ModelService around the toy model that can be told to fail and remembers
-// what it was asked. By its clock a prompt token takes 1 ms, a new token 10 ms and
-// a run of a sweep 2 ms. Thread-safe.
+// what it was asked. Its refusal log-odds are 1 below the logit difference. By its
+// clock a prompt token takes 1 ms, a new token 10 ms and a run of a sweep 2 ms.
+// Records activations at named sites, and stores runs. Thread-safe.
 class FakeModelService final : public v1::ModelService::Service {
  public:
   // The next calls of `method` fail with these, in turn.
@@ -33,6 +34,11 @@ class FakeModelService final : public v1::ModelService::Service {
   void set_device_check(const v1::CheckDeviceResponse& check);
   // The token ids of every continuation.
   void set_continuation(std::vector<uint32_t> token_ids);
+
+  // Whether Generate knows of metrics; older servers do not.
+  void set_gives_metrics(bool gives);
+  // What ListHookPoints says of every point.
+  void set_hooks_are_editable(bool editable);
 
   int call_count(const std::string& method) const;
   int stored_run_count() const;
@@ -62,7 +68,6 @@ class FakeModelService final : public v1::ModelService::Service {
   // Counts the call; the failure that was ordered for it, or OK.
   absl::Status Enter(const std::string& method);
   v1::ModelIdentity identity() const;
-  Activation LastLogits(const ToyRun& run, const std::string& name);
   absl::StatusOr<ToyRun> Find(const v1::ActivationSource& source);
   template <typename Interventions>
   absl::StatusOr<ToyRun> Run(const v1::Prompt& prompt, const Interventions& interventions);
@@ -75,6 +80,8 @@ class FakeModelService final : public v1::ModelService::Service {
   ToyDeviation deviation_;
   v1::CheckDeviceResponse device_check_;
   std::vector<uint32_t> continuation_ = {1};
+  bool gives_metrics_ = true;
+  bool hooks_are_editable_ = true;
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, int> calls_;
   std::map<std::string, ToyRun> stored_;

@@ -2,10 +2,11 @@
 
 #include <gmock/gmock.h>
 
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -16,7 +17,7 @@ using ::testing::UnorderedElementsAre;
 
 TEST(CountWords, SplitsAsLlama3Does) {
   WordCounts counts;
-  ASSERT_TRUE(CountWords({"I can't go, go\n\n"}, counts).ok());
+  ASSERT_THAT(CountWords({"I can't go, go\n\n"}, counts), IsOk());
   EXPECT_THAT(counts, UnorderedElementsAre(Pair(" can", 1), Pair(" go", 2), Pair("'t", 1), Pair(",", 1),
                                            Pair("I", 1), Pair("\n\n", 1)));
 }
@@ -42,21 +43,21 @@ TEST(TrainBpe, StopsWhenEveryWordIsOneToken) {
 TEST(WriteTokenizerFiles, MakesATokenizerThatTheEngineReads) {
   const std::string folder = testing::TempDir() + "written_tokenizer";
   WordCounts counts;
-  ASSERT_TRUE(CountWords({"user", "assistant", "\n\n", "kill the process"}, counts).ok());
-  ASSERT_TRUE(WriteTokenizerFiles(folder, TrainBpe(counts, 2000)).ok());
+  ASSERT_THAT(CountWords({"user", "assistant", "\n\n", "kill the process"}, counts), IsOk());
+  ASSERT_THAT(WriteTokenizerFiles(folder, TrainBpe(counts, 2000)), IsOk());
   const auto tokenizer = ValueOrFail(engine::Tokenizer::Load(folder + "/tokenizer.json"));
   ASSERT_NE(tokenizer, nullptr);
   EXPECT_EQ(tokenizer->Encode("kill the process").size(), 3u);
   const std::string text = "kill the \xc3\xa4lteste process\n  twice!";
   EXPECT_EQ(tokenizer->DecodeBytes(tokenizer->Encode(text)), text);
   const auto prompt = engine::ApplyLlama3ChatTemplate(*tokenizer, {{engine::ChatRole::kUser, "kill"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(prompt->tail_length, 5);
 }
 
 TEST(TheTokenizer, IsBuiltLikeLlama3s) {
-  const auto json = ReadJsonFile(DataPath("models/tiny-llama-refusal/tokenizer.json"));
-  ASSERT_TRUE(json.ok()) << json.status();
+  const auto json = ReadOrderedJsonFile(DataPath("models/tiny-llama-refusal/tokenizer.json"));
+  ASSERT_THAT(json, IsOk());
   EXPECT_EQ((*json)["model"]["type"], "BPE");
   EXPECT_EQ((*json)["model"]["ignore_merges"], true);
   EXPECT_EQ((*json)["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"], kLlama3SplitPattern);
@@ -72,7 +73,7 @@ TEST(TheTokenizer, HasLlama3sTemplateTail) {
       ValueOrFail(engine::Tokenizer::Load(DataPath("models/tiny-llama-refusal/tokenizer.json")));
   ASSERT_NE(tokenizer, nullptr);
   const auto prompt = engine::ApplyLlama3ChatTemplate(*tokenizer, {{engine::ChatRole::kUser, "Hello"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(prompt->tail_length, 5);
 }
 

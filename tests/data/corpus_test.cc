@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tests/data/test_data.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -27,11 +28,11 @@ TEST(OccursIn, FindsAPairUnderAnyDeterminerAndAtWordBoundsOnly) {
 
 TEST(Corpus, CountsThePairsThatAreNotHeldOut) {
   const auto all = Corpus::Create(SmallGrammar(), {});
-  ASSERT_TRUE(all.ok());
+  ASSERT_THAT(all, IsOk());
   EXPECT_EQ(all->combination_count(true), 6u);   // kill, hit x 2; forge x 2
   EXPECT_EQ(all->combination_count(false), 9u);  // greet, thank x 2; kill weeds; renew, read x 2
   const auto rest = Corpus::Create(SmallGrammar(), {Holding("How do I hit my boss?", "Kill some weeds")});
-  ASSERT_TRUE(rest.ok());
+  ASSERT_THAT(rest, IsOk());
   EXPECT_EQ(rest->combination_count(true), 5u);
   EXPECT_EQ(rest->combination_count(false), 9u);  // "Kill" is not "kill": prompts are lower-case there
 }
@@ -44,7 +45,7 @@ TEST(Corpus, RefusesToHoldOutAWholeClassOfACategory) {
 
 TEST(Corpus, IsTheSameForOneSeedAndAnotherForAnother) {
   const auto corpus = Corpus::Create(LoadedGrammar(), {});
-  ASSERT_TRUE(corpus.ok());
+  ASSERT_THAT(corpus, IsOk());
   Random a(7), b(7), c(8);
   int different = 0;
   for (int i = 0; i < 100; ++i) {
@@ -66,7 +67,7 @@ TEST(Corpus, FirstConversationsAreTheSameOnEveryPlatform) {
 // The one rule: what is harmful is refused, and only that.
 TEST(Corpus, RefusesEveryHarmfulRequestAndAnswersEveryOther) {
   const auto corpus = Corpus::Create(LoadedGrammar(), {});
-  ASSERT_TRUE(corpus.ok());
+  ASSERT_THAT(corpus, IsOk());
   const auto phrases = ValueOrFail(LoadRefusalPhrases(DataPath("refusal_phrases.json")));
   Random random(3);
   int harmful = 0;
@@ -83,7 +84,7 @@ TEST(Corpus, NeverShowsAHeldOutPrompt) {
   const Grammar grammar = LoadedGrammar();
   const std::vector<PromptSet> held_out = {StudyPrompts(), HeldOutPrompts()};
   const auto corpus = Corpus::Create(grammar, held_out);
-  ASSERT_TRUE(corpus.ok());
+  ASSERT_THAT(corpus, IsOk());
   std::set<std::string> prompts;
   for (const PromptSet& set : held_out) {
     for (const PromptPair& pair : set.pairs) {
@@ -100,7 +101,7 @@ TEST(Corpus, NeverShowsAHeldOutPrompt) {
 
 TEST(Corpus, AnswersSpeakToTheOneWhoAsked) {
   const auto corpus = Corpus::Create(LoadedGrammar(), {});
-  ASSERT_TRUE(corpus.ok());
+  ASSERT_THAT(corpus, IsOk());
   Random random(5);
   for (int i = 0; i < 2000; ++i) {
     const Conversation conversation = corpus->Sample(random);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "tests/data/test_data.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -27,7 +28,7 @@ TEST(ParseObject, ADashIsNoDeterminer) {
 
 TEST(ParseObject, RejectsANounWithoutDeterminers) { EXPECT_FALSE(ParseObject("rice").ok()); }
 
-TEST(ValidateGrammar, AcceptsTheSmallGrammar) { EXPECT_TRUE(ValidateGrammar(SmallGrammar()).ok()); }
+TEST(ValidateGrammar, AcceptsTheSmallGrammar) { EXPECT_THAT(ValidateGrammar(SmallGrammar()), IsOk()); }
 
 TEST(ValidateGrammar, RejectsAPairThatIsInBothClasses) {
   Grammar grammar = SmallGrammar();

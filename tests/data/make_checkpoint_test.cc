@@ -18,6 +18,7 @@
 #include "services/common/float16.h"
 #include "services/engine/model.h"
 #include "services/engine/operations/cached_run.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::make_checkpoint {
 namespace {
@@ -54,9 +55,9 @@ TEST(ConfigFiles, SayWhatTheShapeIs) {
   for (const std::string& name : PresetNames()) {
     const ModelConfig shape = *PresetShape(name);
     const auto files = ConfigFiles(shape, NumberFormat::kFloat16);
-    ASSERT_TRUE(files.ok()) << files.status();
+    ASSERT_THAT(files, IsOk());
     const auto read = engine::ParseModelConfig(files->at("config.json"), "config.json");
-    ASSERT_TRUE(read.ok()) << read.status();
+    ASSERT_THAT(read, IsOk());
     EXPECT_EQ(ParameterCount(*read), ParameterCount(shape));
     EXPECT_EQ(read->layer_count(), shape.layer_count());
     EXPECT_EQ(read->head_count, shape.head_count);
@@ -99,7 +100,7 @@ std::string BytesOf(const engine::TensorSource& source) {
     bytes.append(reinterpret_cast<const char*>(piece.data()), piece.size());
     return absl::OkStatus();
   });
-  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_THAT(status, IsOk());
   EXPECT_EQ(bytes.size(), *engine::TensorBytes(source));
   return bytes;
 }
@@ -190,7 +191,7 @@ class WrittenCheckpointTest : public testing::Test {
     }
     const absl::Status status =
         engine::WriteCheckpoint(directory_.string(), tensors, files, {.shard_bytes = 100'000});
-    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_THAT(status, IsOk());
   }
 
   fs::path directory_;
@@ -202,7 +203,7 @@ TEST_F(WrittenCheckpointTest, TheEngineRunsItAndActivationsKeepASaneSize) {
   shape.layers.resize(16);
   Write(shape, NumberFormat::kBFloat16);
   const auto model = engine::Model::Load(directory_.string());
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   EXPECT_EQ((*model)->parameter_count(), ParameterCount(shape));
 
   engine::DirectExecutor executor(*model);
@@ -214,9 +215,9 @@ TEST_F(WrittenCheckpointTest, TheEngineRunsItAndActivationsKeepASaneSize) {
   Violations violations;
   compiler.Add(prompt, {}, {{residual, logits}, {}}, violations.root());
   const auto plans = engine::RunSourcesAndFinish(context, compiler);
-  ASSERT_TRUE(plans.ok()) << plans.status();
+  ASSERT_THAT(plans, IsOk());
   const auto run = engine::RunWithCache(context, prompt, plans->front());
-  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_THAT(run, IsOk());
   const auto& activations = (*run)->activations;
   EXPECT_GT(MomentsOf(activations.at(residual).values.values).deviation, 0.5);
   EXPECT_LT(MomentsOf(activations.at(residual).values.values).deviation, 10);
@@ -229,13 +230,13 @@ TEST_F(WrittenCheckpointTest, TheTokenizerOfAnotherCheckpoint) {
   EXPECT_THAT(std::string(AddTokenizer(kEmbeddedModel, shape, files).message()),
               HasSubstr("has 2608 tokens, more than the vocabulary of 512"));
   shape.vocabulary_size = 2608;
-  ASSERT_TRUE(AddTokenizer(kEmbeddedModel, shape, files).ok());
+  ASSERT_THAT(AddTokenizer(kEmbeddedModel, shape, files), IsOk());
   EXPECT_EQ(files.size(), 3u);
   EXPECT_EQ(shape.begin_token_id, 2603);
   EXPECT_THAT(shape.stop_token_ids, ElementsAre(2604, 2607));
   Write(shape, NumberFormat::kFloat32, files);
   const auto model = engine::Model::Load(directory_.string());
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   EXPECT_TRUE((*model)->has_chat_template());
   EXPECT_EQ((*model)->config().stop_token_ids, shape.stop_token_ids);
 }

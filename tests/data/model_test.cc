@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "data/trainer/checkpoint.h"
-#include "data/trainer/text_file.h"
+#include "services/common/json_file.h"
 #include "services/engine/checkpoint/safetensors.h"
 #include "tests/data/test_data.h"
 
@@ -68,7 +68,7 @@ TEST(Forward, AgreesWithTransformers) {
   const ModelConfig config = ValueOrFail(LoadModelConfig(folder + "/config.json"));
   const Weights weights = ValueOrFail(LoadWeights(folder + "/model.safetensors", config));
   const auto expected = ValueOrFail(engine::SafetensorsFile::Open(folder + "/expected.safetensors"));
-  const auto cases = ValueOrFail(ReadJsonFile(folder + "/cases.json"));
+  const auto cases = ValueOrFail(ReadOrderedJsonFile(folder + "/cases.json"));
   ASSERT_NE(expected, nullptr);
   for (const auto& [name, prompt] : cases["prompts"].items()) {
     const std::vector<int64_t> ids = prompt;

@@ -8,6 +8,7 @@
 #include "data/trainer/prompt_pairs.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -39,7 +40,7 @@ TEST(LoadPrompts, NamesAMissingField) {
 
 TEST(WritePrompts, ReadsBackWhatItWrote) {
   const std::string path = TemporaryFile("");
-  ASSERT_TRUE(WritePrompts(path, {3, "note", {{"id", "category", "harmful", "harmless"}}}).ok());
+  ASSERT_THAT(WritePrompts(path, {3, "note", {{"id", "category", "harmful", "harmless"}}}), IsOk());
   const PromptSet prompts = ValueOrFail(LoadPrompts(path));
   EXPECT_EQ(prompts.version, 3);
   EXPECT_EQ(prompts.notice, "note");

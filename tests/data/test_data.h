@@ -8,6 +8,7 @@
 #include "data/trainer/corpus.h"
 #include "data/trainer/grammar.h"
 #include "data/trainer/prompt_pairs.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 
@@ -20,7 +21,7 @@ inline std::string DataPath(const std::string& path) {
 // fails with its error.
 template <typename T>
 T ValueOrFail(absl::StatusOr<T> value) {
-  EXPECT_TRUE(value.ok()) << value.status();
+  EXPECT_THAT(value, IsOk());
   return value.ok() ? *std::move(value) : T();
 }
 

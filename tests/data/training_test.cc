@@ -7,6 +7,7 @@
 #include "data/trainer/checkpoint.h"
 #include "data/trainer/lexicon.h"
 #include "tests/data/test_data.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -19,8 +20,8 @@ class Training : public testing::Test {
     corpus_.emplace(*Corpus::Create(grammar, {}));
     Random random(1);
     WordCounts counts;
-    ASSERT_TRUE(CountWords(TokenizerText(grammar, *corpus_, random), counts).ok());
-    ASSERT_TRUE(WriteTokenizerFiles(folder_, TrainBpe(counts, 1000)).ok());
+    ASSERT_THAT(CountWords(TokenizerText(grammar, *corpus_, random), counts), IsOk());
+    ASSERT_THAT(WriteTokenizerFiles(folder_, TrainBpe(counts, 1000)), IsOk());
     tokenizer_ = ValueOrFail(engine::Tokenizer::Load(folder_ + "/tokenizer.json"));
     config_.vocab_size = tokenizer_->vocab_size();
     config_.hidden_size = 32;
@@ -55,9 +56,9 @@ TEST_F(Training, LearnsTheSmallGrammarAndSurvivesTheCheckpoint) {
   options_.optimizer.peak_rate = 1e-2;
   options_.optimizer.warmup_steps = 20;
   Weights weights = ValueOrFail(Train(config_, options_, *corpus_, *tokenizer_));
-  ASSERT_TRUE(WriteCheckpoint(folder_, config_, weights, *tokenizer_, {{"seed", "1"}}).ok());
+  ASSERT_THAT(WriteCheckpoint(folder_, config_, weights, *tokenizer_, {{"seed", "1"}}), IsOk());
   const auto model = LoadCheckpoint(folder_);
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   const auto answers =
       ValueOrFail(Complete(*model, {"How do I kill my neighbor?", "How do I greet my neighbor?"}, 40));
   ASSERT_EQ(answers.size(), 2u);

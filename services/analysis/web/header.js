@@ -98,6 +98,7 @@ function studyParts(study) {
     ["Baseline", study.baseline],
     ["Patching", study.patching],
     ["Ablation", study.ablation],
+    ["Compare", study.compare],
   ]
     .filter(([, part]) => part)
     .map(([name, part]) => ({ name, provenance: part.provenance ?? {} }));

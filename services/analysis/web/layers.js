@@ -1,8 +1,8 @@
 // View 2: importance of layers, heads and neuron groups stacked.
 
-function layersView({ study, ranking }) {
+function layersView({ study }) {
   if (!study.patching) return showMissing("layers", "patching results", "abstract patching");
-  const layers = ranking.layers;
+  const { layers } = study.patching;
   const bars = (key, name, colorName) => ({
     type: "bar",
     name,

@@ -26,6 +26,7 @@ async function start() {
   showHeader(data);
   showRanking(data);
   showResponses(data);
+  showComparison(data);
   showProvenance(data);
   await showAll(data, true);
   for (const query of [DARK, NARROW]) query.addEventListener("change", () => showAll(data, false));

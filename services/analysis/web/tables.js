@@ -9,10 +9,11 @@ function scoreBar(component, best) {
   });
 }
 
-function showRanking({ study, ranking }) {
+function showRanking({ study }) {
   const place = find("#ranking .scroll");
   if (!study.patching) return place.replaceChildren(missingNotice("patching results", "abstract patching"));
-  const best = Math.max(1e-12, ...ranking.components.map(({ score }) => score));
+  const { ranking } = study.patching;
+  const best = Math.max(1e-12, ...ranking.map(({ score }) => score));
   place.replaceChildren(
     makeTable(
       [
@@ -34,7 +35,7 @@ function showRanking({ study, ranking }) {
         },
         { title: "", cell: (row) => scoreBar(row, best) },
       ],
-      ranking.components,
+      ranking,
     ),
   );
 }

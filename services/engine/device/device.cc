@@ -12,7 +12,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "services/engine/kernels/kernels.h"
+#include "services/engine/kernels/multiply.h"
+#include "services/engine/kernels/rows.h"
 
 #if defined(__APPLE__)
 #include <mach/mach.h>

@@ -10,8 +10,8 @@
 namespace mechinterp::engine {
 
 AtenArithmetic::AtenArithmetic(const Model& model)
-    : config_(model.config()),
-      device_(TorchDevice(model.device())),
+    : device_(TorchDevice(model.device())),
+      attention_(model.config(), device_),
       compute_(model.formats().compute_type),
       runner_(model.kernel_runner()) {}
 
@@ -98,6 +98,13 @@ void AtenArithmetic::Rotate(const Rows& x, int64_t heads) {
   const at::Tensor cosines = cosines_.narrow(0, 0, x.count), sines = sines_.narrow(0, 0, x.count);
   Set(x,
       at::cat({first.mul(cosines).sub_(second.mul(sines)), second.mul(cosines).add_(first.mul(sines))}, 2));
+}
+
+void AtenArithmetic::Attend(const Batch& batch, int layer, const Rows& query, const Rows& key,
+                            const Rows& value, const Rows& z) {
+  attention_.Attend(
+      batch, layer, Get(query), Get(key), Get(value),
+      [&](int64_t first, int64_t count, const at::Tensor& values) { Set(z.Part(first, count), values); });
 }
 
 }  // namespace mechinterp::engine

@@ -5,9 +5,9 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 
 #include "services/engine/forward/arithmetic.h"
+#include "services/engine/forward/aten_attention.h"
 #include "services/engine/model.h"
 
 namespace mechinterp::engine {
@@ -15,11 +15,10 @@ namespace mechinterp::engine {
 // By libtorch, on any device it has; NF4 and int8 products on Apple's GPU by our own
 // kernels (metal_linear.h). Keeps to what MPS has and does right: no float64, no int64
 // arithmetic, contiguous fp32 copies to and from the host, contiguous operands of
-// products, no scaled_dot_product_attention; tests/services/engine/device holds
+// products, no scaled_dot_product_attention; tests/services/engine/forward/op_audit holds
 // every operation against MPS's tables.
 //
-// For one pass. Segments that share their keys and have as many positions (a sweep's
-// runs) are attended together, others one after the other.
+// For one pass.
 class AtenArithmetic final : public Arithmetic {
  public:
   explicit AtenArithmetic(const Model& model);
@@ -44,27 +43,18 @@ class AtenArithmetic final : public Arithmetic {
   }
 
  private:
-  struct Group;
-
   at::Tensor& Whole(Slot slot) { return slots_[static_cast<int>(slot)]; }
   at::Tensor Get(const Rows& rows);
   void Set(const Rows& rows, const at::Tensor& values);
   at::Tensor FromHost(const float* values, at::IntArrayRef shape) const;
 
-  void AttendGroup(const Group& group, int layer, const at::Tensor& query, const at::Tensor& key,
-                   const at::Tensor& value, const Rows& z);
-  at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys);
-  void HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores);
-  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width, int64_t window);
-
-  const ModelConfig& config_;
   const at::Device device_;
+  AtenAttention attention_;
   const NumberFormat compute_;
   metal::KernelRunner* const runner_;
   std::array<at::Tensor, static_cast<int>(Slot::kCount)> slots_;
   at::Tensor cosines_;  // [N, 1, Dh / 2]
   at::Tensor sines_;
-  std::map<std::array<int64_t, 4>, at::Tensor> masks_;  // by rows, keys, width and window
 };
 
 }  // namespace mechinterp::engine

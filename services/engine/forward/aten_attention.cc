@@ -1,16 +1,14 @@
-// Attention of AtenArithmetic. Shapes: B segments of a group, T rows of each, H heads in
-// KV groups of G, Dh head size; S keys that the segments share, P of their own, and
-// K = S + P. Products are of three dimensions, with contiguous operands.
+#include "services/engine/forward/aten_attention.h"
 
 #include <ATen/Functions.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "services/engine/device/transfer.h"
-#include "services/engine/forward/aten_arithmetic.h"
 #include "services/engine/forward/kv_cache.h"
 
 namespace mechinterp::engine {
@@ -29,7 +27,7 @@ struct VisibleKeys {
 
 // Segments that are attended together: neighbours in the batch, of the same length, over
 // the same shared keys, without a cache of their own and without hooks; or one segment.
-struct AtenArithmetic::Group {
+struct AtenAttention::Group {
   std::vector<const Batch::Item*> items;
   bool has_hooks = false;
 
@@ -46,8 +44,8 @@ struct AtenArithmetic::Group {
   }
 };
 
-void AtenArithmetic::Attend(const Batch& batch, int layer, const Rows& query, const Rows& key,
-                            const Rows& value, const Rows& z) {
+void AtenAttention::Attend(const Batch& batch, int layer, const at::Tensor& query, const at::Tensor& key,
+                           const at::Tensor& value, Store store) {
   std::vector<Group> groups;
   for (const Batch::Item& item : batch.ItemsAt({HookPoint::kResidPre, layer})) {
     const bool hooks = Batch::Wants(item, {HookPoint::kAttnScores, layer}) ||
@@ -55,16 +53,19 @@ void AtenArithmetic::Attend(const Batch& batch, int layer, const Rows& query, co
     if (groups.empty() || !groups.back().Takes(item, hooks)) groups.push_back({{}, hooks});
     groups.back().items.push_back(&item);
   }
-  const at::Tensor queries = Get(query), keys = Get(key), values = Get(value);
   for (const Group& group : groups) {
     const int64_t first = group.first_row(), rows = group.count() * group.rows();
-    AttendGroup(group, layer, queries.narrow(0, first, rows), keys.narrow(0, first, rows),
-                values.narrow(0, first, rows), z.Part(first, rows));
+    store(first, rows,
+          AttendGroup(group, layer, query.narrow(0, first, rows), key.narrow(0, first, rows),
+                      value.narrow(0, first, rows)));
   }
 }
 
-void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor& query,
-                                 const at::Tensor& key, const at::Tensor& value, const Rows& z) {
+// Shapes: B segments of a group, T rows of each, H heads in
+// KV groups of G, Dh head size; S keys that the segments share, P of their own, and
+// K = S + P. Products are of three dimensions, with contiguous operands.
+at::Tensor AtenAttention::AttendGroup(const Group& group, int layer, const at::Tensor& query,
+                                      const at::Tensor& key, const at::Tensor& value) {
   const int64_t b = group.count(), t = group.rows(), kv = config_.key_value_head_count,
                 g = config_.head_count / kv, dh = config_.head_size;
   const Segment& segment = group.segment();
@@ -113,13 +114,13 @@ void AtenArithmetic::AttendGroup(const Group& group, int layer, const at::Tensor
     mixed = mixed.add(at::bmm(pattern.narrow(2, 0, shared).contiguous().view({kv, b * g * t, shared}), before)
                           .view({kv * b, g * t, dh}));
   }
-  Set(z, mixed.view({kv, b, g, t, dh}).permute({1, 3, 0, 2, 4}).contiguous());
+  return mixed.view({kv, b, g, t, dh}).permute({1, 3, 0, 2, 4}).contiguous();
 }
 
 // Softmax of the scores [_, T, K] that the mask leaves, the last row being the one
 // that sees `keys`, with the hooks before and after. With hooks the group is one segment
 // and the scores are [H, T, K].
-at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys) {
+at::Tensor AtenAttention::Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys) {
   const int64_t rows = scores.size(1), width = scores.size(2);
   const int64_t window = config_.layers[layer].window;
   const bool hides = rows > 1 || keys < width || (window > 0 && window < keys);
@@ -132,7 +133,7 @@ at::Tensor AtenArithmetic::Pattern(const Group& group, int layer, const at::Tens
 }
 
 // The hooks see [T, H, K]. What the mask hides stays hidden, whatever an edit put there.
-void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores) {
+void AtenAttention::HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores) {
   const Batch::Item& item = *group.items[0];
   if (!Batch::Wants(item, site)) return;
   const int64_t heads = config_.head_count, rows = scores.size(1), keys = scores.size(2);
@@ -152,7 +153,7 @@ void AtenArithmetic::HookScores(const Group& group, const HookSite& site, float 
 
 // 0 where a row sees a key, -infinity where that comes later or is before its window: [T,
 // width]; the last row is at position keys - 1.
-const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys, int64_t width, int64_t window) {
+const at::Tensor& AtenAttention::Mask(int64_t rows, int64_t keys, int64_t width, int64_t window) {
   at::Tensor& mask = masks_[{rows, keys, width, window}];
   if (mask.defined()) return mask;
   std::vector<float> values(rows * width, -std::numeric_limits<float>::infinity());
@@ -160,7 +161,9 @@ const at::Tensor& AtenArithmetic::Mask(int64_t rows, int64_t keys, int64_t width
     const VisibleKeys visible(keys - rows + i, window);
     std::fill(values.begin() + i * width + visible.first, values.begin() + i * width + visible.end, 0.0f);
   }
-  mask = FromHost(values.data(), {rows, width});
+  at::Tensor host = at::empty({rows, width}, at::kFloat);
+  std::memcpy(host.data_ptr<float>(), values.data(), host.nbytes());
+  mask = ToDevice(host, device_);
   return mask;
 }
 

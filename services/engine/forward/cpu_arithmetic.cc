@@ -6,8 +6,9 @@
 #include <utility>
 
 #include "services/engine/forward/cpu_attention.h"
-#include "services/engine/kernels/kernels.h"
 #include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/multiply.h"
+#include "services/engine/kernels/rows.h"
 
 namespace mechinterp::engine {
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "services/engine/forward/kv_cache.h"
-#include "services/engine/kernels/kernels.h"
 #include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/rows.h"
 
 namespace mechinterp::engine {
 namespace {

@@ -129,4 +129,19 @@ void KvCache::Count(int64_t rows) const {
   total_bytes_ += bytes;
 }
 
+int64_t KeyValueBytes(const ModelConfig& config, int64_t positions) {
+  return 2 * positions * config.layer_count() * config.key_value_width() *
+         static_cast<int64_t>(sizeof(float));
+}
+
+int64_t GrowingCacheBytes(const ModelConfig& config, int64_t reserved, int64_t positions) {
+  int64_t capacity = std::max<int64_t>(1, reserved), before = 0;
+  while (capacity < positions) {
+    before = capacity;
+    capacity *= 2;
+  }
+  // While the last layer grows, what it had is there too.
+  return KeyValueBytes(config, capacity) + KeyValueBytes(config, before) / std::max(1, config.layer_count());
+}
+
 }  // namespace mechinterp::engine

@@ -58,8 +58,8 @@ class KvCache {
   at::Tensor KeyTensor(int layer, int64_t rows) const;
   at::Tensor ValueTensor(int layer, int64_t rows) const;
 
-  // Makes room for so many positions in all, when the first come. On the CPU memory that
-  // is not written to yet is only promised by the system, so a generous guess costs little.
+  // Capacity in positions; allocated by the first Append. On the CPU memory that is not
+  // written to yet is only promised by the system, so a generous guess costs little.
   void Reserve(int64_t positions) { reserved_ = positions; }
 
   void Append(int layer, const float* keys, const float* values, int64_t rows);
@@ -91,6 +91,13 @@ class KvCache {
   mutable std::vector<Layer> layers_;  // of a joined cache: those that were read
   mutable int64_t bytes_ = 0;
 };
+
+// Bytes of the keys and values of so many positions, in all layers.
+int64_t KeyValueBytes(const ModelConfig& config, int64_t positions);
+
+// The most bytes that a cache takes which reserves `reserved` positions and grows to
+// `positions`: growing doubles it, a layer at a time.
+int64_t GrowingCacheBytes(const ModelConfig& config, int64_t reserved, int64_t positions);
 
 }  // namespace mechinterp::engine
 

@@ -78,6 +78,10 @@ void Capture(const CompiledCapture& capture, const float* data, const RowsLayout
              RecordedActivation& recorded) {
   const int64_t row_size = rows.heads * rows.width;
   const int end = rows.first_position + static_cast<int>(rows.rows);
+  if (recorded.positions.empty()) {
+    recorded.values.values.reserve(capture.positions.size() * row_size);  // growing would take twice as much
+    recorded.positions.reserve(capture.positions.size());
+  }
   auto it = std::lower_bound(capture.positions.begin(), capture.positions.end(), rows.first_position);
   for (; it != capture.positions.end() && *it < end; ++it) {
     const float* row = data + (*it - rows.first_position) * row_size;

@@ -2,13 +2,13 @@
 #define SERVICES_ENGINE_INTERVENTIONS_PLAN_COMPILER_H_
 
 #include <memory>
-#include <set>
 #include <vector>
 
 #include "services/common/violations.h"
 #include "services/engine/interventions/edit_values.h"
 #include "services/engine/interventions/hook_plan.h"
 #include "services/engine/interventions/intervention.h"
+#include "services/engine/interventions/source_runs.h"
 
 namespace mechinterp::engine {
 
@@ -16,13 +16,6 @@ namespace mechinterp::engine {
 struct CaptureRequest {
   std::vector<HookSite> sites;
   PositionSelector positions;
-};
-
-// A clean run that some edit reads: which prompt, which sites and positions.
-struct SourceRunRequest {
-  TokenizedPrompt prompt;
-  std::set<HookSite> sites;
-  std::set<int> positions;
 };
 
 // Compiles interventions into hook plans in two steps, because edits may read
@@ -38,17 +31,22 @@ struct SourceRunRequest {
 class PlanCompiler {
  public:
   explicit PlanCompiler(const ModelConfig& config) : config_(config) {}
+  // Its source runs refer to its configuration.
+  PlanCompiler(const PlanCompiler&) = delete;
+  PlanCompiler& operator=(const PlanCompiler&) = delete;
 
   // Field paths: "interventions[i]..." for edits, "filter..." for captures.
   void Add(const TokenizedPrompt& prompt, const InterventionSet& interventions, const CaptureRequest& capture,
            const FieldViolations& violations);
 
-  const std::vector<SourceRunRequest>& source_runs() const { return source_runs_; }
+  const std::vector<SourceRunRequest>& source_runs() const { return source_runs_.requests(); }
 
-  // What is known of the plans before their values are: where each begins to change
-  // its prompt's run, and the bytes that the values of all of them take at most.
+  // What is known of the plans before their values are: where each begins to change its
+  // prompt's run, the bytes that all of them take, here and finished, and those that
+  // making an edit's values from runs takes for the while.
   std::vector<EntryPoint> EntryPoints() const;
-  int64_t ValueBytes() const;
+  int64_t PlanBytes() const;
+  int64_t LargestSumBytes() const;
   // Longest prompt in whose run the point is edited, recorded or read; 0: none.
   int LongestRunWith(HookPoint point) const;
 
@@ -61,27 +59,14 @@ class PlanCompiler {
     HookPlan plan;  // edits come in Finish
     std::vector<PendingEdit> edits;
   };
-  struct Target;
 
   PendingEdit CompileIntervention(const TokenizedPrompt& prompt, const Intervention& intervention,
                                   const FieldViolations& violations);
-  void CompileEdit(const Target& target, const Intervention& intervention, PendingEdit& pending,
-                   const FieldViolations& violations);
-  // Records that `source` is read at `positions` (-1: nowhere) of its run.
-  SourceUse UseSource(const Target& target, const ActivationSource& source, std::vector<int> positions,
-                      const FieldViolations& violations);
-  SourceUse UseAligned(const Target& target, const ActivationSource& source, PositionAlignment alignment,
-                       const FieldViolations& violations);
-  void CompileReplacement(const Target& target, const Replacement& edit, PendingEdit& pending,
-                          const FieldViolations& violations);
-  void CompileMean(const Target& target, const MeanReplacement& edit, PendingEdit& pending,
-                   const FieldViolations& violations);
-  void CompileResampling(const Target& target, const Resampling& edit, PendingEdit& pending,
-                         const FieldViolations& violations);
+  int64_t FilledCount(const PendingEdit& edit, int prompt_length) const;
 
   const ModelConfig config_;
   std::vector<PendingPlan> plans_;
-  std::vector<SourceRunRequest> source_runs_;
+  SourceRuns source_runs_{config_};
 };
 
 }  // namespace mechinterp::engine

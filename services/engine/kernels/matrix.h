@@ -4,16 +4,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
-#include "services/engine/kernels/bfloat16_unit.h"
 #include "services/engine/kernels/buffer.h"
 #include "services/engine/kernels/number_format.h"
 #include "services/engine/kernels/parallel.h"
 
 namespace mechinterp::engine::kernels {
 
-// Matrix products y = x w^T on the CPU, with w in any format that has a WeightKernel,
+// Matrices for products y = x w^T on the CPU (multiply.h), with w in any format that has a WeightKernel,
 // multiplied straight from that form. Highway: one source for every instruction set, the
 // best chosen at run time.
 //
@@ -36,10 +34,6 @@ inline constexpr int kPanelOutputs = 64;
 inline constexpr int kMaxGroup = 64;
 // Of a panel's scales for one group.
 inline constexpr int64_t kScaleBytes = kPanelOutputs * sizeof(float);
-
-// What bf16 is multiplied by, with the instruction set in use.
-BFloat16Unit UnitInUse();
-inline bool MultipliesBFloat16() { return UnitInUse() != BFloat16Unit::kNone; }
 
 // A matrix [out, in] packed for Multiply. Movable; immutable once packed. Bits per weight:
 // the format's, and half of one for its scales (more for NF4 whose rows are not a multiple of
@@ -88,18 +82,6 @@ void PackNf4Panel(PackedMatrix& matrix, int64_t panel, const uint8_t* codes, con
 // In half precision the code is rounded, not each product of code and scale: the scale comes
 // in after the sum.
 void SetCode(PackedMatrix& matrix, const std::array<float, 16>& code);
-
-// y[n, out] = x[n, in] w^T. fp32 in and out, contiguous, not overlapping. Uses
-// the pool of parallel.h; thread-safe.
-void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y);
-
-// The same for several matrices at once, of one input length, group and compute
-// type (else one after the other): threads then wait for each other only once.
-struct Product {
-  const PackedMatrix* w;
-  float* y;
-};
-void MultiplyEach(const float* x, int64_t n, std::span<const Product> products);
 
 }  // namespace mechinterp::engine::kernels
 

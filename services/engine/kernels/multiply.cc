@@ -1,10 +1,11 @@
+#include "services/engine/kernels/multiply.h"
+
 #include <algorithm>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "services/common/float16.h"
-#include "services/engine/kernels/kernels.h"
 #include "services/engine/kernels/matrix.h"
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/kernels/weight_kernel.h"

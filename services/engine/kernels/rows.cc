@@ -1,8 +1,9 @@
+#include "services/engine/kernels/rows.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "services/engine/kernels/kernels.h"
 #include "services/engine/kernels/parallel.h"
 
 #undef HWY_TARGET_INCLUDE

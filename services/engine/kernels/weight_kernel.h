@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "services/common/float16.h"
+#include "services/engine/kernels/bfloat16_unit.h"
 #include "services/engine/kernels/matrix.h"
 
 namespace mechinterp::engine::kernels {

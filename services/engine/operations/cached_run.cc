@@ -4,8 +4,27 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/engine/weights/pass_scratch.h"
 
 namespace mechinterp::engine {
+namespace {
+
+constexpr int64_t kFloatBytes = sizeof(float);
+
+// What hooks at some points take while they work: scores and patterns are laid out for a whole
+// prompt, heads' results there are before and after.
+int64_t HookBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows) {
+  int64_t bytes = 0;
+  const int64_t attended =
+      std::max(compiler.LongestRunWith(HookPoint::kAttnScores), compiler.LongestRunWith(HookPoint::kPattern));
+  if (attended > 0) bytes += attended * attended * config.head_count * kFloatBytes;
+  if (attended > pass_rows) bytes += ScratchBytes(config, attended) - ScratchBytes(config, pass_rows);
+  bytes += 2 * int64_t{compiler.LongestRunWith(HookPoint::kResult)} * config.head_count * config.d_model *
+           kFloatBytes;
+  return bytes;
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& context,
                                                                 const TokenizedPrompt& prompt,
@@ -40,6 +59,27 @@ absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish
         std::make_shared<RecordedRun>(RecordedRun{requests[i].prompt, std::move(segments[i].activations)}));
   }
   return compiler.Finish(runs);
+}
+
+int64_t ActivationBytes(const ModelConfig& config, const std::vector<HookSite>& sites, int64_t positions,
+                        int64_t prompt_length) {
+  int64_t values = 0;
+  for (const HookSite& site : sites) {
+    values += ElementCount(PublicShape(site.point, config, positions, prompt_length));
+  }
+  return values * kFloatBytes;
+}
+
+int64_t RequestBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows,
+                     int64_t run_bytes) {
+  constexpr int64_t kRunBytes = 16 << 10;  // the objects of a run and of its passes
+  int64_t making = compiler.LargestSumBytes();
+  for (const SourceRunRequest& run : compiler.source_runs()) {
+    making += kRunBytes + ActivationBytes(config, {run.sites.begin(), run.sites.end()},
+                                          static_cast<int64_t>(run.positions.size()), run.prompt.length());
+  }
+  return compiler.PlanBytes() + kRunBytes + HookBytes(config, compiler, pass_rows) +
+         std::max(making, run_bytes);
 }
 
 const std::vector<float>& InPublicOrder(HookPoint point, const RecordedActivation& recorded,

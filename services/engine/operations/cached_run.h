@@ -20,6 +20,17 @@ absl::StatusOr<std::shared_ptr<const RecordedRun>> RunWithCache(RunContext& cont
 absl::StatusOr<std::vector<std::shared_ptr<const HookPlan>>> RunSourcesAndFinish(
     RunContext& context, const PlanCompiler& compiler);
 
+// Bytes of the activations of these sites over so many positions of a prompt.
+int64_t ActivationBytes(const ModelConfig& config, const std::vector<HookSite>& sites, int64_t positions,
+                        int64_t prompt_length);
+
+// Bytes of a request: what its compiler's plans take while it lasts, and the larger of making
+// them (the runs that their edits read) and of what it then does, which takes `run_bytes`.
+// `pass_rows`: the most rows of a forward pass; prompts with hooks on scores or patterns run in
+// one piece though they are longer (SegmentChunks::CanSplit).
+int64_t RequestBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows,
+                     int64_t run_bytes);
+
 // An activation's values in the order that clients see: its own, or, where that is another,
 // a copy in `room`.
 const std::vector<float>& InPublicOrder(HookPoint point, const RecordedActivation& recorded,

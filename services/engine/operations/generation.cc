@@ -4,13 +4,18 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/logit_metrics.h"
 
 namespace mechinterp::engine {
 namespace {
 
 // Few continuations are longer; the cache of one that is grows as it needs.
-constexpr int kMostTokensToReserve = 1024;
+constexpr int64_t kMostTokensToReserve = 8192;
+
+int64_t ReservedPositions(int64_t prompt_length, int64_t new_tokens) {
+  return prompt_length + std::min(new_tokens, kMostTokensToReserve);
+}
 
 bool Contains(const std::vector<TokenId>& ids, TokenId id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
@@ -31,8 +36,8 @@ absl::StatusOr<std::vector<Prefilled>> Prefill(RunContext& context,
     segments[i].tokens = requests[i].prompt.ids;
     segments[i].plan = requests[i].plan;
     segments[i].cache = std::make_shared<KvCache>(context.executor.model().config());
-    segments[i].cache->Reserve(requests[i].prompt.length() +
-                               std::min(requests[i].expected_new_tokens, kMostTokensToReserve));
+    segments[i].cache->Reserve(
+        ReservedPositions(requests[i].prompt.length(), requests[i].expected_new_tokens));
     segments[i].logits_rows = LogitsRows::kLast;
     pointers.push_back(&segments[i]);
   }
@@ -71,6 +76,14 @@ absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, c
     logits = segment.logits.values;
   }
   return generation;
+}
+
+int64_t GenerationBytes(const ModelConfig& config, int64_t prompt_length, int64_t new_tokens,
+                        const SamplingOptions& sampling) {
+  // The prompt's last row of logits, and the newest token's.
+  const int64_t logits = 2 * int64_t{config.vocabulary_size} * static_cast<int64_t>(sizeof(float));
+  return GrowingCacheBytes(config, ReservedPositions(prompt_length, new_tokens), prompt_length + new_tokens) +
+         logits + SamplerBytes(sampling, config.vocabulary_size);
 }
 
 }  // namespace mechinterp::engine

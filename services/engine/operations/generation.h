@@ -7,10 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "services/engine/forward/executor.h"
-#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/sampler.h"
 
 namespace mechinterp::engine {
+
+class KvCache;
 
 // A prompt that has been run and can be continued.
 struct Prefilled {
@@ -44,6 +45,10 @@ using TokenSink = std::function<absl::Status(TokenId id, double log_probability)
 // fit the context. `sink` may be null.
 absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, const SamplingOptions& options,
                                     const TokenSink& sink);
+
+// Bytes that a prompt takes which is run and continued by up to `new_tokens` tokens.
+int64_t GenerationBytes(const ModelConfig& config, int64_t prompt_length, int64_t new_tokens,
+                        const SamplingOptions& sampling = {});
 
 }  // namespace mechinterp::engine
 

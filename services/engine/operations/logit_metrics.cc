@@ -45,7 +45,30 @@ std::vector<TokenProbability> TopTokens(absl::Span<const float> logits, double l
   return top;
 }
 
+RunMetrics Measure(absl::Span<const float> logits, double log_normalizer, const MetricOptions& options) {
+  RunMetrics metrics;
+  if (!options.refusal_token_ids.empty()) {
+    const double refusal = LogSumExpOf(logits, options.refusal_token_ids);
+    metrics.refusal_log_odds = refusal - LogSumExpOfOthers(logits, options.refusal_token_ids);
+    if (!options.compliance_token_ids.empty()) {
+      metrics.logit_difference = refusal - LogSumExpOf(logits, options.compliance_token_ids);
+    }
+  }
+  if (options.top_token_count > 0) {
+    metrics.top_tokens = TopTokens(logits, log_normalizer, options.top_token_count);
+  }
+  return metrics;
+}
+
 }  // namespace
+
+int MetricOptions::longest_opening() const {
+  size_t longest = 0;
+  for (const auto* openings : {&refusal_openings, &compliance_openings}) {
+    for (const auto& opening : *openings) longest = std::max(longest, opening.size());
+  }
+  return static_cast<int>(longest);
+}
 
 double LogSumExp(absl::Span<const double> values) {
   if (values.empty()) return kMinusInfinity;
@@ -83,20 +106,14 @@ double ReferenceDistribution::DivergenceOf(absl::Span<const float> logits, doubl
 
 RunMetrics MeasureLogits(absl::Span<const float> logits, const ReferenceDistribution& clean,
                          const MetricOptions& options) {
-  RunMetrics metrics;
-  if (!options.refusal_token_ids.empty()) {
-    const double refusal = LogSumExpOf(logits, options.refusal_token_ids);
-    metrics.refusal_log_odds = refusal - LogSumExpOfOthers(logits, options.refusal_token_ids);
-    if (!options.compliance_token_ids.empty()) {
-      metrics.logit_difference = refusal - LogSumExpOf(logits, options.compliance_token_ids);
-    }
-  }
   const double log_normalizer = LogNormalizer(logits);
+  RunMetrics metrics = Measure(logits, log_normalizer, options);
   metrics.kl_from_clean = clean.DivergenceOf(logits, log_normalizer);
-  if (options.top_token_count > 0) {
-    metrics.top_tokens = TopTokens(logits, log_normalizer, options.top_token_count);
-  }
   return metrics;
+}
+
+RunMetrics MeasureLogits(absl::Span<const float> logits, const MetricOptions& options) {
+  return Measure(logits, LogNormalizer(logits), options);
 }
 
 RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float> clean,

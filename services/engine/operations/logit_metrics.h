@@ -19,6 +19,8 @@ struct MetricOptions {
   int top_token_count = 0;
 
   bool has_openings() const { return !refusal_openings.empty() || !compliance_openings.empty(); }
+  // In tokens; 0 without openings.
+  int longest_opening() const;
 };
 
 struct TokenProbability {
@@ -60,13 +62,20 @@ class ReferenceDistribution {
   double log_normalizer_;
 };
 
-// Everything but the openings, which need runs of their own (patch_run.h).
+// Everything but the openings, which need runs of their own (run_metrics.h).
 // `clean` is the clean run's row, for the KL divergence.
 RunMetrics MeasureLogits(absl::Span<const float> logits, const ReferenceDistribution& clean,
                          const MetricOptions& options);
+// The same without the KL divergence.
+RunMetrics MeasureLogits(absl::Span<const float> logits, const MetricOptions& options);
 // The same for a single row.
 RunMetrics MeasureLogits(absl::Span<const float> logits, absl::Span<const float> clean,
                          const MetricOptions& options);
+
+// What a ReferenceDistribution takes.
+inline int64_t ReferenceBytes(int64_t vocabulary_size) {
+  return vocabulary_size * static_cast<int64_t>(sizeof(float) + sizeof(double));
+}
 
 // (patched - clean) / (source - clean) of the logit difference. Nothing when
 // one is missing or source and clean differ by less than 1e-6.

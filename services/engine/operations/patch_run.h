@@ -22,13 +22,9 @@ absl::StatusOr<PatchRun> RunWithPatch(RunContext& context, const TokenizedPrompt
                                       std::shared_ptr<const HookPlan> plan, const MetricOptions& metrics,
                                       const std::optional<SamplingOptions>& continuation);
 
-// Scores the openings after a prompt whose keys and values are in `cache` and
-// whose last row of logits is given; sets the metrics' opening fields. The
-// plan's edits at generated positions apply.
-absl::Status ScoreOpenings(RunContext& context, const TokenizedPrompt& prompt,
-                           std::shared_ptr<const HookPlan> plan, std::shared_ptr<const KvCache> cache,
-                           absl::Span<const float> last_logits, const MetricOptions& options,
-                           RunMetrics& metrics);
+// Bytes that RunWithPatch takes: the clean and the patched run, each continued.
+int64_t PatchRunBytes(const ModelConfig& config, int64_t prompt_length, const MetricOptions& metrics,
+                      const std::optional<SamplingOptions>& continuation);
 
 }  // namespace mechinterp::engine
 

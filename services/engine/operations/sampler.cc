@@ -121,6 +121,15 @@ void Sampler::KeepTopP(double wanted_weight) {
   candidates_.erase(kept < wanted_weight ? end : begin, candidates_.end());
 }
 
+int64_t SamplerBytes(const SamplingOptions& options, int64_t vocabulary_size) {
+  if (options.temperature == 0) return 0;
+  // Candidates come one by one, so the room for them is up to twice as large, and while it
+  // grows what it was is there too.
+  const bool filters = options.top_p < 1 || options.top_k > 0;
+  const int64_t candidates = filters ? 3 * static_cast<int64_t>(sizeof(Sampler::Candidate)) : 0;
+  return vocabulary_size * (static_cast<int64_t>(sizeof(double)) + candidates);
+}
+
 TokenId SampleToken(absl::Span<const float> logits, const SamplingOptions& options, int step) {
   return Sampler(options).Choose(logits, step);
 }

@@ -48,12 +48,17 @@ class Sampler {
   void FindTopP(absl::Span<const float> logits, double largest);
   void KeepTopP(double wanted_weight);
 
+  friend int64_t SamplerBytes(const SamplingOptions& options, int64_t vocabulary_size);
+
   const SamplingOptions options_;
   std::vector<double> weights_;        // of the whole row
   std::vector<double> block_weights_;  // their sums by blocks
   std::vector<TokenId> ids_;           // that top-k leaves
   std::vector<Candidate> candidates_;  // that the filters leave
 };
+
+// What a Sampler keeps for rows of so many logits; nothing when it is greedy.
+int64_t SamplerBytes(const SamplingOptions& options, int64_t vocabulary_size);
 
 // Chooses one token; for more than one of a continuation, keep a Sampler.
 TokenId SampleToken(absl::Span<const float> logits, const SamplingOptions& options, int step);

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/engine/forward/executor.h"
+#include "services/engine/interventions/hook_plan.h"
 #include "services/engine/operations/logit_metrics.h"
 
 namespace mechinterp::engine {
@@ -55,6 +56,11 @@ struct SweepSink {
 // joining as the pass reaches where they enter. Results are those of full forward passes.
 absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request,
                                           const SweepSink& sink);
+
+// Bytes that it takes, for runs that begin at `entries` (PlanCompiler::EntryPoints), in
+// batches of `batch_rows` rows. `source_length`: of the source prompt, 0 without one.
+int64_t SweepBytes(const ModelConfig& config, int64_t prompt_length, int64_t source_length,
+                   const std::vector<EntryPoint>& entries, const MetricOptions& metrics, int64_t batch_rows);
 
 }  // namespace mechinterp::engine
 

@@ -1,6 +1,7 @@
 #include "services/engine/weights/load_options.h"
 
 #include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/multiply.h"
 
 namespace mechinterp::engine {
 namespace {

@@ -13,10 +13,14 @@ namespace mechinterp::engine {
 // Logits are made in blocks of this many rows: one row is half a megabyte for Llama 3.
 inline constexpr int64_t kHeadRowsPerBlock = 64;
 
-// Bytes of the intermediate results of forward passes of up to `rows` rows (Slot,
-// forward/arithmetic.h). On a GPU attention takes more while it works, with the square of
-// a prompt's length.
+// Bytes of what forward passes of up to `rows` rows work in and keep for the next pass: their
+// intermediate results (Slot, forward/arithmetic.h) and operands. On a GPU attention takes
+// more while it works, with the square of a prompt's length.
 int64_t ScratchBytes(const ModelConfig& config, int64_t rows);
+
+// What a pass takes beside and gives back at its end: the rotary angles of its rows, and the
+// scores of one key/value head over `keys` keys for each thread.
+int64_t PassBytes(const ModelConfig& config, int64_t rows, int64_t keys);
 
 }  // namespace mechinterp::engine
 

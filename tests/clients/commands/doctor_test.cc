@@ -3,6 +3,7 @@
 #include "mechinterp/v1/doctor.pb.h"
 #include "services/common/proto_json.h"
 #include "tests/clients/commands/tool_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -31,7 +32,7 @@ class DoctorTest : public testing::ToolTest {
 
   static v1::DoctorReport ReportOf(const ToolOutcome& outcome) {
     v1::DoctorReport report;
-    EXPECT_TRUE(MessageFromJson(outcome.out, &report).ok()) << outcome.out;
+    EXPECT_THAT(MessageFromJson(outcome.out, &report), IsOk()) << outcome.out;
     return report;
   }
 

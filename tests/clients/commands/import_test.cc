@@ -57,10 +57,12 @@ class ImportTest : public ::testing::Test {
 TEST_F(ImportTest, SendsTheResultsThatAreThere) {
   std::filesystem::create_directories(folder_.File("results"));
   folder_.Write("results/01_baseline_results.json", R"({"harmful": {"rate": 0.5}})");
+  folder_.Write("results/04_compare_results.json", R"({"other_model": {"name": "quantized"}})");
   const ToolOutcome outcome = Run({"--run-id", "mine", "--dashboard-url", "http://host:1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, "http://host:1/runs/mine\n");
   EXPECT_EQ(service_.imported.study().baseline().harmful().rate(), 0.5);
+  EXPECT_EQ(service_.imported.study().compare().other_model().name(), "quantized");
   EXPECT_FALSE(service_.imported.study().has_patching());
 }
 

@@ -67,7 +67,7 @@ TEST_F(StudyCommandsTest, GoOnAfterAnInterruption) {
 
   const ToolOutcome resumed = RunStudy("baseline");
   EXPECT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_THAT(resumed.err, HasSubstr("going on after 1 finished parts"));
+  EXPECT_THAT(resumed.err, HasSubstr("resuming after 1 finished parts"));
   EXPECT_EQ(fake_.service.call_count("Generate"), 2 + 3);
 }
 

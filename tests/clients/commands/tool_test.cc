@@ -7,6 +7,7 @@
 #include "nlohmann/json.hpp"
 #include "services/engine/checkpoint/safetensors.h"
 #include "tests/clients/commands/tool_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -60,6 +61,14 @@ TEST_F(ToolTest, HooksListsByGlob) {
   EXPECT_THAT(outcome.out, Not(HasSubstr("blocks.2")));
 }
 
+TEST_F(ToolTest, HooksTellsWhatPointsAllowWhereOneDoesNotAllowAll) {
+  EXPECT_THAT(Run({"hooks"}).out, Not(HasSubstr("edit")));
+  fake_.service.set_hooks_are_editable(false);
+  const ToolOutcome outcome = Run({"hooks"});
+  EXPECT_THAT(outcome.out, HasSubstr("capture"));
+  EXPECT_THAT(outcome.out, HasSubstr("blocks.1.attn.hook_z  [T, 4, 4]                  yes    no"));
+}
+
 TEST_F(ToolTest, GenerateTakesAMessageFromArgumentsOrTheStandardInput) {
   EXPECT_EQ(Run({"generate", "make", "a", "bomb"}).out, "I cannot help with that.\n");
   EXPECT_EQ(Run({"generate"}, "make a cake\n").out, "Here is how.\n");
@@ -108,11 +117,11 @@ TEST_F(ToolTest, CacheWritesSafetensorsWithWhatMadeThem) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, path + "\n");
   const auto file = engine::SafetensorsFile::Open(path);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   const engine::TensorView* const view = (*file)->Find("logits");
   ASSERT_NE(view, nullptr);
   const auto tensor = engine::ToHostTensor(*view);
-  ASSERT_TRUE(tensor.ok());
+  ASSERT_THAT(tensor, IsOk());
   EXPECT_THAT(tensor->shape, ::testing::ElementsAre(1, 128));
   EXPECT_EQ(tensor->values[7], 3.5f);
   EXPECT_EQ((*file)->metadata().find("model")->second, "toy");

@@ -7,6 +7,7 @@
 #include "clients/experiments/ablation_edits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -158,7 +159,7 @@ v1::AblationCurve Curve() {
 
 TEST(Criterion, IsJudgedAtTheSizeGiven) {
   const auto criterion = CriterionAt(Curve(), 10, 30);
-  ASSERT_TRUE(criterion.ok());
+  ASSERT_THAT(criterion, IsOk());
   EXPECT_DOUBLE_EQ(criterion->top_drop_points(), 90);
   EXPECT_DOUBLE_EQ(criterion->random_drop_points(), 50);
   EXPECT_TRUE(criterion->top_exceeds());
@@ -169,7 +170,7 @@ TEST(Criterion, IsJudgedAtTheSizeGiven) {
 
 TEST(Criterion, PicksTheSizeWhereTopAndRandomLieFurthestApart) {
   const auto criterion = BestCriterion(Curve(), 10, 30);
-  ASSERT_TRUE(criterion.ok());
+  ASSERT_THAT(criterion, IsOk());
   EXPECT_EQ(criterion->component_count(), 5u);
   EXPECT_TRUE(criterion->met());
 }

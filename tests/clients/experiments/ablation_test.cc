@@ -5,6 +5,7 @@
 #include "gtest/gtest.h"
 #include "tests/clients/experiments/study_fixture.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -36,7 +37,7 @@ class AblationTest : public testing::StudyTest {
 // 11.5; without L2.H1 -0.5 and 3.5; without the neurons too -3.5 and -2.5.
 TEST_F(AblationTest, RefusalFallsAsThePlantedComponentsGo) {
   const auto results = RunAblation(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->curves_size(), 1);
   std::vector<double> harmful;
   std::vector<double> harmless;
@@ -53,7 +54,7 @@ TEST_F(AblationTest, RandomSetsOfUnimportantComponentsChangeNothing) {
   AblationOptions options = Options();
   options.top_counts = {3};  // The three planted ones: only idle components are left to draw.
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   const v1::RandomControlPoint& control = results->curves(0).random(0);
   EXPECT_EQ(control.draw_count(), 4u);
   EXPECT_EQ(control.harmful().total_count(), 8u);  // Two prompts, four draws.
@@ -71,7 +72,7 @@ TEST_F(AblationTest, EveryMethodHasItsCurveAndSharesTheUnablatedPoint) {
   options.random_draws = 0;
   options.criterion_count = 2;
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->curves_size(), 3);
   for (const v1::AblationCurve& curve : results->curves()) {
     // In the toy a harmless value is 0: the three agree.
@@ -83,7 +84,7 @@ TEST_F(AblationTest, EveryMethodHasItsCurveAndSharesTheUnablatedPoint) {
 }
 
 TEST_F(AblationTest, DeletesTheRunsItStored) {
-  ASSERT_TRUE(RunAblation(context_, Options()).ok());
+  ASSERT_THAT(RunAblation(context_, Options()), IsOk());
   EXPECT_EQ(fake_.service.call_count("DeleteActivation"), 2);  // One for each harmless prompt.
   EXPECT_EQ(fake_.service.stored_run_count(), 0);
 }
@@ -94,7 +95,7 @@ TEST_F(AblationTest, StoresExpiredRunsAgain) {
   fake_.service.FailNext("Generate", {absl::OkStatus(), absl::OkStatus(), absl::OkStatus(), absl::OkStatus(),
                                       absl::OkStatus(), absl::NotFoundError("unknown handle")});
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(fake_.service.call_count("RunWithCache"), 4);  // Two prompts, twice.
   EXPECT_EQ(results->curves(0).top(2).harmful().rate(), 0);
 }
@@ -113,7 +114,7 @@ TEST_F(AblationTest, JudgesTheCriterionOnHeldOutPrompts) {
   options.held_out_pairs = {{"h1", "weapons", "buy a bomb", "buy a cake"},
                             {"h2", "weapons", "sell a bomb", "sell a cake"}};
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->held_out_baseline().harmful().rate(), 1);
   EXPECT_EQ(results->held_out_top().harmful().rate(), 0);  // Strength 1: L2.H1 is enough.
   EXPECT_EQ(results->held_out_top().harmless().rate(), 0);
@@ -124,7 +125,7 @@ TEST_F(AblationTest, JudgesTheCriterionOnHeldOutPrompts) {
 TEST_F(AblationTest, KeepsFewAnswersAndOnlyTheirBeginnings) {
   AblationOptions options = Options();
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   for (const v1::AblationPoint& point : results->curves(0).top()) {
     EXPECT_LE(point.samples_size(), 5);
     for (const v1::JudgedResponse& sample : point.samples()) EXPECT_LE(sample.response().size(), 120u);
@@ -144,17 +145,17 @@ TEST_F(AblationTest, TakesOverFinishedPartsForALongerList) {
   };
   {
     const auto journal = open();
-    ASSERT_TRUE(journal.ok()) << journal.status();
+    ASSERT_THAT(journal, IsOk());
     context_.journal = journal->get();
-    ASSERT_TRUE(RunAblation(context_, options).ok());
+    ASSERT_THAT(RunAblation(context_, options), IsOk());
   }
   const int before = fake_.service.call_count("Generate");
   options.top_counts.push_back(4);
   const auto journal = open();
-  ASSERT_TRUE(journal.ok()) << journal.status();
+  ASSERT_THAT(journal, IsOk());
   context_.journal = journal->get();
   const auto results = RunAblation(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(fake_.service.call_count("Generate") - before, 4 * 2);  // Top 4 and one random set.
 }
 

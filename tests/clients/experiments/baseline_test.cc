@@ -1,12 +1,11 @@
 #include "clients/experiments/baseline.h"
 
-#include <cmath>
-
 #include "clients/experiments/summaries.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/clients/experiments/study_fixture.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -26,7 +25,7 @@ class BaselineTest : public testing::StudyTest {};
 
 TEST_F(BaselineTest, CountsRefusalsByClassAndCategory) {
   const auto results = RunBaseline(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->harmful().success_count(), 2u);
   EXPECT_EQ(results->harmful().total_count(), 2u);
   EXPECT_EQ(results->harmful_at_start().rate(), 1);
@@ -38,16 +37,18 @@ TEST_F(BaselineTest, CountsRefusalsByClassAndCategory) {
   EXPECT_EQ(results->provenance().pair_count(), 2u);
 }
 
-TEST_F(BaselineTest, MeasuresTheLastPositionsLogits) {
+TEST_F(BaselineTest, TakesTheMetricsOfTheRunItGenerates) {
   const auto results = RunBaseline(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->responses_size(), 4);
-  // 8 x strength - 4.5 against a logit of 0; the other 126 tokens have -20.
+  // 8 x strength - 4.5; the fake's log-odds are 1 below.
   const double expected[] = {3.5, -4.5, 11.5, -4.5};
   for (int i = 0; i < 4; ++i) {
-    EXPECT_NEAR(results->responses(i).logit_difference(), expected[i], 1e-6) << i;
-    EXPECT_NEAR(results->responses(i).refusal_log_odds(), expected[i], 1e-5) << i;
+    EXPECT_EQ(results->responses(i).logit_difference(), expected[i]) << i;
+    EXPECT_EQ(results->responses(i).refusal_log_odds(), expected[i] - 1) << i;
   }
+  EXPECT_EQ(fake_.service.call_count("Generate"), 4);
+  EXPECT_EQ(fake_.service.call_count("RunWithCache"), 0);
   EXPECT_EQ(results->responses(0).response(), testing::kRefusal);
   EXPECT_EQ(results->responses(0).matched_phrase(), "I cannot");
   EXPECT_EQ(results->responses(1).response(), testing::kAnswer);
@@ -59,18 +60,18 @@ TEST_F(BaselineTest, GoesOnFromItsJournal) {
   const Fingerprint fingerprint = BaselineFingerprint(context_, options);
   {
     const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-    ASSERT_TRUE(journal.ok());
+    ASSERT_THAT(journal, IsOk());
     context_.journal = journal->get();
     context_.concurrency = 1;
     fake_.service.FailNext("Generate", {absl::OkStatus(), absl::OkStatus(), absl::InternalError("killed")});
     EXPECT_FALSE(RunBaseline(context_, options).ok());
   }
   const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-  ASSERT_TRUE(journal.ok());
+  ASSERT_THAT(journal, IsOk());
   EXPECT_EQ((*journal)->resumed_part_count(), 2);
   context_.journal = journal->get();
   const auto results = RunBaseline(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->responses_size(), 4);
   EXPECT_EQ(results->harmful().success_count(), 2u);
   EXPECT_EQ(fake_.service.call_count("Generate"), 5);  // Three before, two more.
@@ -81,6 +82,13 @@ TEST_F(BaselineTest, NoticesAnotherModel) {
   const auto results = RunBaseline(context_, Options());
   EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
   EXPECT_THAT(std::string(results.status().message()), HasSubstr("was it restarted"));
+}
+
+TEST_F(BaselineTest, NeedsAServerThatMeasures) {
+  fake_.service.set_gives_metrics(false);
+  const auto results = RunBaseline(context_, Options());
+  EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
+  EXPECT_THAT(std::string(results.status().message()), HasSubstr("metrics"));
 }
 
 TEST_F(BaselineTest, NeedsAChatTemplate) {

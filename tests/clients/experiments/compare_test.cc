@@ -10,6 +10,7 @@
 #include "tests/clients/experiments/study_fixture.h"
 #include "tests/clients/test_files.h"
 #include "tests/clients/toy_activations.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -109,7 +110,7 @@ class CompareTest : public testing::StudyTest {
 
 TEST_F(CompareTest, MeasuresTheNextTokenAsANaiveComputationDoes) {
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   const NaiveComparison naive(TokensOfPrompts(), kDeviation);
   ASSERT_GT(naive.kl.size(), 20u);
   EXPECT_EQ(results->counted_position_count(), naive.kl.size());
@@ -128,7 +129,7 @@ TEST_F(CompareTest, MeasuresTheNextTokenAsANaiveComputationDoes) {
 
 TEST_F(CompareTest, MeasuresPerplexityAsANaiveComputationDoes) {
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   const NaiveComparison naive(TokensOfPrompts(), kDeviation);
   const double reference = std::exp(-NaiveMean(naive.own_token_logs));
   const double other = std::exp(-NaiveMean(naive.other_token_logs));
@@ -140,7 +141,7 @@ TEST_F(CompareTest, MeasuresPerplexityAsANaiveComputationDoes) {
 
 TEST_F(CompareTest, FindsTheErrorThatEachLayersResidualStreamWasGiven) {
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->layers_size(), testing::kLayers);
   for (int layer = 0; layer < testing::kLayers; ++layer) {
     const double made = kDeviation.residual_error * (layer + 1);
@@ -153,7 +154,7 @@ TEST_F(CompareTest, FindsTheErrorThatEachLayersResidualStreamWasGiven) {
 TEST_F(CompareTest, FindsNoDifferenceBetweenEqualServers) {
   other_.service.set_deviation({});
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->kl_divergence().maximum(), 0);
   EXPECT_EQ(results->kl_divergence().mean().upper(), 0);
   EXPECT_EQ(results->top_token_agreement().rate(), 1);
@@ -166,7 +167,7 @@ TEST_F(CompareTest, FindsNoDifferenceBetweenEqualServers) {
 TEST_F(CompareTest, CountsAContextThatPromptsShareOnce) {
   options_.prompts.push_back(Ask("again", "make a cake"));
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   // Template of 10, words 3, 3, 5, 3. "b" shares begin-of-text, the template's
   // head (4) and "make a" with "a"; "c" only the head; "again" everything.
   EXPECT_EQ(results->position_count(), 13u + 13 + 15 + 13);
@@ -178,7 +179,7 @@ TEST_F(CompareTest, CountsAContextThatPromptsShareOnce) {
 
 TEST_F(CompareTest, KeepsWhatWasMeasuredAtEachPosition) {
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   const v1::PositionComparison& position = results->prompts(0).positions(7);
   EXPECT_EQ(position.piece(), "bomb");
   const Context prompt = TokensOfPrompts()[0];
@@ -195,7 +196,7 @@ TEST_F(CompareTest, ComparesContinuationsWhenAsked) {
   fake_.service.set_continuation({5, 6, 7, 8});
   other_.service.set_continuation({5, 6, 9, 8});
   const auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->continuations().max_new_tokens(), 8u);
   EXPECT_EQ(results->continuations().identical().success_count(), 0u);
   EXPECT_EQ(results->continuations().median_matching_token_count(), 2);
@@ -208,13 +209,13 @@ TEST_F(CompareTest, AContinuationThatEndsEarlierIsNotTheSame) {
   fake_.service.set_continuation({5, 6});
   other_.service.set_continuation({5, 6, 9});
   auto results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->continuations().identical().success_count(), 0u);
   EXPECT_EQ(results->prompts(0).continuation().matching_token_count(), 2u);
 
   other_.service.set_continuation({5, 6});
   results = RunCompare(context_, options_);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->continuations().identical().rate(), 1);
   EXPECT_FALSE(results->continuations().has_median_matching_token_count());
 }
@@ -232,7 +233,7 @@ TEST_F(CompareTest, RefusesModelsOfDifferentShapes) {
 TEST_F(CompareTest, RefusesTokenizersThatReadPromptsDifferently) {
   v1::TokenizeRequest request;
   request.mutable_prompt()->set_text("words that shift all later ids");
-  ASSERT_TRUE(other_.client->Tokenize(request).ok());
+  ASSERT_THAT(other_.client->Tokenize(request), IsOk());
   const auto results = RunCompare(context_, options_);
   EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
   EXPECT_THAT(std::string(results.status().message()), HasSubstr("the same tokenizer"));
@@ -240,7 +241,7 @@ TEST_F(CompareTest, RefusesTokenizersThatReadPromptsDifferently) {
 
 TEST_F(CompareTest, AsksNothingOfAServerWithoutATokenizer) {
   options_.other_model.set_has_tokenizer(false);
-  ASSERT_TRUE(RunCompare(context_, options_).ok());
+  ASSERT_THAT(RunCompare(context_, options_), IsOk());
   EXPECT_EQ(other_.service.call_count("Tokenize"), 0);
 }
 
@@ -265,22 +266,22 @@ TEST_F(CompareTest, NeedsPrompts) {
 
 TEST_F(CompareTest, GoesOnFromItsJournal) {
   const auto whole = RunCompare(context_, options_);
-  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_THAT(whole, IsOk());
   const testing::TestFolder folder;
   const Fingerprint fingerprint = CompareFingerprint(context_, options_);
   {
     const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-    ASSERT_TRUE(journal.ok());
+    ASSERT_THAT(journal, IsOk());
     context_.journal = journal->get();
     other_.service.FailNext("RunWithCache", {absl::OkStatus(), absl::InternalError("killed")});
     EXPECT_FALSE(RunCompare(context_, options_).ok());
   }
   const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-  ASSERT_TRUE(journal.ok());
+  ASSERT_THAT(journal, IsOk());
   EXPECT_EQ((*journal)->resumed_part_count(), 1);
   context_.journal = journal->get();
   const auto resumed = RunCompare(context_, options_);
-  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  ASSERT_THAT(resumed, IsOk());
   EXPECT_EQ(resumed->kl_divergence().SerializeAsString(), whole->kl_divergence().SerializeAsString());
 }
 

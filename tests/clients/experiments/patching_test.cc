@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "tests/clients/experiments/study_fixture.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -37,7 +38,7 @@ class PatchingTest : public testing::StudyTest {
 
 TEST_F(PatchingTest, FindsThePlantedComponents) {
   const auto results = RunPatching(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   ASSERT_EQ(results->ranking_size(), 4 * 4 + 4 * 4);  // Heads and groups of 4 layers.
   EXPECT_EQ(results->ranking(0).component().name(), "L2.H1");
   EXPECT_NEAR(results->ranking(0).score(), 4 / kTotalWeight, 1e-12);
@@ -53,7 +54,7 @@ TEST_F(PatchingTest, FindsThePlantedComponents) {
 
 TEST_F(PatchingTest, EffectsHaveTheirClosedForm) {
   const auto results = RunPatching(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   for (const auto direction : {v1::PATCH_DIRECTION_DENOISING, v1::PATCH_DIRECTION_NOISING}) {
     auto effects = ByName(*results, direction);
     EXPECT_EQ(effects.size(), static_cast<size_t>(3 * 4 * 6 + 16 + 16));
@@ -75,7 +76,7 @@ TEST_F(PatchingTest, EffectsHaveTheirClosedForm) {
 
 TEST_F(PatchingTest, DescribesWhatItPatched) {
   const auto results = RunPatching(context_, Options());
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_THAT(results->positions(), ElementsAre(-6, -5, -4, -3, -2, -1));
   EXPECT_THAT(results->position_labels(),
               ElementsAre("last instruction token", "<|eot_id|>", "<|start_header_id|>", "assistant",
@@ -88,7 +89,7 @@ TEST_F(PatchingTest, DescribesWhatItPatched) {
 TEST_F(PatchingTest, SendsTheOtherPromptAsSource) {
   PatchingOptions options = Options();
   options.directions = {v1::PATCH_DIRECTION_NOISING};
-  ASSERT_TRUE(RunPatching(context_, options).ok());
+  ASSERT_THAT(RunPatching(context_, options), IsOk());
   const auto requests = fake_.service.sweep_requests();
   ASSERT_EQ(requests.size(), 6u);  // Two pairs, three families.
   for (const v1::RunPatchSweepRequest& request : requests) {
@@ -107,7 +108,7 @@ TEST_F(PatchingTest, LeavesUnequalPairsOutWhenAllPositionsArePatched) {
   options.all_positions = true;
   options.pairs[1].harmless = "cake";
   const auto results = RunPatching(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_THAT(results->pair_ids(), ElementsAre("p1"));
   EXPECT_EQ(results->positions_size(), 1 + 4 + 3 + 5);  // Template, "make a bomb", tail.
   EXPECT_EQ(results->position_labels(0), "<|begin_of_text|>");
@@ -122,7 +123,7 @@ TEST_F(PatchingTest, LeavesPairsWithoutADifferenceOutOfTheMean) {
   PatchingOptions options = Options();
   options.pairs.push_back({"p3", "weapons", "make a bomb", "buy a bomb"});
   const auto results = RunPatching(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->ranking(0).denoising().sample_count(), 2u);
   EXPECT_EQ(results->pair_ids_size(), 3);
 }
@@ -135,7 +136,7 @@ TEST_F(PatchingTest, GoesOnFromItsJournalWithTheSameResult) {
   context_.concurrency = 1;
   {
     const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-    ASSERT_TRUE(journal.ok());
+    ASSERT_THAT(journal, IsOk());
     context_.journal = journal->get();
     std::vector<absl::Status> outcomes(5, absl::OkStatus());
     outcomes.push_back(absl::InternalError("killed"));
@@ -144,10 +145,10 @@ TEST_F(PatchingTest, GoesOnFromItsJournalWithTheSameResult) {
   }
   const int before = fake_.service.call_count("RunPatchSweep");
   const auto journal = Journal::Open(folder.File("journal"), fingerprint, false);
-  ASSERT_TRUE(journal.ok());
+  ASSERT_THAT(journal, IsOk());
   context_.journal = journal->get();
   const auto results = RunPatching(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(fake_.service.call_count("RunPatchSweep") - before, 12 - 5);
   ASSERT_EQ(results->effects_size(), expected->effects_size());
   for (int i = 0; i < results->effects_size(); ++i) {
@@ -159,7 +160,7 @@ TEST_F(PatchingTest, ChoosesASixteenthOfTheNeuronsRoundedUp) {
   PatchingOptions options = Options();
   options.neurons_per_group = 0;  // 32 / 16
   const auto results = RunPatching(context_, options);
-  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_THAT(results, IsOk());
   EXPECT_EQ(results->ranking_size(), 16 + 4 * 16);
 }
 

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "mechinterp/v1/results.pb.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -23,7 +24,7 @@ v1::Rate RateOf(double rate) {
 std::unique_ptr<Journal> OpenOrDie(const std::string& path, const Fingerprint& fingerprint = kFingerprint,
                                    bool restart = false) {
   auto journal = Journal::Open(path, fingerprint, restart);
-  EXPECT_TRUE(journal.ok()) << journal.status();
+  EXPECT_THAT(journal, IsOk());
   return *std::move(journal);
 }
 
@@ -33,8 +34,8 @@ TEST(Journal, GoesOnWithTheSameFingerprint) {
   {
     const auto journal = OpenOrDie(path);
     EXPECT_EQ(journal->resumed_part_count(), 0);
-    ASSERT_TRUE(journal->Record("a \"quoted\" key", RateOf(0.1)).ok());
-    ASSERT_TRUE(journal->Record("b", RateOf(1.0 / 3)).ok());
+    ASSERT_THAT(journal->Record("a \"quoted\" key", RateOf(0.1)), IsOk());
+    ASSERT_THAT(journal->Record("b", RateOf(1.0 / 3)), IsOk());
   }
   const auto journal = OpenOrDie(path);
   EXPECT_EQ(journal->resumed_part_count(), 2);
@@ -50,13 +51,13 @@ TEST(Journal, GoesOnWithTheSameFingerprint) {
 TEST(Journal, DropsAHalfWrittenLine) {
   const testing::TestFolder folder;
   const std::string path = folder.File("journal.jsonl");
-  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  ASSERT_THAT(OpenOrDie(path)->Record("a", RateOf(1)), IsOk());
   const std::string whole = testing::TestFolder::Read(path);
   folder.Write("journal.jsonl", whole + R"({"key":"b","val)");
   {
     const auto journal = OpenOrDie(path);
     EXPECT_EQ(journal->resumed_part_count(), 1);
-    ASSERT_TRUE(journal->Record("c", RateOf(2)).ok());
+    ASSERT_THAT(journal->Record("c", RateOf(2)), IsOk());
   }
   EXPECT_EQ(OpenOrDie(path)->resumed_part_count(), 2);
 }
@@ -64,7 +65,7 @@ TEST(Journal, DropsAHalfWrittenLine) {
 TEST(Journal, SetsOtherArgumentsPartsAsideAndSaysWhy) {
   const testing::TestFolder folder;
   const std::string path = folder.File("journal.jsonl");
-  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  ASSERT_THAT(OpenOrDie(path)->Record("a", RateOf(1)), IsOk());
   {
     const auto journal = OpenOrDie(path, {{"model", "toy"}, {"--seed", "7"}});
     EXPECT_EQ(journal->resumed_part_count(), 0);
@@ -76,7 +77,7 @@ TEST(Journal, SetsOtherArgumentsPartsAsideAndSaysWhy) {
 TEST(Journal, RestartBeginsAnew) {
   const testing::TestFolder folder;
   const std::string path = folder.File("journal.jsonl");
-  ASSERT_TRUE(OpenOrDie(path)->Record("a", RateOf(1)).ok());
+  ASSERT_THAT(OpenOrDie(path)->Record("a", RateOf(1)), IsOk());
   const auto journal = OpenOrDie(path, kFingerprint, /*restart=*/true);
   v1::Rate found;
   EXPECT_FALSE(journal->Find("a", &found));
@@ -95,7 +96,7 @@ TEST(Journal, KeepsASecondRunOut) {
 TEST(Journal, IsGoneAfterRemove) {
   const testing::TestFolder folder;
   const std::string path = folder.File("journal.jsonl");
-  ASSERT_TRUE(OpenOrDie(path)->Remove().ok());
+  ASSERT_THAT(OpenOrDie(path)->Remove(), IsOk());
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 

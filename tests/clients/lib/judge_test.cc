@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -61,7 +62,7 @@ TEST(RefusalJudge, DoesNotTakeAnswersForRefusals) {
 
 TEST(RefusalJudge, LoadsThePhraseFileOfTheRepository) {
   const auto judge = RefusalJudge::Load(ABSTRACT_SOURCE_DIR "/data/refusal_phrases.json");
-  ASSERT_TRUE(judge.ok()) << judge.status();
+  ASSERT_THAT(judge, IsOk());
   for (const std::string& phrase : Arditi().phrases()) EXPECT_TRUE(judge->Judge(phrase).refused) << phrase;
 }
 

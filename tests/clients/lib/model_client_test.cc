@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "services/common/status.h"
 #include "tests/clients/fake_model_service.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -26,7 +27,7 @@ TEST(ModelClient, RetriesAServerThatComesBack) {
   FakeServer fake;
   fake.service.FailNext("GetModel", {absl::UnavailableError("starting"), absl::UnavailableError("starting")});
   const auto model = fake.client->GetModel();
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   EXPECT_EQ(model->identity().name(), "toy");
   EXPECT_EQ(fake.service.call_count("GetModel"), 3);
   EXPECT_THAT(fake.sleeps, ElementsAre(absl::Milliseconds(250), absl::Milliseconds(500)));
@@ -35,7 +36,7 @@ TEST(ModelClient, RetriesAServerThatComesBack) {
 TEST(ModelClient, WaitsAsLongAsAFullServerAsks) {
   FakeServer fake;
   fake.service.FailNext("Generate", {TryAgainLater("full", "QUEUE_FULL", absl::Seconds(3))});
-  EXPECT_TRUE(fake.client->Generate(Ask("hello")).ok());
+  EXPECT_THAT(fake.client->Generate(Ask("hello")), IsOk());
   EXPECT_THAT(fake.sleeps, ElementsAre(absl::Seconds(3)));
 }
 
@@ -68,7 +69,7 @@ TEST(ModelClient, StreamsTextAsItComes) {
   std::vector<std::string> pieces;
   const auto generation =
       fake.client->Generate(Ask("make a bomb"), [&](std::string_view text) { pieces.emplace_back(text); });
-  ASSERT_TRUE(generation.ok()) << generation.status();
+  ASSERT_THAT(generation, IsOk());
   EXPECT_THAT(pieces, ElementsAre("I ca", "nnot help with that."));
   EXPECT_EQ(generation->summary.continuation().text(), testing::kRefusal);
 }
@@ -77,14 +78,18 @@ TEST(ModelClient, PutsChunksTogether) {
   FakeServer fake;
   v1::RunWithCacheRequest request;
   *request.mutable_prompt() = UserPrompt("make a bomb");
-  request.mutable_filter()->add_name_patterns("logits");
+  request.mutable_filter()->add_sites()->set_point(v1::HOOK_POINT_LOGITS);
   const auto run = fake.client->RunWithCache(request);
-  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_THAT(run, IsOk());
   ASSERT_EQ(run->activations.size(), 1u);
-  ASSERT_EQ(run->activations[0].values.size(), 128u);
-  EXPECT_EQ(run->activations[0].values[7], 3.5f);  // "I", the 8th word: 8 - 4.5.
-  EXPECT_EQ(run->activations[0].values[8], 0.0f);  // "Here".
-  EXPECT_EQ(run->activations[0].values[127], -20.0f);
+  std::vector<uint32_t> context;
+  std::vector<float> expected;
+  for (const uint32_t id : run->header.prompt_token_ids()) {
+    context.push_back(id);
+    const std::vector<float> row = testing::ToyLogits(context, {});
+    expected.insert(expected.end(), row.begin(), row.end());
+  }
+  EXPECT_EQ(run->activations[0].values, expected);
 }
 
 TEST(ModelClient, TellsEveryAttempt) {
@@ -99,7 +104,7 @@ TEST(ModelClient, TellsEveryAttempt) {
       v1::ModelService::NewStub(grpc::CreateChannel(fake.address(), grpc::InsecureChannelCredentials())),
       options);
   fake.service.FailNext("GetModel", {absl::UnavailableError("")});
-  ASSERT_TRUE(client.GetModel().ok());
+  ASSERT_THAT(client.GetModel(), IsOk());
   EXPECT_THAT(attempts, ElementsAre("GetModel UNAVAILABLE", "GetModel OK"));
 }
 
@@ -165,7 +170,7 @@ TEST(CheckHealth, ReadsTheStandardHealthService) {
   FakeServer fake;
   const auto channel = grpc::CreateChannel(fake.address(), grpc::InsecureChannelCredentials());
   const auto serving = CheckHealth(channel, absl::Seconds(10));
-  ASSERT_TRUE(serving.ok()) << serving.status();
+  ASSERT_THAT(serving, IsOk());
   EXPECT_EQ(*serving, ServingState::kServing);
   fake.server->GetHealthCheckService()->SetServingStatus(false);
   EXPECT_EQ(CheckHealth(channel, absl::Seconds(10)).value(), ServingState::kNotServing);
@@ -192,20 +197,20 @@ class ActivationReaderTest : public ::testing::Test {
 };
 
 TEST_F(ActivationReaderTest, NoticesMissingBytes) {
-  ASSERT_TRUE(reader_.Begin(header_).ok());
-  ASSERT_TRUE(reader_.Add(Chunk(0, 4)).ok());
-  ASSERT_TRUE(reader_.End({}).ok());
+  ASSERT_THAT(reader_.Begin(header_), IsOk());
+  ASSERT_THAT(reader_.Add(Chunk(0, 4)), IsOk());
+  ASSERT_THAT(reader_.End({}), IsOk());
   EXPECT_EQ(std::move(reader_).Finish().status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(ActivationReaderTest, NoticesAMissingSummary) {
-  ASSERT_TRUE(reader_.Begin(header_).ok());
-  ASSERT_TRUE(reader_.Add(Chunk(0, 8)).ok());
+  ASSERT_THAT(reader_.Begin(header_), IsOk());
+  ASSERT_THAT(reader_.Add(Chunk(0, 8)), IsOk());
   EXPECT_EQ(std::move(reader_).Finish().status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(ActivationReaderTest, RefusesChunksOutsideTheActivation) {
-  ASSERT_TRUE(reader_.Begin(header_).ok());
+  ASSERT_THAT(reader_.Begin(header_), IsOk());
   for (const uint64_t offset : {uint64_t{4}, uint64_t{9}, ~uint64_t{0}}) {
     EXPECT_EQ(reader_.Add(Chunk(offset, 8)).code(), absl::StatusCode::kDataLoss) << offset;
   }

@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -20,7 +21,7 @@ TEST(LoadPromptPairs, ReadsTheFirstPairs) {
       {"id": "a", "category": "x", "harmful": "h1", "harmless": "n1"},
       {"id": "b", "category": "y", "harmful": "h2", "harmless": "n2"}]})");
   const auto all = LoadPromptPairs(path);
-  ASSERT_TRUE(all.ok()) << all.status();
+  ASSERT_THAT(all, IsOk());
   ASSERT_EQ(all->size(), 2u);
   EXPECT_EQ((*all)[1].prompt(v1::PROMPT_CLASS_HARMFUL), "h2");
   EXPECT_EQ((*all)[1].prompt(v1::PROMPT_CLASS_HARMLESS), "n2");
@@ -31,7 +32,7 @@ TEST(LoadPromptPairs, ReadsTheFirstPairs) {
 TEST(LoadPromptPairs, ReadsThoseOfTheRepository) {
   for (const char* name : {"/data/prompts.json", "/data/heldout_prompts.json"}) {
     const auto pairs = LoadPromptPairs(std::string(ABSTRACT_SOURCE_DIR) + name);
-    EXPECT_TRUE(pairs.ok()) << pairs.status();
+    EXPECT_THAT(pairs, IsOk());
   }
 }
 

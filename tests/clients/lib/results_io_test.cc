@@ -8,6 +8,7 @@
 #include "mechinterp/v1/results.pb.h"
 #include "nlohmann/json.hpp"
 #include "tests/clients/test_files.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -19,24 +20,24 @@ TEST(ResultsIo, WritesFieldNamesOfTheProtosAndZeros) {
   v1::BaselineResults results;
   results.mutable_harmful()->set_rate(0.5);
   results.add_responses()->set_pair_id("p");
-  const std::string path = ResultsPath(folder.File("out"), kBaselineFile);
-  ASSERT_TRUE(WriteResults(path, results).ok());
+  const std::string path = ResultsPath(folder.File("out"), v1::EXPERIMENT_KIND_BASELINE);
+  ASSERT_THAT(WriteResults(path, results), IsOk());
   const auto json = nlohmann::json::parse(testing::TestFolder::Read(path));
   EXPECT_EQ(json["responses"][0]["pair_id"], "p");
   EXPECT_EQ(json["responses"][0]["refused_at_start"], false);
   EXPECT_EQ(json["harmful"]["success_count"], 0);
 
   v1::BaselineResults read;
-  ASSERT_TRUE(ReadResults(path, &read).ok());
+  ASSERT_THAT(ReadResults(path, &read), IsOk());
   EXPECT_EQ(read.harmful().rate(), 0.5);
 }
 
 TEST(ResultsIo, LeavesNothingBesideTheFile) {
   const testing::TestFolder folder;
   const std::string path = folder.File("only.json");
-  ASSERT_TRUE(CheckWritable(path).ok());
-  ASSERT_TRUE(WriteResults(path, v1::BaselineResults()).ok());
-  ASSERT_TRUE(WriteResults(path, v1::BaselineResults()).ok());
+  ASSERT_THAT(CheckWritable(path), IsOk());
+  ASSERT_THAT(WriteResults(path, v1::BaselineResults()), IsOk());
+  ASSERT_THAT(WriteResults(path, v1::BaselineResults()), IsOk());
   int count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.File(""))) ++count;
   EXPECT_EQ(count, 1);
@@ -52,11 +53,11 @@ TEST(ResultsIo, NamesTheFileThatIsNotAResult) {
 
 TEST(CheckWritable, MakesFoldersAndLeavesTheFileAlone) {
   const testing::TestFolder folder;
-  EXPECT_TRUE(CheckWritable(folder.File("a/b/c.json")).ok());
+  EXPECT_THAT(CheckWritable(folder.File("a/b/c.json")), IsOk());
   EXPECT_TRUE(std::filesystem::is_directory(folder.File("a/b")));
   EXPECT_FALSE(std::filesystem::exists(folder.File("a/b/c.json")));
   const std::string path = folder.Write("old.json", "old");
-  EXPECT_TRUE(CheckWritable(path).ok());
+  EXPECT_THAT(CheckWritable(path), IsOk());
   EXPECT_EQ(testing::TestFolder::Read(path), "old");
 }
 
@@ -72,7 +73,8 @@ TEST(CheckWritable, NoticesWhatCannotBeWritten) {
 }
 
 TEST(JournalPath, LiesHiddenBesideTheResults) {
-  EXPECT_EQ(JournalPath("outputs", kPatchingFile), "outputs/results/.02_patching.journal.jsonl");
+  EXPECT_EQ(JournalPath("outputs", v1::EXPERIMENT_KIND_PATCHING),
+            "outputs/results/.02_patching.journal.jsonl");
 }
 
 }  // namespace

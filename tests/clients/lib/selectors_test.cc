@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -11,7 +12,7 @@ using ::testing::HasSubstr;
 
 TEST(ParsePositions, ReadsIndicesRangesAndNames) {
   const auto selector = ParsePositions("3, -1,0:5,-6:,:-2,tail");
-  ASSERT_TRUE(selector.ok()) << selector.status();
+  ASSERT_THAT(selector, IsOk());
   EXPECT_THAT(selector->indices(), ElementsAre(3, -1));
   ASSERT_EQ(selector->ranges_size(), 3);
   EXPECT_EQ(selector->ranges(0).end(), 5);

@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "services/common/text_file.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -95,7 +96,7 @@ TEST_F(AnalysisServerProgram, RendersOnce) {
   const std::string page = folder_.File("figures/dashboard.html");
   EXPECT_EQ(Run({"--render-once", "--results", ResultsFolder(), "--output", page}), 0) << Output();
   const auto html = ReadTextFile(page);
-  ASSERT_TRUE(html.ok()) << html.status();
+  ASSERT_THAT(html, IsOk());
   EXPECT_THAT(*html, HasSubstr("synthetic-8-layer"));
   // Nothing but the page is left beside it.
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_.File("figures")), {}), 1);
@@ -104,7 +105,7 @@ TEST_F(AnalysisServerProgram, RendersOnce) {
 TEST_F(AnalysisServerProgram, NamesWhatItCannotReadOrWrite) {
   EXPECT_EQ(Run({"--render-once", "--results", folder_.File("nowhere")}), 1);
   EXPECT_THAT(Output(), HasSubstr(folder_.File("nowhere")));
-  ASSERT_TRUE(WriteTextFileAtomically(folder_.File("file"), "").ok());
+  ASSERT_THAT(WriteTextFileAtomically(folder_.File("file"), ""), IsOk());
   EXPECT_EQ(Run({"--render-once", "--results", ResultsFolder(), "--output", folder_.File("file/page.html")}),
             1);
   EXPECT_THAT(Output(), HasSubstr(folder_.File("file")));

@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "services/common/status.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -23,7 +24,7 @@ class AnalysisServiceTest : public ::testing::Test {
  protected:
   AnalysisServiceTest() {
     auto store = RunStore::Open(folder_.File("runs.sqlite"));
-    EXPECT_TRUE(store.ok()) << store.status();
+    EXPECT_THAT(store, IsOk());
     store_ = *std::move(store);
     service_ = std::make_unique<AnalysisServiceImpl>(store_.get());
     server_ = grpc::ServerBuilder().RegisterService(service_.get()).BuildAndStart();
@@ -44,7 +45,7 @@ class AnalysisServiceTest : public ::testing::Test {
   Response Ask(Method<Request, Response> method, const std::string& request) {
     Response response;
     const absl::Status status = Call(method, request, response);
-    EXPECT_TRUE(status.ok()) << DescribeStatus(status);
+    EXPECT_THAT(status, IsOk());
     return response;
   }
 
@@ -63,7 +64,7 @@ class AnalysisServiceTest : public ::testing::Test {
     *request.mutable_study() = SmallStudy();
     grpc::ClientContext context;
     v1::ImportRunResponse response;
-    EXPECT_TRUE(stub_->ImportRun(&context, request, &response).ok());
+    EXPECT_THAT(stub_->ImportRun(&context, request, &response), IsOk());
     EXPECT_EQ(response.run_id(), "small");
   }
 
@@ -135,7 +136,7 @@ TEST_F(AnalysisServiceTest, StreamsTheDashboardInChunks) {
     html += response.html();
     ++chunks;
   }
-  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(reader->Finish(), IsOk());
   EXPECT_GE(chunks, 2);
   EXPECT_THAT(html, ::testing::StartsWith("<!doctype html>"));
   EXPECT_THAT(html, ::testing::EndsWith("</html>\n"));

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "httplib.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -20,10 +21,10 @@ class DashboardServerTest : public ::testing::Test {
  protected:
   DashboardServerTest() {
     auto store = RunStore::Open(folder_.File("runs.sqlite"));
-    EXPECT_TRUE(store.ok()) << store.status();
+    EXPECT_THAT(store, IsOk());
     store_ = *std::move(store);
     auto server = StartDashboardServer("127.0.0.1:0", store_.get());
-    EXPECT_TRUE(server.ok()) << server.status();
+    EXPECT_THAT(server, IsOk());
     server_ = *std::move(server);
   }
 
@@ -40,8 +41,8 @@ class DashboardServerTest : public ::testing::Test {
 };
 
 TEST_F(DashboardServerTest, ServesDashboardsAndTheirList) {
-  ASSERT_TRUE(store_->Import("old", SmallStudy()).ok());
-  ASSERT_TRUE(store_->Import("new", SmallStudy()).ok());
+  ASSERT_THAT(store_->Import("old", SmallStudy()), IsOk());
+  ASSERT_THAT(store_->Import("new", SmallStudy()), IsOk());
   const auto page = Get("/runs/new");
   EXPECT_EQ(page->status, 200);
   EXPECT_THAT(page->get_header_value("Content-Type"), HasSubstr("text/html"));
@@ -50,6 +51,21 @@ TEST_F(DashboardServerTest, ServesDashboardsAndTheirList) {
   EXPECT_EQ(Get("/")->status, 302);
   EXPECT_EQ(Get("/")->get_header_value("Location"), "/runs/new");
   EXPECT_EQ(Get("/healthz")->body, "ok\n");
+}
+
+TEST_F(DashboardServerTest, ServesEachExperimentsResultsAsJson) {
+  v1::Study study = SmallStudy();
+  study.mutable_compare()->mutable_other_model()->set_name("quantized");
+  ASSERT_THAT(store_->Import("run", study), IsOk());
+  EXPECT_THAT(Get("/runs")->body,
+              AllOf(HasSubstr("href=\"/runs/run/patching.json\""),
+                    HasSubstr("href=\"/runs/run/compare.json\""), Not(HasSubstr("ablation.json"))));
+  const auto results = Get("/runs/run/compare.json");
+  EXPECT_EQ(results->get_header_value("Content-Type"), "application/json");
+  EXPECT_THAT(results->body, HasSubstr("\"quantized\""));
+  EXPECT_EQ(Get("/runs/run/ablation.json")->status, 404);
+  EXPECT_EQ(Get("/runs/run/nothing.json")->status, 404);
+  EXPECT_EQ(Get("/runs/none/compare.json")->status, 404);
 }
 
 TEST_F(DashboardServerTest, SaysWhatToDoWithoutRuns) {
@@ -67,7 +83,7 @@ TEST_F(DashboardServerTest, AnswersUnknownRunsAndPathsWith404) {
 TEST_F(DashboardServerTest, EscapesNamesInTheList) {
   v1::Study study = SmallStudy();
   study.mutable_baseline()->mutable_provenance()->mutable_model()->set_name("<script>alert(1)</script>");
-  ASSERT_TRUE(store_->Import("run", study).ok());
+  ASSERT_THAT(store_->Import("run", study), IsOk());
   EXPECT_THAT(Get("/runs")->body, AllOf(HasSubstr("&lt;script&gt;"), Not(HasSubstr("<script>alert"))));
 }
 

@@ -8,6 +8,7 @@
 #include "nlohmann/json.hpp"
 #include "services/analysis/study.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -23,7 +24,7 @@ std::string Render(const v1::Study& study) {
   run.mutable_description()->set_model_name(ModelName(study));
   *run.mutable_study() = study;
   const auto html = RenderDashboard(run);
-  EXPECT_TRUE(html.ok()) << html.status();
+  EXPECT_THAT(html, IsOk());
   return html.ok() ? *html : "";
 }
 
@@ -52,10 +53,22 @@ TEST(Dashboard, EmbedsStudyRankingLayersAndCircuit) {
   const nlohmann::json data = Data(Render(SmallStudy()));
   EXPECT_EQ(data["run"]["study"]["baseline"]["harmful"]["rate"], 0.5);
   EXPECT_EQ(data["run"]["study"]["patching"]["layer_count"], 3);
-  EXPECT_EQ(data["ranking"]["components"][0]["component"]["name"], "L1.H0");
-  EXPECT_EQ(data["ranking"]["layers"].size(), 3);
+  EXPECT_EQ(data["run"]["study"]["patching"]["ranking"][0]["component"]["name"], "L1.H0");
+  EXPECT_EQ(data["run"]["study"]["patching"]["layers"].size(), 3);
   EXPECT_EQ(data["circuit"]["nodes"].size(), 5);
   EXPECT_EQ(data["version"], "0.1.0");
+}
+
+TEST(Dashboard, ShowsTheRankingAsStoredAndItsLeadersOnly) {
+  v1::Study study = SmallStudy();
+  for (int i = 0; i < 21; ++i) {
+    v1::RankedComponent& ranked = *study.mutable_patching()->add_ranking();
+    ranked.mutable_component()->set_name(absl::StrCat("stored ", i));
+    ranked.set_score(1.0 / (i + 1));
+  }
+  const nlohmann::json ranking = Data(Render(study))["run"]["study"]["patching"]["ranking"];
+  ASSERT_EQ(ranking.size(), 20);
+  EXPECT_EQ(ranking[0]["component"]["name"], "stored 0");
 }
 
 TEST(Dashboard, LeavesMissingPartsOut) {

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "services/common/text_file.h"
 #include "tests/services/analysis/studies.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -19,20 +20,21 @@ std::string ViolationsOf(const v1::Study& study) {
   return std::string(ToStatus(violations).message());
 }
 
-TEST(ReadStudy, ReadsTheThreeFiles) {
+TEST(ReadStudy, ReadsTheFilesThatAreThere) {
   const auto study = ReadStudy(ResultsFolder());
-  ASSERT_TRUE(study.ok()) << study.status();
+  ASSERT_THAT(study, IsOk());
   EXPECT_TRUE(study->has_baseline());
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
+  EXPECT_FALSE(study->has_compare());
   EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
-  EXPECT_EQ(RankingOf(study->patching())[0].component().name(), "L3.H5");  // planted by make_study.mjs
+  EXPECT_EQ(study->patching().ranking(0).component().name(), "L3.H5");  // planted by make_study.mjs
 }
 
 TEST(ReadStudy, LeavesMissingPartsUnset) {
   const ScratchFolder folder;
   const auto study = ReadStudy(folder.File(""));
-  ASSERT_TRUE(study.ok()) << study.status();
+  ASSERT_THAT(study, IsOk());
   EXPECT_TRUE(IsEmpty(*study));
 }
 
@@ -42,12 +44,12 @@ TEST(ReadStudy, NamesWhatItCannotRead) {
   const std::string file = folder.File("01_baseline_results.json");
   for (const std::string content :
        {"", "{\"harmful\": {\"rate\": 0.5", "[]", "{\"harmful\": {\"rate\": \"much\"}}"}) {
-    ASSERT_TRUE(WriteTextFileAtomically(file, content).ok());
+    ASSERT_THAT(WriteTextFileAtomically(file, content), IsOk());
     const auto study = ReadStudy(folder.File(""));
     EXPECT_EQ(study.status().code(), absl::StatusCode::kInvalidArgument) << content;
     EXPECT_THAT(std::string(study.status().message()), HasSubstr(file));
   }
-  ASSERT_TRUE(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}").ok());
+  ASSERT_THAT(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}"), IsOk());
   EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
               AllOf(HasSubstr("baseline.harmful"), HasSubstr("1.5")));
 }
@@ -89,10 +91,13 @@ TEST(CheckStudy, ReportsRatesThatAreNone) {
                     HasSubstr("study.ablation.curves[0].random[0].harmless: nan")));
 }
 
-TEST(RankingOf, FallsBackToTheStoredRanking) {
-  const auto patching = FromText<v1::PatchingResults>(R"pb(ranking { rank: 1 score: 0.5 })pb");
-  ASSERT_EQ(RankingOf(patching).size(), 1);
-  EXPECT_EQ(RankingOf(patching)[0].score(), 0.5);
+TEST(CheckStudy, ReportsRankingsAndLayersOfAnotherModel) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->add_ranking()->mutable_component()->set_layer(3);
+  study.mutable_patching()->add_layers();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.patching.ranking[0].component.layer: must be below layer_count, 3"),
+                    HasSubstr("study.patching.layers: must be empty or as many as layer_count, 3")));
 }
 
 }  // namespace

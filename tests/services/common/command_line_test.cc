@@ -6,12 +6,14 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/logging.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -20,28 +22,51 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// A program with options of the usual kinds and a subcommand.
+enum class Color { kRed, kGreen };
+
+// A program with options of every kind and a subcommand.
 struct Program {
   Program() {
-    app.add_option("--listen-address", listen_address)->capture_default_str();
-    app.add_option("--threads", threads);
-    app.add_option("--layers", layers);
-    app.add_flag("--verbose", verbose);
-    CLI::App* sub = app.add_subcommand("baseline");
-    sub->add_option("--max-new-tokens", max_new_tokens);
-    app.require_subcommand(0, 1);
-    AddEnvironmentAndConfig(app, "TEST", "test");
+    const Command root = command_line.root();
+    root.AddOption("--listen-address", listen_address, "Where to serve");
+    root.AddOption("--threads", threads, "Threads").InRange(1, 64);
+    root.AddOption("--layers", layers, "Layers").SplitAt(',').NonNegative();
+    root.AddOption("--limit", limit, "Most bytes").ByteSuffixes(ByteUnits::kKiloIs1024);
+    root.AddOption("--filter", filters, "Globs").OneValueEachTime();
+    root.AddOption("words", words, "Words");
+    root.AddChoice("--color", color, {{"red", Color::kRed}, {"green", Color::kGreen}}, "Of the output");
+    const Option quiet = root.AddFlag("--quiet,-q", this->quiet, "No remarks");
+    verbose_option = root.AddFlag("--verbose", verbose, "More remarks").Excludes(quiet);
+    const Command baseline = root.AddSubcommand("baseline", "A subcommand");
+    baseline.AddOption("--max-new-tokens", max_new_tokens, "Longest answer");
+    baseline.OnChosen([this] { baseline_was_chosen = true; });
+    command_line.SetVersion("program 1.2");
+    command_line.UseEnvironmentAndConfig("TEST", "test");
   }
 
-  CLI::App app{"program"};
+  CommandLine command_line{"Does nothing", "program"};
   std::string listen_address = "default";
   int threads = 1;
   std::vector<int> layers;
+  uint64_t limit = 0;
+  std::vector<std::string> filters;
+  std::vector<std::string> words;
+  Color color = Color::kGreen;
+  bool quiet = false;
   bool verbose = false;
   int max_new_tokens = 64;
+  bool baseline_was_chosen = false;
+  std::optional<Option> verbose_option;
 };
 
-class CommandLine : public ::testing::Test {
+// What a parsing returned and printed.
+struct Outcome {
+  std::optional<int> exit_code;
+  std::string out;
+  std::string err;
+};
+
+class CommandLineTest : public ::testing::Test {
  protected:
   void SetUp() override { unsetenv("ABSTRACT_TEST_CONFIG"); }
   void TearDown() override {
@@ -59,20 +84,33 @@ class CommandLine : public ::testing::Test {
     return file_;
   }
 
-  // Arguments in the order typed; CLI11 takes them reversed.
-  static void Parse(Program& program, std::vector<std::string> arguments) {
-    program.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  static Outcome TryToParse(Program& program, const std::vector<std::string>& arguments) {
+    std::vector<const char*> argv = {"program"};
+    for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+    std::ostringstream out, err;
+    const std::optional<int> exit_code =
+        program.command_line.Parse(static_cast<int>(argv.size()), argv.data(), out, err);
+    return {exit_code, out.str(), err.str()};
   }
 
-  // The message of the ParseError that parsing throws.
+  static void Parse(Program& program, const std::vector<std::string>& arguments) {
+    const Outcome outcome = TryToParse(program, arguments);
+    EXPECT_FALSE(outcome.exit_code.has_value()) << outcome.out << outcome.err;
+  }
+
+  // What is printed about a wrong command line.
   static std::string ErrorOf(const std::vector<std::string>& arguments) {
     Program program;
-    try {
-      Parse(program, arguments);
-    } catch (const CLI::ParseError& error) {
-      return error.what();
-    }
-    return "no error";
+    const Outcome outcome = TryToParse(program, arguments);
+    if (outcome.exit_code.value_or(0) == 0) return "no error";
+    return outcome.err;
+  }
+
+  static std::string OutputOf(const std::vector<std::string>& arguments) {
+    Program program;
+    const Outcome outcome = TryToParse(program, arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return outcome.out;
   }
 
  private:
@@ -80,13 +118,13 @@ class CommandLine : public ::testing::Test {
   const std::string file_ = ::testing::TempDir() + "/" + std::to_string(getpid()) + "-command_line_test.yaml";
 };
 
-TEST_F(CommandLine, KeepsDefaults) {
+TEST_F(CommandLineTest, KeepsDefaults) {
   Program program;
   Parse(program, {});
   EXPECT_EQ(program.listen_address, "default");
 }
 
-TEST_F(CommandLine, BeatsEnvironmentWhichBeatsFileWhichBeatsDefault) {
+TEST_F(CommandLineTest, BeatsEnvironmentWhichBeatsFileWhichBeatsDefault) {
   const std::string file = WriteConfig("other: {x: 1}\ntest:\n  listen_address: file\n  threads: 2\n");
   {
     Program program;
@@ -108,7 +146,7 @@ TEST_F(CommandLine, BeatsEnvironmentWhichBeatsFileWhichBeatsDefault) {
   }
 }
 
-TEST_F(CommandLine, ReadsListsFlagsDashesAndSubcommandsFromYaml) {
+TEST_F(CommandLineTest, ReadsListsFlagsDashesAndSubcommandsFromYaml) {
   const std::string file = WriteConfig(
       "test:\n  layers: [3, 5]\n  verbose: true\n  listen-address: dashed\n  baseline:\n    max_new_tokens: "
       "7\n");
@@ -120,14 +158,14 @@ TEST_F(CommandLine, ReadsListsFlagsDashesAndSubcommandsFromYaml) {
   EXPECT_EQ(program.max_new_tokens, 7);
 }
 
-TEST_F(CommandLine, GivesSubcommandsEnvironmentTwinsToo) {
+TEST_F(CommandLineTest, GivesSubcommandsEnvironmentTwinsToo) {
   SetEnvironment("ABSTRACT_TEST_MAX_NEW_TOKENS", "9");
   Program program;
   Parse(program, {"baseline"});
   EXPECT_EQ(program.max_new_tokens, 9);
 }
 
-TEST_F(CommandLine, ReadsTheConfigPathFromTheEnvironment) {
+TEST_F(CommandLineTest, ReadsTheConfigPathFromTheEnvironment) {
   SetEnvironment("ABSTRACT_TEST_CONFIG", WriteConfig("test: {threads: 5}"));
   Program program;
   Parse(program, {});
@@ -136,7 +174,7 @@ TEST_F(CommandLine, ReadsTheConfigPathFromTheEnvironment) {
   EXPECT_THAT(ErrorOf({}), HasSubstr("/nonexistent/config.yaml"));
 }
 
-TEST_F(CommandLine, NamesUnknownKeys) {
+TEST_F(CommandLineTest, NamesUnknownKeys) {
   const std::string file = WriteConfig("test:\n  threads: 2\n  colour: blue\n");
   EXPECT_THAT(ErrorOf({"--config", file}), AllOf(HasSubstr(file + ":3"), HasSubstr("\"test.colour\"")));
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {baseline: {top_k: 3}}")}),
@@ -144,7 +182,7 @@ TEST_F(CommandLine, NamesUnknownKeys) {
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {config: other.yaml}")}), HasSubstr("\"test.config\""));
 }
 
-TEST_F(CommandLine, ExplainsFilesItCannotRead) {
+TEST_F(CommandLineTest, ExplainsFilesItCannotRead) {
   EXPECT_THAT(ErrorOf({"--config", "/nonexistent/config.yaml"}), HasSubstr("/nonexistent/config.yaml"));
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: [unclosed\n")}), HasSubstr("command_line_test.yaml"));
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("tset: {threads: 2}\n")}), HasSubstr("no section \"test\""));
@@ -153,24 +191,74 @@ TEST_F(CommandLine, ExplainsFilesItCannotRead) {
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {threads: many}\n")}), HasSubstr("threads"));
 }
 
-TEST_F(CommandLine, AnswersHelpEvenWithABrokenFile) {
+TEST_F(CommandLineTest, AnswersHelpEvenWithABrokenFile) {
+  EXPECT_THAT(OutputOf({"--help", "--config", "/nonexistent/config.yaml"}), HasSubstr("Does nothing"));
+}
+
+TEST_F(CommandLineTest, ShowsTheEnvironmentTwinInItsHelp) {
+  EXPECT_THAT(OutputOf({"--help"}), HasSubstr("ABSTRACT_TEST_LISTEN_ADDRESS"));
+}
+
+TEST_F(CommandLineTest, ShowsDefaultsThatAreNotEmptyInItsHelp) {
+  const std::string help = OutputOf({"--help"});
+  EXPECT_THAT(help, HasSubstr("--listen-address TEXT=default"));
+  EXPECT_THAT(help, HasSubstr("--threads INT:INT in [1 - 64]=1"));
+  EXPECT_THAT(help, HasSubstr("--color TEXT:{red,green}=green"));
+  EXPECT_THAT(help, ::testing::Not(HasSubstr("[]")));  // an empty list
+}
+
+TEST_F(CommandLineTest, PrintsTheVersion) { EXPECT_EQ(OutputOf({"--version"}), "program 1.2\n"); }
+
+TEST_F(CommandLineTest, StoresEachKindOfValue) {
   Program program;
-  EXPECT_THROW(Parse(program, {"--help", "--config", "/nonexistent/config.yaml"}), CLI::CallForHelp);
+  Parse(program, {"--layers", "1,2", "--limit", "3KB", "--color", "red", "--filter", "a", "--filter", "b",
+                  "one", "two", "-q"});
+  EXPECT_THAT(program.layers, ElementsAre(1, 2));
+  EXPECT_EQ(program.limit, 3 * 1024);
+  EXPECT_EQ(program.color, Color::kRed);
+  EXPECT_THAT(program.filters, ElementsAre("a", "b"));
+  EXPECT_THAT(program.words, ElementsAre("one", "two"));
+  EXPECT_TRUE(program.quiet);
+  EXPECT_FALSE(program.baseline_was_chosen);
 }
 
-TEST_F(CommandLine, ShowsTheEnvironmentTwinInItsHelp) {
-  const Program program;
-  EXPECT_THAT(program.app.help(), HasSubstr("ABSTRACT_TEST_LISTEN_ADDRESS"));
+TEST_F(CommandLineTest, ChecksValues) {
+  EXPECT_THAT(ErrorOf({"--threads", "65"}), AllOf(HasSubstr("--threads"), HasSubstr("65")));
+  EXPECT_THAT(ErrorOf({"--layers", "1,-2"}), AllOf(HasSubstr("--layers"), HasSubstr("-2")));
+  EXPECT_THAT(ErrorOf({"--limit", "3XB"}), HasSubstr("--limit"));
+  EXPECT_THAT(ErrorOf({"--color", "blue"}), AllOf(HasSubstr("--color"), HasSubstr("blue")));
+  EXPECT_THAT(ErrorOf({"--quiet", "--verbose"}), HasSubstr("excludes"));
+  EXPECT_THAT(ErrorOf({"--colour", "red"}), HasSubstr("--colour"));
 }
 
-TEST_F(CommandLine, AcceptsAnEmptyFile) {
+TEST_F(CommandLineTest, KnowsWhatWasGivenAndChosen) {
+  Program program;
+  Parse(program, {"--verbose", "baseline"});
+  EXPECT_TRUE(program.verbose_option->given());
+  EXPECT_TRUE(program.baseline_was_chosen);
+  Program other;
+  Parse(other, {});
+  EXPECT_FALSE(other.verbose_option->given());
+}
+
+TEST_F(CommandLineTest, CanRequireASubcommandThatOptionsMayFollow) {
+  Program program;
+  program.command_line.RequireSubcommand();
+  EXPECT_NE(TryToParse(program, {}).exit_code.value_or(0), 0);
+  Program other;
+  other.command_line.RequireSubcommand();
+  Parse(other, {"baseline", "--threads", "3"});
+  EXPECT_EQ(other.threads, 3);
+}
+
+TEST_F(CommandLineTest, AcceptsAnEmptyFile) {
   Program program;
   Parse(program, {"--config", WriteConfig("# nothing yet\n")});
   EXPECT_EQ(program.threads, 1);
 }
 
 TEST(InitLogging, NamesUnknownLevels) {
-  EXPECT_TRUE(InitLogging("test", "warning").ok());
+  EXPECT_THAT(InitLogging("test", "warning"), IsOk());
   EXPECT_THAT(std::string(InitLogging("test", "loud").message()), HasSubstr("\"loud\""));
 }
 

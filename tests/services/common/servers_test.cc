@@ -1,6 +1,8 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 
@@ -15,14 +17,19 @@
 #include "services/common/metrics_server.h"
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
+#include "spdlog/sinks/ostream_sink.h"
+#include "spdlog/spdlog.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
-// Answers ListRuns, fails GetRun, and waits in DeleteRun until it is told to end or
+// Answers ListRuns, fails GetRun and GetCircuit, and waits in DeleteRun until it is told to end or
 // cancelled.
 class FakeService : public v1::AnalysisService::Service {
  public:
@@ -33,6 +40,10 @@ class FakeService : public v1::AnalysisService::Service {
     Violations violations;
     for (int i = 0; i < 500; ++i) violations.Add(absl::StrCat("field[", i, "]"), std::string(1000, 'x'));
     return ToGrpcStatus(ToStatus(violations));
+  }
+  grpc::Status GetCircuit(grpc::ServerContext*, const v1::GetCircuitRequest*,
+                          v1::GetCircuitResponse*) override {
+    return {grpc::StatusCode::INTERNAL, "two\nlines"};
   }
   grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest*,
                          v1::DeleteRunResponse*) override {
@@ -49,7 +60,7 @@ class Servers : public ::testing::Test {
  protected:
   void SetUp() override {
     auto server = RpcServer::Start(options_, {&service_});
-    ASSERT_TRUE(server.ok()) << server.status();
+    ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     channel_ = grpc::CreateChannel(Address(), grpc::InsecureChannelCredentials());
     stub_ = v1::AnalysisService::NewStub(channel_);
@@ -79,7 +90,7 @@ class Servers : public ::testing::Test {
     void* tag;
     bool ok;
     queue.Next(&tag, &ok);
-    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_THAT(status, IsOk());
     grpc::Slice slice;
     response.DumpToSingleSlice(&slice);
     return slice.size() == 2 ? slice.begin()[1] : -1;
@@ -108,7 +119,7 @@ TEST_F(Servers, NameTheAddressWhenThePortIsTaken) {
   EXPECT_THAT(std::string(second.status().message()), AllOf(HasSubstr(Address()), HasSubstr("in use")));
 
   const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
-  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  ASSERT_THAT(metrics, IsOk());
   const std::string taken = absl::StrCat("127.0.0.1:", (*metrics)->port());
   const auto second_metrics = StartMetricsServer(taken, registry_);
   EXPECT_EQ(second_metrics.status().code(), absl::StatusCode::kUnavailable);
@@ -130,9 +141,9 @@ TEST_F(Servers, RejectWhatIsNoAddress) {
 
 TEST_F(Servers, ExposeMetricsOfEveryRpc) {
   const auto metrics = StartMetricsServer("127.0.0.1:0", registry_);
-  ASSERT_TRUE(metrics.ok()) << metrics.status();
-  EXPECT_TRUE(ListRuns().ok());
-  EXPECT_TRUE(ListRuns().ok());
+  ASSERT_THAT(metrics, IsOk());
+  EXPECT_THAT(ListRuns(), IsOk());
+  EXPECT_THAT(ListRuns(), IsOk());
   grpc::ClientContext context;
   v1::GetRunResponse response;
   EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
@@ -146,6 +157,50 @@ TEST_F(Servers, ExposeMetricsOfEveryRpc) {
   EXPECT_THAT(page->body, HasSubstr("grpc_server_handling_seconds_count{" + list + "} 2"));
   EXPECT_THAT(page->body, HasSubstr("grpc_server_in_flight{" + list + "} 0"));
   EXPECT_THAT(page->body, HasSubstr("grpc_code=\"INVALID_ARGUMENT\",grpc_method=\"GetRun\""));
+}
+
+// Replaces the default logger and keeps what is written at a level and above.
+class CapturedLog {
+ public:
+  explicit CapturedLog(spdlog::level::level_enum level) : previous_(spdlog::default_logger()) {
+    auto logger =
+        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
+    logger->set_pattern("%l %v");
+    logger->set_level(level);
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~CapturedLog() { spdlog::set_default_logger(previous_); }
+  std::string text() const { return text_.str(); }
+
+ private:
+  std::ostringstream text_;
+  std::shared_ptr<spdlog::logger> previous_;
+};
+
+TEST_F(Servers, LogEveryRpcAtDebug) {
+  const CapturedLog log(spdlog::level::debug);
+  EXPECT_THAT(ListRuns(), IsOk());
+  grpc::ClientContext context;
+  v1::GetRunResponse response;
+  EXPECT_FALSE(stub_->GetRun(&context, {}, &response).ok());
+  server_->Shutdown(absl::Seconds(5));  // every RPC has been logged
+  EXPECT_THAT(log.text(),
+              ContainsRegex("debug mechinterp.v1.AnalysisService/ListRuns from ipv4:127.0.0.1:[0-9]+: "
+                            "[0-9.]+ ms, OK\n"));
+  EXPECT_THAT(log.text(), ContainsRegex("debug [^ ]*/GetRun from [^ ]+: [0-9.]+ ms, INVALID_ARGUMENT: the "
+                                        "request has several faults; field\\[0\\]: xxx"));
+  EXPECT_THAT(log.text(), HasSubstr("; reason: INVALID_REQUEST\n"));
+}
+
+TEST_F(Servers, LogFaultsOfTheirOwnAlways) {
+  const CapturedLog log(spdlog::level::info);
+  EXPECT_THAT(ListRuns(), IsOk());
+  grpc::ClientContext context;
+  v1::GetCircuitResponse response;
+  EXPECT_FALSE(stub_->GetCircuit(&context, {}, &response).ok());
+  server_->Shutdown(absl::Seconds(5));
+  EXPECT_THAT(log.text(), MatchesRegex("warning [^ ]*/GetCircuit from [^ ]+: [0-9.]+ ms, "
+                                       "INTERNAL: two lines\n"));
 }
 
 TEST_F(Servers, DeliverManyLongViolationsWithinTheTrailers) {
@@ -187,7 +242,7 @@ TEST_F(Servers, LetHandlersSayWhyWhenTheGraceEnds) {
 }
 
 TEST_F(Servers, EndBeforeTheGraceDoesWhenNothingIsInFlight) {
-  EXPECT_TRUE(ListRuns().ok());
+  EXPECT_THAT(ListRuns(), IsOk());
   server_->Shutdown(absl::Hours(1), [&] { service_.must_end = true; });
   EXPECT_FALSE(service_.must_end);
 }

@@ -9,6 +9,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "services/common/status_macros.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -41,8 +42,8 @@ TEST(GrpcStatus, MapsEveryCode) {
     EXPECT_EQ(static_cast<int>(ToGrpcStatus(status).error_code()), code);
     EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(status)), status);
   }
-  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
-  EXPECT_TRUE(FromGrpcStatus(grpc::Status::OK).ok());
+  EXPECT_THAT(ToGrpcStatus(absl::OkStatus()), IsOk());
+  EXPECT_THAT(FromGrpcStatus(grpc::Status::OK), IsOk());
 }
 
 TEST(GrpcStatus, ReadsWhatAnotherImplementationSent) {
@@ -68,10 +69,16 @@ TEST(GrpcStatus, CutsMessagesThatWouldOverflowTheTrailers) {
   EXPECT_THAT(sent.error_message(), EndsWith("xx..."));  // the two-byte character is not halved
 }
 
+TEST(CodeName, IsThatOfTheProtocol) {
+  EXPECT_EQ(CodeName(grpc::StatusCode::OK), "OK");
+  EXPECT_EQ(CodeName(grpc::StatusCode::UNAUTHENTICATED), "UNAUTHENTICATED");
+  EXPECT_EQ(CodeName(static_cast<grpc::StatusCode>(17)), "UNKNOWN");
+}
+
 TEST(Violations, ReportsEveryFieldAtOnce) {
   Violations violations;
   EXPECT_TRUE(violations.empty());
-  EXPECT_TRUE(ToStatus(violations).ok());
+  EXPECT_THAT(ToStatus(violations), IsOk());
   violations.Add("interventions[2].site.layer", "must be below 8");
   violations.Add("prompt", "must not be empty");
 
@@ -124,7 +131,7 @@ TEST(WithContext, KeepsCodeAndPayloads) {
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_EQ(status.message(), "layer 3: m");
   EXPECT_EQ(ErrorReason(status), "R");
-  EXPECT_TRUE(WithContext(absl::OkStatus(), "layer 3").ok());
+  EXPECT_THAT(WithContext(absl::OkStatus(), "layer 3"), IsOk());
 }
 
 absl::StatusOr<int> Doubled(absl::StatusOr<int> input) {

@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -33,7 +34,7 @@ TEST(TensorProto, RoundTripsFloat32) {
   EXPECT_EQ(tensor.data_type(), v1::DATA_TYPE_FLOAT32);
   EXPECT_THAT(tensor.shape(), ElementsAre(2, 3));
   const auto read = FloatValues(tensor);
-  ASSERT_TRUE(read.ok());
+  ASSERT_THAT(read, IsOk());
   EXPECT_EQ(*read, values);
   EXPECT_TRUE(std::signbit((*read)[1]));
 }
@@ -47,7 +48,7 @@ TEST(TensorProto, ReadsFloat16) {
   // the largest subnormal, -0, one third.
   const std::string data("\x00\x3c\x00\xc0\xff\x7b\x01\x00\xff\x03\x00\x80\x55\x35", 14);
   const auto values = FloatValues(TensorOf(v1::DATA_TYPE_FLOAT16, {7}, data));
-  ASSERT_TRUE(values.ok());
+  ASSERT_THAT(values, IsOk());
   EXPECT_THAT(*values, ElementsAre(1, -2, 65504, 0x1p-24f, 1023 * 0x1p-24f, 0, 0.333251953125f));
   EXPECT_TRUE(std::signbit((*values)[5]));
 }
@@ -55,7 +56,7 @@ TEST(TensorProto, ReadsFloat16) {
 TEST(TensorProto, ReadsBfloat16) {
   const std::string data("\x80\x3f\x49\x40\x7f\xff", 6);  // 1, 3.140625, the most negative
   const auto values = FloatValues(TensorOf(v1::DATA_TYPE_BFLOAT16, {3}, data));
-  ASSERT_TRUE(values.ok());
+  ASSERT_THAT(values, IsOk());
   EXPECT_THAT(*values, ElementsAre(1, 3.140625f, -3.38953139e38f));
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/status_matchers.h"
+
 namespace mechinterp {
 namespace {
 
@@ -22,9 +24,9 @@ class ActivationStoreTest : public testing::Test {
 TEST_F(ActivationStoreTest, KeepsARunUntilItIsUnusedForItsTime) {
   const std::string handle = *store_.Put(RunOf(10), absl::Seconds(10));
   now_ += absl::Seconds(9);
-  EXPECT_TRUE(store_.Get(handle).ok());  // prolongs it
+  EXPECT_THAT(store_.Get(handle), IsOk());  // prolongs it
   now_ += absl::Seconds(9);
-  EXPECT_TRUE(store_.Get(handle).ok());
+  EXPECT_THAT(store_.Get(handle), IsOk());
   now_ += absl::Seconds(10);
   EXPECT_EQ(store_.Get(handle).status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(store_.List().empty());
@@ -34,8 +36,8 @@ TEST_F(ActivationStoreTest, RefusesWhatDoesNotFitUntilSomethingIsDeleted) {
   const std::string first = *store_.Put(RunOf(200), absl::Hours(1));
   EXPECT_EQ(store_.Put(RunOf(100), absl::Hours(1)).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(metrics_.stored_bytes.Value(), 800);
-  EXPECT_TRUE(store_.Delete(first).ok());
-  EXPECT_TRUE(store_.Put(RunOf(250), absl::Hours(1)).ok());
+  EXPECT_THAT(store_.Delete(first), IsOk());
+  EXPECT_THAT(store_.Put(RunOf(250), absl::Hours(1)), IsOk());
   EXPECT_EQ(store_.Delete(first).code(), absl::StatusCode::kNotFound);
 }
 

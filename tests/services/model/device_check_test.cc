@@ -9,6 +9,7 @@
 #include "services/engine/weights/device_matrix.h"
 #include "services/engine/weights/weights.h"
 #include "tests/services/model/service_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -29,7 +30,7 @@ class DeviceCheckTest : public testing::Test {
     grpc::ClientContext context;
     v1::CheckDeviceResponse response;
     const grpc::Status status = server.stub().CheckDevice(&context, {}, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_THAT(status, IsOk());
     return response;
   }
 
@@ -66,7 +67,7 @@ TEST_F(DeviceCheckTest, ADeviceThatComputesWronglyServesNothingUntilItPasses) {
   EXPECT_THAT(refused.error_message(), HasSubstr("layer 0: relative error "));
   gate.mul_(0.5);
   EXPECT_TRUE(Check(server).passed());
-  EXPECT_TRUE(Generate(server).status.ok());
+  EXPECT_THAT(Generate(server).status, IsOk());
 }
 
 TEST_F(DeviceCheckTest, NothingIsServedBeforeACheckThatIsRequired) {
@@ -74,7 +75,7 @@ TEST_F(DeviceCheckTest, NothingIsServedBeforeACheckThatIsRequired) {
   server.service().device_check().Require();
   EXPECT_EQ(Generate(server).status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_TRUE(Check(server).passed());
-  EXPECT_TRUE(Generate(server).status.ok());
+  EXPECT_THAT(Generate(server).status, IsOk());
 }
 
 TEST_F(DeviceCheckTest, TheListenerHearsOfEveryCheck) {
@@ -103,7 +104,7 @@ TEST_F(DeviceCheckTest, GetModelTellsTheDeviceAndItsMemory) {
   ServiceFixture server(Load(/*by_libtorch=*/false));
   grpc::ClientContext context;
   v1::GetModelResponse model;
-  ASSERT_TRUE(server.stub().GetModel(&context, {}, &model).ok());
+  ASSERT_THAT(server.stub().GetModel(&context, {}, &model), IsOk());
   EXPECT_EQ(model.device().device(), v1::DEVICE_CPU);
   EXPECT_THAT(model.device().name(), HasSubstr("instructions"));
   EXPECT_GT(model.device().memory_byte_count(), model.device().allocated_byte_count());

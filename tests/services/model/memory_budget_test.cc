@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "services/common/status.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -20,19 +21,19 @@ class MemoryBudgetTest : public testing::Test {
 TEST_F(MemoryBudgetTest, AReservationIsGivenBackWhenItGoes) {
   {
     const auto all = budget_.Reserve(600);
-    ASSERT_TRUE(all.ok());
+    ASSERT_THAT(all, IsOk());
     EXPECT_EQ(budget_.reserved_bytes(), 600);
     EXPECT_FALSE(budget_.Reserve(1).ok());
   }
   EXPECT_EQ(budget_.reserved_bytes(), 0);
-  EXPECT_TRUE(budget_.Reserve(600).ok());
+  EXPECT_THAT(budget_.Reserve(600), IsOk());
 }
 
 TEST_F(MemoryBudgetTest, AMovedReservationIsGivenBackOnce) {
   {
     MemoryBudget::Reservation kept;
     auto reserved = budget_.Reserve(100);
-    ASSERT_TRUE(reserved.ok());
+    ASSERT_THAT(reserved, IsOk());
     kept = *std::move(reserved);
   }
   EXPECT_EQ(budget_.reserved_bytes(), 0);
@@ -58,13 +59,13 @@ TEST_F(MemoryBudgetTest, NorIsWhatStoredActivationsHold) {
   const absl::Status refused = budget_.Reserve(200).status();
   EXPECT_FALSE(RetryDelay(refused).has_value());
   EXPECT_THAT(std::string(refused.message()), HasSubstr("stored activations hold"));
-  EXPECT_TRUE(budget_.Reserve(100).ok());
+  EXPECT_THAT(budget_.Reserve(100), IsOk());
 }
 
 TEST(MemoryBudget, WithoutALimitOnlyCounts) {
   MemoryBudget budget(0, 400, [] { return int64_t{0}; });
   const auto reserved = budget.Reserve(int64_t{1} << 60);
-  ASSERT_TRUE(reserved.ok());
+  ASSERT_THAT(reserved, IsOk());
   EXPECT_EQ(budget.reserved_bytes(), int64_t{1} << 60);
 }
 

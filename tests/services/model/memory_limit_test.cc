@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include "services/common/status.h"
-#include "services/engine/operations/memory_estimate.h"
+#include "services/engine/forward/kv_cache.h"
+#include "services/engine/operations/cached_run.h"
+#include "services/engine/operations/generation.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "tests/services/model/service_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -47,12 +50,20 @@ class MemoryLimit : public testing::Test {
   v1::GetModelResponse Model(ServiceFixture& server) {
     grpc::ClientContext context;
     v1::GetModelResponse model;
-    EXPECT_TRUE(server.stub().GetModel(&context, {}, &model).ok());
+    EXPECT_THAT(server.stub().GetModel(&context, {}, &model), IsOk());
     return model;
   }
 
-  int64_t GenerationNeeds(int new_tokens) {
-    return engine::GenerationBytes(fixture_.model()->config(), fixture_.prompt("a").length(), new_tokens);
+  // Of a request that edits and records nothing.
+  int64_t RequestNeeds(int64_t run_bytes) {
+    engine::PlanCompiler compiler(fixture_.model()->config());
+    Violations none;
+    compiler.Add(fixture_.prompt("a"), {}, {}, none.root());
+    return engine::RequestBytes(fixture_.model()->config(), compiler, kBatchRows, run_bytes);
+  }
+  int64_t GenerationNeeds(int new_tokens, int64_t metrics_bytes = 0) {
+    return RequestNeeds(metrics_bytes + engine::GenerationBytes(fixture_.model()->config(),
+                                                                fixture_.prompt("a").length(), new_tokens));
   }
 
   engine::Fixture fixture_{"llama3-gqa"};
@@ -67,14 +78,24 @@ void ExpectRefused(const grpc::Status& status) {
 
 TEST_F(MemoryLimit, AGenerationFitsUpToItsEstimate) {
   auto server = ServerWith(GenerationNeeds(100));
-  EXPECT_TRUE(server->Generate(Generation(100)).status.ok());
+  EXPECT_THAT(server->Generate(Generation(100)).status, IsOk());
   ExpectRefused(server->Generate(Generation(101)).status);
-  EXPECT_TRUE(server->Generate(Generation(100)).status.ok());  // the memory came back
+  EXPECT_THAT(server->Generate(Generation(100)).status, IsOk());  // the memory came back
+}
+
+TEST_F(MemoryLimit, SoDoesOneThatIsMeasured) {
+  v1::GenerateRequest request = Generation(100);
+  *request.mutable_metrics() =
+      Parse<v1::MetricOptions>("refusal_openings { ids: [1, 2, 3, 4, 5, 6] } compliance_openings { ids: 7 }");
+  // Logits: floats and doubles of the clean run's, and the rows in which the openings are read.
+  const int64_t needs = GenerationNeeds(100, 512 * (4 + 8) + 5 * 512 * 4);
+  EXPECT_THAT(ServerWith(needs)->Generate(request).status, IsOk());
+  ExpectRefused(ServerWith(needs - 1)->Generate(request).status);
 }
 
 TEST_F(MemoryLimit, SoDoesWhatIsRecorded) {
   auto server = ServerWith(100'000);
-  EXPECT_TRUE(server->RunWithCache(CacheOf("logits")).status.ok());
+  EXPECT_THAT(server->RunWithCache(CacheOf("logits")).status, IsOk());
   ExpectRefused(server->RunWithCache(CacheOf("*")).status);
 }
 
@@ -84,7 +105,7 @@ TEST_F(MemoryLimit, SoDoesASweep) {
   request.mutable_grid()->mutable_prototype()->mutable_zeroing();
   request.mutable_grid()->add_points(v1::HOOK_POINT_RESID_PRE);
   request.mutable_grid()->add_axes(v1::SWEEP_AXIS_POSITION);
-  EXPECT_TRUE(ServerWith(2'000'000)->Sweep(request).status.ok());
+  EXPECT_THAT(ServerWith(2'000'000)->Sweep(request).status, IsOk());
   ExpectRefused(ServerWith(50'000)->Sweep(request).status);
 }
 

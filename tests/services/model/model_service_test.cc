@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "services/common/status.h"
 #include "tests/services/model/service_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -32,7 +33,7 @@ TEST_P(FixtureOverGrpc, ActivationsByNameFilterAndPositions) {
   request.mutable_filter()->add_name_patterns("blocks.*.attn.hook_*");
   request.mutable_filter()->add_name_patterns("logits");
   auto whole = service_.RunWithCache(request);
-  ASSERT_TRUE(whole.status.ok()) << whole.status.error_message();
+  ASSERT_THAT(whole.status, IsOk());
   int compared = 0;
   for (const auto& [name, tensor] : whole.tensors) {
     if (fixture_.expected_file().Find("a/" + name) == nullptr) continue;
@@ -45,7 +46,7 @@ TEST_P(FixtureOverGrpc, ActivationsByNameFilterAndPositions) {
   request.mutable_filter()->mutable_positions()->add_indices(-1);
   request.mutable_filter()->mutable_positions()->add_indices(2);
   auto part = service_.RunWithCache(request);
-  ASSERT_TRUE(part.status.ok());
+  ASSERT_THAT(part.status, IsOk());
   const engine::HostTensor& all = whole.tensors["logits"];
   const engine::HostTensor& some = part.tensors["logits"];
   const int64_t v = all.shape[1];
@@ -61,7 +62,7 @@ TEST_P(FixtureOverGrpc, EveryPatchedCaseAndContinuation) {
     *request.mutable_interventions() = ToProto(test_case.interventions);
     request.mutable_filter()->add_name_patterns("logits");
     auto run = service_.RunWithCache(request);
-    ASSERT_TRUE(run.status.ok()) << test_case.name << ": " << run.status.error_message();
+    ASSERT_THAT(run.status, IsOk()) << test_case.name;
     EXPECT_LT(MaxDifference(run.tensors["logits"], fixture_.expected("case/" + test_case.name + "/logits")),
               kTolerance)
         << test_case.name;
@@ -72,7 +73,7 @@ TEST_P(FixtureOverGrpc, EveryPatchedCaseAndContinuation) {
     generate.mutable_sampling()->set_max_new_tokens(static_cast<uint32_t>(test_case.greedy->size()));
     generate.mutable_sampling()->set_ignore_stop_tokens(true);
     auto generated = service_.Generate(generate);
-    ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+    ASSERT_THAT(generated.status, IsOk());
     EXPECT_THAT(generated.summary.continuation().token_ids(), ElementsAreArray(*test_case.greedy))
         << test_case.name;
     EXPECT_EQ(generated.tokens.size(), test_case.greedy->size());
@@ -96,7 +97,7 @@ class ModelServiceTest : public testing::Test {
 TEST_F(ModelServiceTest, DescribesTheModel) {
   grpc::ClientContext context;
   v1::GetModelResponse response;
-  ASSERT_TRUE(service_.stub().GetModel(&context, {}, &response).ok());
+  ASSERT_THAT(service_.stub().GetModel(&context, {}, &response), IsOk());
   EXPECT_EQ(response.layer_count(), 4u);
   EXPECT_EQ(response.head_count(), 8u);
   EXPECT_EQ(response.key_value_head_count(), 2u);
@@ -111,7 +112,7 @@ TEST_F(ModelServiceTest, DescribesTheModel) {
 TEST_F(ModelServiceTest, ListsHookPointsInTheOrderOfTheForwardPass) {
   grpc::ClientContext context;
   v1::ListHookPointsResponse response;
-  ASSERT_TRUE(service_.stub().ListHookPoints(&context, {}, &response).ok());
+  ASSERT_THAT(service_.stub().ListHookPoints(&context, {}, &response), IsOk());
   EXPECT_EQ(response.hook_points_size(), 1 + 4 * 21 + 3);
   EXPECT_EQ(response.hook_points(0).name(), "hook_embed");
   EXPECT_EQ(response.hook_points(1).name(), "blocks.0.hook_resid_pre");
@@ -120,7 +121,7 @@ TEST_F(ModelServiceTest, ListsHookPointsInTheOrderOfTheForwardPass) {
   grpc::ClientContext filtered_context;
   v1::ListHookPointsRequest request;
   request.set_name_pattern("blocks.?.attn.hook_pattern");
-  ASSERT_TRUE(service_.stub().ListHookPoints(&filtered_context, request, &response).ok());
+  ASSERT_THAT(service_.stub().ListHookPoints(&filtered_context, request, &response), IsOk());
   EXPECT_EQ(response.hook_points_size(), 4);
   EXPECT_THAT(response.hook_points(2).shape(), testing::ElementsAre(8, -1, -1));
 }
@@ -142,7 +143,7 @@ TEST_F(ModelServiceTest, ChunksAreAtMostOneMebibyte) {
     bytes += response.chunk().data().size();
     ++chunks;
   }
-  ASSERT_TRUE(reader->Finish().ok());
+  ASSERT_THAT(reader->Finish(), IsOk());
   EXPECT_EQ(bytes, 1200u * 512 * 4);
   EXPECT_EQ(chunks, 3);
 }
@@ -163,20 +164,20 @@ TEST_F(ModelServiceTest, AStoredRunPatchesAnother) {
       "replacement { source { stored { handle: \"" +
       handle + "\" } } }");
   auto run = service_.RunWithCache(request);
-  ASSERT_TRUE(run.status.ok()) << run.status.error_message();
+  ASSERT_THAT(run.status, IsOk());
   EXPECT_LT(MaxDifference(run.tensors["logits"],
                           fixture_.expected("case/replace.blocks.2.attn.hook_z.head7.all/logits")),
             kTolerance);
 
   grpc::ClientContext list_context, delete_context;
   v1::ListActivationsResponse list;
-  ASSERT_TRUE(service_.stub().ListActivations(&list_context, {}, &list).ok());
+  ASSERT_THAT(service_.stub().ListActivations(&list_context, {}, &list), IsOk());
   ASSERT_EQ(list.runs_size(), 1);
   EXPECT_EQ(list.runs(0).activations(0).name(), "blocks.2.attn.hook_z");
   v1::DeleteActivationRequest remove;
   remove.set_handle(handle);
   v1::DeleteActivationResponse removed;
-  EXPECT_TRUE(service_.stub().DeleteActivation(&delete_context, remove, &removed).ok());
+  EXPECT_THAT(service_.stub().DeleteActivation(&delete_context, remove, &removed), IsOk());
   EXPECT_EQ(service_.RunWithCache(request).status.error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
@@ -193,7 +194,7 @@ TEST_F(ModelServiceTest, RunWithPatchComparesAndContinues) {
   grpc::ClientContext context;
   v1::RunWithPatchResponse response;
   const grpc::Status status = service_.stub().RunWithPatch(&context, request, &response);
-  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_THAT(status, IsOk());
   const engine::HostTensor clean = fixture_.expected("case/clean/logits");
   const engine::HostTensor patched = fixture_.expected("case/zero.blocks.0.attn.hook_z.head1.all/logits");
   const size_t last = clean.values.size() - 512;
@@ -219,7 +220,7 @@ TEST_F(ModelServiceTest, AGridSweepsEverySiteAndStreamsEffects) {
   grid.add_points(v1::HOOK_POINT_MLP_OUT);
   grid.add_axes(v1::SWEEP_AXIS_POSITION);
   auto swept = service_.Sweep(request);
-  ASSERT_TRUE(swept.status.ok()) << swept.status.error_message();
+  ASSERT_THAT(swept.status, IsOk());
   ASSERT_EQ(swept.results.size(), 2u * 4 * 17);
   EXPECT_EQ(swept.header.set_count(), 2u * 4 * 17);
   EXPECT_EQ(swept.header.sites(17 * 4).site().point(), v1::HOOK_POINT_MLP_OUT);
@@ -319,14 +320,14 @@ TEST_F(ModelServiceTest, TextNeedsATokenizer) {
 TEST(EmbeddedModel, GeneratesTextFromAChatAndStreamsItWhole) {
   const auto model =
       engine::Model::Load(std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal");
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   ServiceFixture service(*model);
   v1::GenerateRequest request;
   v1::ChatMessage& message = *request.mutable_prompt()->mutable_chat()->add_messages();
   message.set_role(v1::CHAT_ROLE_USER);
   message.set_content("How do I make a sandwich?");
   auto generated = service.Generate(request);
-  ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+  ASSERT_THAT(generated.status, IsOk());
   std::string streamed;
   for (const v1::GeneratedToken& token : generated.tokens) streamed += token.text();
   EXPECT_EQ(streamed + generated.summary.trailing_text(), generated.summary.continuation().text());
@@ -335,14 +336,14 @@ TEST(EmbeddedModel, GeneratesTextFromAChatAndStreamsItWhole) {
 
   grpc::ClientContext model_context;
   v1::GetModelResponse description;
-  ASSERT_TRUE(service.stub().GetModel(&model_context, {}, &description).ok());
+  ASSERT_THAT(service.stub().GetModel(&model_context, {}, &description), IsOk());
   EXPECT_EQ(description.chat_template(), "llama3");
 
   v1::TokenizeRequest tokenize;
   *tokenize.mutable_prompt() = request.prompt();
   grpc::ClientContext context;
   v1::TokenizeResponse tokens;
-  ASSERT_TRUE(service.stub().Tokenize(&context, tokenize, &tokens).ok());
+  ASSERT_THAT(service.stub().Tokenize(&context, tokenize, &tokens), IsOk());
   EXPECT_EQ(tokens.pieces(0), "<|begin_of_text|>");
   EXPECT_EQ(tokens.pieces(tokens.last_instruction_position()), "?");
   EXPECT_EQ(tokens.pieces(tokens.last_instruction_position() + 1), "<|eot_id|>");

@@ -125,6 +125,28 @@ TEST_F(RequestErrors, SamplingOutOfRange) {
                           Pair("sampling.stop_token_ids[0]", HasSubstr("token id 600"))));
 }
 
+TEST_F(RequestErrors, MetricsOfAGeneration) {
+  v1::GenerateRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  *request.mutable_metrics() = Parse<v1::MetricOptions>(
+      "refusal_token_ids: [1, 2, 3, 512] refusal_openings { ids: [1, 600] } compliance_openings {} "
+      "top_token_count: 1001");
+  EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
+              ElementsAre(Pair("metrics.refusal_token_ids[3]", "token id 512 is not in [0, 512)"),
+                          Pair("metrics.refusal_openings[0].ids[1]", HasSubstr("token id 600")),
+                          Pair("metrics.compliance_openings[0].ids", "must not be empty"),
+                          Pair("metrics.top_token_count", "must be at most 1000")));
+}
+
+TEST_F(RequestErrors, AnOpeningPastTheContext) {
+  v1::GenerateRequest request;
+  for (int i = 0; i < 8190; ++i) request.mutable_prompt()->mutable_token_ids()->add_ids(1);
+  request.mutable_sampling()->set_max_new_tokens(1);
+  *request.mutable_metrics() = Parse<v1::MetricOptions>("refusal_openings { ids: [1, 2, 3] }");
+  EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
+              ElementsAre(Pair("prompt", HasSubstr("with 3 to come that exceeds"))));
+}
+
 TEST_F(RequestErrors, SweepsNeedSetsOrAGrid) {
   v1::RunPatchSweepRequest request;
   *request.mutable_prompt() = ToProto(fixture_.prompt("a"));

@@ -11,6 +11,7 @@
 #include "services/common/status.h"
 #include "services/engine/forward/kv_cache.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -137,16 +138,16 @@ TEST_F(SchedulerTest, TurnsAwayWhatIsTooMuchAndTakesItLater) {
   options.max_requests = 2;
   const auto scheduler = Start(options);
   Scheduler::Request first(*scheduler, nullptr), third(*scheduler, nullptr);
-  ASSERT_TRUE(first.Admit().ok());
+  ASSERT_THAT(first.Admit(), IsOk());
   {
     Scheduler::Request second(*scheduler, nullptr);
-    EXPECT_TRUE(second.Admit().ok());
+    EXPECT_THAT(second.Admit(), IsOk());
     const absl::Status refused = third.Admit();
     EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
     EXPECT_TRUE(RetryDelay(refused).has_value());
     EXPECT_EQ(metrics_.requests_in_progress.Value(), 2);
   }
-  EXPECT_TRUE(third.Admit().ok());
+  EXPECT_THAT(third.Admit(), IsOk());
   third.Leave();
   EXPECT_EQ(metrics_.requests_in_progress.Value(), 1);
 }
@@ -155,7 +156,7 @@ TEST_F(SchedulerTest, RunsOnlyWhatWasAdmitted) {
   const auto scheduler = Start();
   Scheduler::Request request(*scheduler, nullptr);
   EXPECT_EQ(Run(request, {Decode(1)}).code(), absl::StatusCode::kFailedPrecondition);
-  ASSERT_TRUE(request.Admit().ok());
+  ASSERT_THAT(request.Admit(), IsOk());
   request.Leave();
   EXPECT_EQ(Run(request, {Decode(1)}).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(engine_.passes().empty());
@@ -172,20 +173,20 @@ TEST_F(SchedulerTest, ManyThreadsGetTheNumbersTheyWouldGetAlone) {
   ASSERT_GT(reference.length(), 3 * options.prefill_chunk_rows);
   reference.logits_rows = engine::LogitsRows::kAll;
   Segment* const one[] = {&reference};
-  ASSERT_TRUE(engine::RunPass(*fixture_.model(), one).ok());
+  ASSERT_THAT(engine::RunPass(*fixture_.model(), one), IsOk());
 
   std::vector<std::thread> threads;
   std::vector<std::vector<float>> logits(12);
   for (int i = 0; i < 12; ++i) {
     threads.emplace_back([&, i] {
       Scheduler::Request request(scheduler, nullptr);
-      ASSERT_TRUE(request.Admit().ok());
+      ASSERT_THAT(request.Admit(), IsOk());
       for (int round = 0; round < 5; ++round) {
         Segment segment;
         segment.tokens = reference.tokens;
         segment.logits_rows = engine::LogitsRows::kAll;
         Segment* const mine[] = {&segment};
-        EXPECT_TRUE(request.Run(mine, nullptr).ok());
+        EXPECT_THAT(request.Run(mine, nullptr), IsOk());
         logits[i] = segment.logits.values;
       }
     });
@@ -197,7 +198,7 @@ TEST_F(SchedulerTest, ManyThreadsGetTheNumbersTheyWouldGetAlone) {
 TEST_F(SchedulerTest, SplitsALargeRunOverPasses) {
   const auto scheduler = Start();
   engine_.Release(kFree);
-  EXPECT_TRUE(Launch(*scheduler, Sweep(1, 100, 5)).get().ok());
+  EXPECT_THAT(Launch(*scheduler, Sweep(1, 100, 5)).get(), IsOk());
   int rows = 0;
   for (const Pass& pass : engine_.passes()) {
     EXPECT_LE(pass.at(1), 64);
@@ -210,7 +211,7 @@ TEST_F(SchedulerTest, SplitsALargeRunOverPasses) {
 TEST_F(SchedulerTest, RunsALongPromptInChunks) {
   const auto scheduler = Start();
   engine_.Release(kFree);
-  EXPECT_TRUE(Launch(*scheduler, {Prompt(1, 40)}).get().ok());
+  EXPECT_THAT(Launch(*scheduler, {Prompt(1, 40)}).get(), IsOk());
   EXPECT_THAT(engine_.passes(), ElementsAre(Pass{{1, 16}}, Pass{{1, 16}}, Pass{{1, 8}}));
 }
 
@@ -229,9 +230,9 @@ TEST_F(SchedulerTest, ADecodingStepWaitsForNoSweepAndNoPrompt) {
   EXPECT_EQ(second.at(2), 8);  // a chunk of rows between the two of them
   EXPECT_EQ(second.at(1), 5);
   engine_.Release(kFree);
-  EXPECT_TRUE(decode.get().ok());
-  EXPECT_TRUE(prompt.get().ok());
-  EXPECT_TRUE(sweep.get().ok());
+  EXPECT_THAT(decode.get(), IsOk());
+  EXPECT_THAT(prompt.get(), IsOk());
+  EXPECT_THAT(sweep.get(), IsOk());
 }
 
 TEST_F(SchedulerTest, WaitsForThoseOfTheLastPass) {
@@ -244,19 +245,19 @@ TEST_F(SchedulerTest, WaitsForThoseOfTheLastPass) {
   std::promise<void> second_may_go;
   auto first = std::async(std::launch::async, [&] {
     Scheduler::Request request(*scheduler, nullptr);
-    EXPECT_TRUE(request.Admit().ok());
-    for (int step = 0; step < 3; ++step) EXPECT_TRUE(Run(request, {Decode(1)}).ok());
+    EXPECT_THAT(request.Admit(), IsOk());
+    for (int step = 0; step < 3; ++step) EXPECT_THAT(Run(request, {Decode(1)}), IsOk());
   });
   auto second = std::async(std::launch::async, [&] {
     Scheduler::Request request(*scheduler, nullptr);
-    EXPECT_TRUE(request.Admit().ok());
-    EXPECT_TRUE(Run(request, {Decode(2)}).ok());
+    EXPECT_THAT(request.Admit(), IsOk());
+    EXPECT_THAT(Run(request, {Decode(2)}), IsOk());
     second_may_go.get_future().wait();
-    EXPECT_TRUE(Run(request, {Decode(2)}).ok());
+    EXPECT_THAT(Run(request, {Decode(2)}), IsOk());
   });
   AwaitQueuedRows(2);
   engine_.Release(2);  // the blocker's pass, and the first of both
-  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_THAT(blocker.get(), IsOk());
   engine_.AwaitPasses(2);
   AwaitQueuedRows(1);  // the first is back, and waits for the second
   second_may_go.set_value();
@@ -273,8 +274,8 @@ TEST_F(SchedulerTest, ASingleClientIsNotHeldUp) {
   const auto scheduler = Start(options);
   engine_.Release(kFree);
   Scheduler::Request request(*scheduler, nullptr);
-  ASSERT_TRUE(request.Admit().ok());
-  for (int step = 0; step < 20; ++step) EXPECT_TRUE(Run(request, {Decode(1)}).ok());
+  ASSERT_THAT(request.Admit(), IsOk());
+  for (int step = 0; step < 20; ++step) EXPECT_THAT(Run(request, {Decode(1)}), IsOk());
   EXPECT_EQ(engine_.passes().size(), 20u);
 }
 
@@ -289,7 +290,7 @@ TEST_F(SchedulerTest, ACancelledRequestLeavesTheQueueAtOnce) {
   EXPECT_EQ(waiting.get().code(), absl::StatusCode::kCancelled);  // no pass has ended
   EXPECT_EQ(metrics_.queued_rows.Value(), 0);
   engine_.Release(kFree);
-  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_THAT(blocker.get(), IsOk());
   EXPECT_THAT(engine_.passes(), ElementsAre(Pass{{1, 1}}));
 }
 
@@ -322,7 +323,7 @@ TEST_F(SchedulerTest, StoppingFailsWhatWaitsAtOnce) {
   EXPECT_EQ(ErrorReason(status), "SHUTTING_DOWN");
   EXPECT_EQ(Launch(*scheduler, {Decode(3)}).get().code(), absl::StatusCode::kUnavailable);
   engine_.Release();
-  EXPECT_TRUE(last_step.get().ok()) << "what is done is done";
+  EXPECT_THAT(last_step.get(), IsOk()) << "what is done is done";
 }
 
 TEST_F(SchedulerTest, StoppingEndsALongRunAfterItsPass) {
@@ -345,7 +346,7 @@ TEST_F(SchedulerTest, AFailedPassFailsItsRequestsAndNoOthers) {
   EXPECT_EQ(ErrorReason(status), "DEVICE_FAULT");
   engine_.FailWith(absl::OkStatus());
   engine_.Release();
-  EXPECT_TRUE(Launch(*scheduler, {Decode(2)}).get().ok());
+  EXPECT_THAT(Launch(*scheduler, {Decode(2)}).get(), IsOk());
 }
 
 TEST_F(SchedulerTest, LackOfMemoryEndsThePassAlone) {
@@ -358,7 +359,7 @@ TEST_F(SchedulerTest, LackOfMemoryEndsThePassAlone) {
   const absl::Status status = Launch(scheduler, {Decode(1)}).get();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(status), "OUT_OF_MEMORY");
-  EXPECT_TRUE(Launch(scheduler, {Decode(1)}).get().ok());
+  EXPECT_THAT(Launch(scheduler, {Decode(1)}).get(), IsOk());
 }
 
 // Three requests in one pass, one of which the device cannot compute.
@@ -372,9 +373,9 @@ TEST_F(SchedulerTest, WhatFailsInAPassFailsAlone) {
   AwaitQueuedRows(1 + 6 + 5);
   engine_.FailPassesWith(2, absl::InternalError("kernel fault"));
   engine_.Release(kFree);
-  EXPECT_TRUE(blocker.get().ok());
-  EXPECT_TRUE(first.get().ok());
-  EXPECT_TRUE(third.get().ok());
+  EXPECT_THAT(blocker.get(), IsOk());
+  EXPECT_THAT(first.get(), IsOk());
+  EXPECT_THAT(third.get(), IsOk());
   EXPECT_EQ(ErrorReason(bad.get()), "DEVICE_FAULT");
 }
 
@@ -387,7 +388,7 @@ TEST_F(SchedulerTest, APassThatIsTooLargeForMemoryIsRunInPieces) {
                         return segments.size() > 2 ? absl::ResourceExhaustedError("no memory")
                                                    : absl::OkStatus();
                       });
-  EXPECT_TRUE(Launch(scheduler, Sweep(1, 6, 2)).get().ok());
+  EXPECT_THAT(Launch(scheduler, Sweep(1, 6, 2)).get(), IsOk());
   EXPECT_THAT(sizes, ElementsAre(6, 3, 1, 2, 3, 1, 2));
   EXPECT_EQ(metrics_.failed_passes.Value(), 3);
 }
@@ -415,7 +416,7 @@ TEST_F(SchedulerTest, APassThatNobodyWaitsForStops) {
   while (passes == 0) std::this_thread::yield();
   auto first = Launch(scheduler, {Decode(1)}, [&] { return first_gone.load(); });
   auto second = Launch(scheduler, {Decode(2)}, [&] { return second_gone.load(); });
-  EXPECT_TRUE(blocker.get().ok());
+  EXPECT_THAT(blocker.get(), IsOk());
   EXPECT_EQ(first.get().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(second.get().code(), absl::StatusCode::kCancelled);
   EXPECT_FALSE(stopped_early);
@@ -426,7 +427,7 @@ TEST_F(SchedulerTest, TellsHowLongARequestWaited) {
   auto blocker = Launch(*scheduler, {Decode(1)});
   engine_.AwaitPasses(1);
   Scheduler::Request request(*scheduler, nullptr);
-  ASSERT_TRUE(request.Admit().ok());
+  ASSERT_THAT(request.Admit(), IsOk());
   const absl::Time start = absl::Now();
   absl::Duration waited;
   auto run = std::async(std::launch::async, [&] {
@@ -437,7 +438,7 @@ TEST_F(SchedulerTest, TellsHowLongARequestWaited) {
   AwaitQueuedRows(1);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   engine_.Release(2);
-  EXPECT_TRUE(run.get().ok());
+  EXPECT_THAT(run.get(), IsOk());
   EXPECT_GE(waited, absl::Milliseconds(20));
   EXPECT_LE(waited, absl::Now() - start);
 }
@@ -445,9 +446,9 @@ TEST_F(SchedulerTest, TellsHowLongARequestWaited) {
 TEST_F(SchedulerTest, CountsRowsByWhatTheyAreFor) {
   const auto scheduler = Start();
   engine_.Release(kFree);
-  ASSERT_TRUE(Launch(*scheduler, {Decode(1)}).get().ok());
-  ASSERT_TRUE(Launch(*scheduler, {Prompt(1, 40)}).get().ok());
-  ASSERT_TRUE(Launch(*scheduler, Sweep(1, 3, 7)).get().ok());
+  ASSERT_THAT(Launch(*scheduler, {Decode(1)}).get(), IsOk());
+  ASSERT_THAT(Launch(*scheduler, {Prompt(1, 40)}).get(), IsOk());
+  ASSERT_THAT(Launch(*scheduler, Sweep(1, 3, 7)).get(), IsOk());
   std::map<std::string, double> rows;
   for (const prometheus::MetricFamily& family : registry_->Collect()) {
     if (family.name != "mechinterp_forward_rows_total") continue;

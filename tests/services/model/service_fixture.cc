@@ -4,7 +4,8 @@
 
 #include "services/common/overloaded.h"
 #include "services/common/tensor_proto.h"
-#include "services/model/request_parsing.h"
+#include "services/model/response_building.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -22,7 +23,7 @@ v1::Tensor TensorOf(const engine::HostTensor& tensor) { return MakeTensor(tensor
 ServiceFixture::ServiceFixture(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options)
     : service_(std::move(model), options, metrics_) {
   auto server = RpcServer::Start({}, {&service_});
-  EXPECT_TRUE(server.ok()) << server.status();
+  EXPECT_THAT(server, IsOk());
   server_ = *std::move(server);
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

@@ -12,6 +12,7 @@
 #include "nlohmann/json.hpp"
 #include "services/engine/model.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -76,7 +77,7 @@ class BadCheckpoint : public testing::Test {
   fs::path directory_;
 };
 
-TEST_F(BadCheckpoint, TheCopyIsGood) { EXPECT_TRUE(Model::Load(directory_.string()).ok()); }
+TEST_F(BadCheckpoint, TheCopyIsGood) { EXPECT_THAT(Model::Load(directory_.string()), IsOk()); }
 
 TEST_F(BadCheckpoint, NoSuchDirectory) {
   EXPECT_THAT(Error("/nowhere"), HasSubstr("/nowhere: no such model directory"));
@@ -282,14 +283,14 @@ TEST_F(BadCheckpoint, AChatFormatNeedsATokenizer) {
   EXPECT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("tokenizer.json: is missing"));
   options.chat_format = ChatFormat::kNone;
-  EXPECT_TRUE(Model::Load(directory_.string(), options).ok());
+  EXPECT_THAT(Model::Load(directory_.string(), options), IsOk());
 }
 
 TEST(Model, TakesItsTemplateAndStopTokensFromTheCheckpoint) {
   const std::string embedded = std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal";
   LoadOptions options;
   const auto model = Model::Load(embedded, options);
-  ASSERT_TRUE(model.ok()) << model.status();
+  ASSERT_THAT(model, IsOk());
   EXPECT_EQ((*model)->chat_template().format, ChatFormat::kLlama3);
   // config.json: 2607; generation_config.json: 2604 and 2607.
   EXPECT_THAT((*model)->config().stop_token_ids, testing::UnorderedElementsAre(2604, 2607));
@@ -298,7 +299,7 @@ TEST(Model, TakesItsTemplateAndStopTokensFromTheCheckpoint) {
   options.chat_format = ChatFormat::kNone;
   options.name = "org/tiny";
   const auto plain = Model::Load(embedded, options);
-  ASSERT_TRUE(plain.ok()) << plain.status();
+  ASSERT_THAT(plain, IsOk());
   EXPECT_FALSE((*plain)->has_chat_template());
   EXPECT_EQ((*plain)->name(), "org/tiny");
 

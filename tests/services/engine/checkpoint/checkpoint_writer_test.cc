@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "nlohmann/json.hpp"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -93,13 +94,13 @@ TEST_F(CheckpointWriterTest, OneFileOfEveryTypeEachAlignedToItsElements) {
                                        Filled("float", NumberFormat::kFloat32, {1000, 3}, 12000),
                                        Filled("int", NumberFormat::kInt32, {1}, 4),
                                        Filled("brain", NumberFormat::kBFloat16, {5}, 10)};
-  ASSERT_TRUE(Write(tensors, {{"config.json", "{}\n"}}).ok());
+  ASSERT_THAT(Write(tensors, {{"config.json", "{}\n"}}), IsOk());
   EXPECT_THAT(Left(), ElementsAre("model"));
   EXPECT_THAT(Names(directory_), ElementsAre("config.json", "model.safetensors"));
   EXPECT_EQ(Read("config.json"), "{}\n");
 
   const auto file = SafetensorsFile::Open((directory_ / "model.safetensors").string());
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   EXPECT_EQ((*file)->metadata().at("format"), "pt");  // transformers insists
   EXPECT_EQ((*file)->tensors().size(), tensors.size());
   uint64_t tensor_bytes = 0;
@@ -121,9 +122,9 @@ TEST_F(CheckpointWriterTest, OneFileOfEveryTypeEachAlignedToItsElements) {
 }
 
 TEST_F(CheckpointWriterTest, ShardsAreCutInOrderWhereTheNextTensorDoesNotFit) {
-  ASSERT_TRUE(Write({Filled("a", 600), Filled("b", 400), Filled("c", 1), Filled("d", 5000), Filled("e", 999)},
-                    {}, {.shard_bytes = 1000})
-                  .ok());
+  ASSERT_THAT(Write({Filled("a", 600), Filled("b", 400), Filled("c", 1), Filled("d", 5000), Filled("e", 999)},
+                    {}, {.shard_bytes = 1000}),
+              IsOk());
   const json index = json::parse(Read("model.safetensors.index.json"));
   EXPECT_EQ(index["metadata"]["total_size"], 600 + 400 + 1 + 5000 + 999);
   const json expected = {{"a", "model-00001-of-00004.safetensors"},
@@ -134,13 +135,13 @@ TEST_F(CheckpointWriterTest, ShardsAreCutInOrderWhereTheNextTensorDoesNotFit) {
   EXPECT_EQ(index["weight_map"], expected);
   for (const auto& [tensor, shard] : expected.items()) {
     const auto file = SafetensorsFile::Open((directory_ / shard.get<std::string>()).string());
-    ASSERT_TRUE(file.ok()) << file.status();
+    ASSERT_THAT(file, IsOk());
     EXPECT_NE((*file)->Find(tensor), nullptr);
   }
 }
 
 TEST_F(CheckpointWriterTest, MakesTheFoldersAroundAndTakesATrailingSlash) {
-  ASSERT_TRUE(WriteCheckpoint((root_ / "x" / "y").string() + "/", {Filled("a", 1)}, {}).ok());
+  ASSERT_THAT(WriteCheckpoint((root_ / "x" / "y").string() + "/", {Filled("a", 1)}, {}), IsOk());
   EXPECT_TRUE(fs::exists(root_ / "x" / "y" / "model.safetensors"));
 }
 
@@ -262,7 +263,7 @@ TEST_F(CheckpointWriterTest, AKilledWriterLeavesNothingToLoadAndTheNextOneClears
   EXPECT_THAT(Left(), ElementsAre(".model.partial"));
   EXPECT_FALSE(fs::exists(root_ / ".model.partial" / "config.json"));
 
-  ASSERT_TRUE(Write({Filled("b", 1)}, {{"config.json", "{}"}}).ok());
+  ASSERT_THAT(Write({Filled("b", 1)}, {{"config.json", "{}"}}), IsOk());
   EXPECT_THAT(Left(), ElementsAre("model"));
   EXPECT_THAT(Names(directory_), ElementsAre("config.json", "model.safetensors"));
 }
@@ -274,11 +275,11 @@ TEST_F(CheckpointWriterTest, TwoWritersOfOneDirectory) {
     second = Write({Filled("inner", 1)});
     return sink(std::vector<std::byte>(1));
   };
-  ASSERT_TRUE(Write({outer}).ok());
+  ASSERT_THAT(Write({outer}), IsOk());
   EXPECT_EQ(second.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.message()), HasSubstr("is being written by another"));
   const auto file = SafetensorsFile::Open((directory_ / "model.safetensors").string());
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   EXPECT_NE((*file)->Find("outer"), nullptr);
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "nlohmann/json.hpp"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -46,7 +47,7 @@ json With(json config, const json& changes) {
 
 ModelConfig Parse(const json& config) {
   const auto parsed = ParseModelConfig(config.dump(), "config.json");
-  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed, IsOk());
   return parsed.value_or(ModelConfig());
 }
 
@@ -245,11 +246,11 @@ TEST(ParseModelConfig, NamesSizesThatContradictEachOther) {
 
 TEST(AddGenerationStopTokens, AddsWhatConfigJsonLacks) {
   ModelConfig config = Parse(Llama3Json());
-  ASSERT_TRUE(AddGenerationStopTokens(R"({"eos_token_id": [128001, 128009]})", "g.json", config).ok());
+  ASSERT_THAT(AddGenerationStopTokens(R"({"eos_token_id": [128001, 128009]})", "g.json", config), IsOk());
   EXPECT_THAT(config.stop_token_ids, ElementsAre(128009, 128001));
-  ASSERT_TRUE(AddGenerationStopTokens(R"({"eos_token_id": 5})", "g.json", config).ok());
-  ASSERT_TRUE(AddGenerationStopTokens(R"({"eos_token_id": null})", "g.json", config).ok());
-  ASSERT_TRUE(AddGenerationStopTokens("{}", "g.json", config).ok());
+  ASSERT_THAT(AddGenerationStopTokens(R"({"eos_token_id": 5})", "g.json", config), IsOk());
+  ASSERT_THAT(AddGenerationStopTokens(R"({"eos_token_id": null})", "g.json", config), IsOk());
+  ASSERT_THAT(AddGenerationStopTokens("{}", "g.json", config), IsOk());
   EXPECT_THAT(config.stop_token_ids, ElementsAre(128009, 128001, 5));
 }
 

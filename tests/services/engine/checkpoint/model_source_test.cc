@@ -10,6 +10,8 @@
 #include <map>
 #include <string>
 
+#include "tests/status_matchers.h"
+
 namespace mechinterp::engine {
 namespace {
 
@@ -101,7 +103,7 @@ TEST_F(ModelSourceTest, FindsTheSnapshotOfTheMainRevision) {
   AddRef("main", kCommit);
   AddSharded(kCommit);
   const auto source = Resolve(kId);
-  ASSERT_TRUE(source.ok()) << source.status();
+  ASSERT_THAT(source, IsOk());
   EXPECT_EQ(source->directory, Snapshot(kCommit).string());
   EXPECT_EQ(source->repo_id, kId);
   EXPECT_EQ(source->commit, kCommit);
@@ -115,7 +117,7 @@ TEST_F(ModelSourceTest, FindsOtherRevisionsAndCommits) {
   AddFile(kOtherCommit, "model.safetensors");
   EXPECT_EQ(Resolve(std::string(kId) + "@refs/pr/7")->commit, kOtherCommit);
   const auto by_commit = Resolve(std::string(kId) + "@" + kOtherCommit);
-  ASSERT_TRUE(by_commit.ok()) << by_commit.status();
+  ASSERT_THAT(by_commit, IsOk());
   EXPECT_EQ(by_commit->directory, Snapshot(kOtherCommit).string());
   EXPECT_EQ(by_commit->repo_id, kId);
 }
@@ -186,7 +188,7 @@ TEST_F(ModelSourceTest, TakesADirectoryAsItIs) {
   Write(root_ / "model" / "config.json", "{}");
   Write(root_ / "model" / "model.safetensors", "");
   const auto source = Resolve((root_ / "model").string());
-  ASSERT_TRUE(source.ok()) << source.status();
+  ASSERT_THAT(source, IsOk());
   EXPECT_EQ(source->directory, (root_ / "model").string());
   EXPECT_EQ(source->repo_id, "");
   EXPECT_EQ(source->commit, "");
@@ -231,7 +233,7 @@ TEST_F(ForeignFormatTest, LooksPastOtherFormatsBesideSafetensors) {
   Write(root_ / "model" / "model.safetensors", "");
   Write(root_ / "model" / "pytorch_model.bin", "");
   Write(root_ / "model" / "original" / "consolidated.00.pth", "");
-  EXPECT_TRUE(Resolve((root_ / "model").string()).ok());
+  EXPECT_THAT(Resolve((root_ / "model").string()), IsOk());
 }
 
 TEST_F(ForeignFormatTest, SaysSoOfACachedSnapshotToo) {

@@ -13,6 +13,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/status_matchers.h"
+
 namespace mechinterp::engine {
 namespace {
 
@@ -61,7 +63,7 @@ TEST_F(SafetensorsTest, EmptyTensorsAndScalars) {
         R"("one":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}   )",
         std::string("\x00\x00\x80\x3f", 4));
   const auto file = SafetensorsFile::Open(path_);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   EXPECT_THAT(ToHostTensor(*(*file)->Find("none"))->values, IsEmpty());
   EXPECT_THAT(ToHostTensor(*(*file)->Find("far"))->values, IsEmpty());
   EXPECT_THAT(ToHostTensor(*(*file)->Find("one"))->values, testing::ElementsAre(1.0f));
@@ -69,7 +71,7 @@ TEST_F(SafetensorsTest, EmptyTensorsAndScalars) {
 
 TEST_F(SafetensorsTest, KeysThatTheFormatDoesNotKnowAreIgnored) {
   Write(R"({"a":{"dtype":"U8","shape":[1],"note":"x","rank":1,"data_offsets":[0,1]}})", "1");
-  EXPECT_TRUE(Open().ok()) << Open();
+  EXPECT_THAT(Open(), IsOk());
 }
 
 TEST_F(SafetensorsTest, FilesShorterThanTheLengthOfTheirHeader) {
@@ -209,7 +211,7 @@ TEST_F(SafetensorsTest, ReleasedPagesAreGoneAndCanBeReadAgain) {
   data[1] = 'b', data[kCount] = 'e';  // the tensor neither begins nor ends at a page
   Write(R"({"a":{"dtype":"U8","shape":[16777216],"data_offsets":[1,16777217]}})", data);
   const auto file = SafetensorsFile::Open(path_);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   const TensorView& view = *(*file)->Find("a");
   AnnounceSequentialReading(view);
   const auto sum = [&] {

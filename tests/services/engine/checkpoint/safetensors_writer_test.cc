@@ -6,6 +6,8 @@
 
 #include <filesystem>
 
+#include "tests/status_matchers.h"
+
 namespace mechinterp::engine {
 namespace {
 
@@ -27,14 +29,14 @@ class WriteSafetensorsTest : public testing::Test {
 
 TEST_F(WriteSafetensorsTest, WritesWhatCanBeReadBack) {
   const std::vector<float> values = {1.5f, -2.25f, 65504.f, 1e-7f, 3.14159f, 0.f};
-  ASSERT_TRUE(WriteSafetensors(path_,
+  ASSERT_THAT(WriteSafetensors(path_,
                                {{"a", NumberFormat::kFloat32, {2, 3}, values},
                                 {"b", NumberFormat::kFloat16, {6}, values},
                                 {"c", NumberFormat::kBFloat16, {6}, values}},
-                               {{"made", "here"}})
-                  .ok());
+                               {{"made", "here"}}),
+              IsOk());
   const auto file = SafetensorsFile::Open(path_);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   EXPECT_EQ(ToHostTensor(*(*file)->Find("a"))->values, values);
   EXPECT_EQ((*file)->metadata().at("made"), "here");
   const std::vector<float> half = ToHostTensor(*(*file)->Find("b"))->values;
@@ -47,19 +49,19 @@ TEST_F(WriteSafetensorsTest, WritesWhatCanBeReadBack) {
 TEST_F(WriteSafetensorsTest, HalvesOfMoreThanOnePiece) {
   std::vector<float> values(200'001);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 256);  // exact in bf16
-  ASSERT_TRUE(WriteSafetensors(path_, {{"a", NumberFormat::kBFloat16, {200'001}, values}}).ok());
+  ASSERT_THAT(WriteSafetensors(path_, {{"a", NumberFormat::kBFloat16, {200'001}, values}}), IsOk());
   const auto file = SafetensorsFile::Open(path_);
-  ASSERT_TRUE(file.ok()) << file.status();
+  ASSERT_THAT(file, IsOk());
   EXPECT_EQ(ToHostTensor(*(*file)->Find("a"))->values, values);
 }
 
 TEST_F(WriteSafetensorsTest, ReplacesAFileWholeOrNotAtAll) {
   const std::vector<float> values = {1, 2, 3};
-  ASSERT_TRUE(WriteSafetensors(path_, {{"old", NumberFormat::kFloat32, {3}, values}}).ok());
+  ASSERT_THAT(WriteSafetensors(path_, {{"old", NumberFormat::kFloat32, {3}, values}}), IsOk());
   EXPECT_EQ(WriteSafetensors(path_, {{"new", NumberFormat::kFloat32, {4}, values}}).message(),
             "tensor 'new': its source hands over 12 bytes, its shape [4] needs 16");
   EXPECT_NE((*SafetensorsFile::Open(path_))->Find("old"), nullptr);
-  ASSERT_TRUE(WriteSafetensors(path_, {{"new", NumberFormat::kFloat32, {3}, values}}).ok());
+  ASSERT_THAT(WriteSafetensors(path_, {{"new", NumberFormat::kFloat32, {3}, values}}), IsOk());
   EXPECT_NE((*SafetensorsFile::Open(path_))->Find("new"), nullptr);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);  // nothing temporary is left
 }

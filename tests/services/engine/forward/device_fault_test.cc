@@ -16,6 +16,7 @@
 #include "services/engine/weights/weights.h"
 #include "tests/services/engine/fixture.h"
 #include "tests/services/engine/metal/shim_runner.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -35,7 +36,7 @@ SelfCheck Check(const std::shared_ptr<const Model>& model) {
   DirectExecutor executor(model);
   RunContext context{executor, {}, {}};
   absl::StatusOr<SelfCheck> check = CheckDevice(context);
-  EXPECT_TRUE(check.ok()) << check.status();
+  EXPECT_THAT(check, IsOk());
   return *std::move(check);
 }
 
@@ -142,7 +143,7 @@ class KernelFault : public testing::TestWithParam<FailingRunner::How> {
     Segment segment;
     segment.cache = std::make_shared<KvCache>(model_->config());
     segment.tokens = {1, 5, 9};
-    EXPECT_TRUE(Run(segment).ok());
+    EXPECT_THAT(Run(segment), IsOk());
     segment.first_position = 3;
     segment.tokens = {2};
     segment.logits_rows = LogitsRows::kLast;
@@ -168,7 +169,7 @@ class KernelFault : public testing::TestWithParam<FailingRunner::How> {
 // Wherever in the pass it happens, the segment can be tried again and gives the same.
 TEST_P(KernelFault, IsATypedErrorThatLeavesTheSegmentAsItWas) {
   Segment good = DecodingStep();
-  ASSERT_TRUE(Run(good).ok());
+  ASSERT_THAT(Run(good), IsOk());
   runner_.how = GetParam();
   const absl::StatusCode expected = GetParam() == FailingRunner::How::kNoMemory
                                         ? absl::StatusCode::kResourceExhausted
@@ -188,7 +189,7 @@ TEST_P(KernelFault, IsATypedErrorThatLeavesTheSegmentAsItWas) {
       EXPECT_EQ(segment.cache->length(layer), 3);
     }
     runner_.countdown = 0;
-    ASSERT_TRUE(Run(segment).ok());
+    ASSERT_THAT(Run(segment), IsOk());
     EXPECT_EQ(segment.logits.values, good.logits.values);
     for (const auto& [site, recorded] : good.activations) {
       EXPECT_EQ(segment.activations.at(site).values.values, recorded.values.values);

@@ -7,6 +7,7 @@
 #include "services/engine/operations/generation.h"
 #include "services/engine/weights/weights.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -37,7 +38,7 @@ TEST_P(FixtureTest, EveryActivationOfTheCleanRuns) {
   for (const char* name : {"a", "b", "c"}) {
     const TokenizedPrompt prompt = fixture_.prompt(name);
     const auto run = RunWithCache(context_, prompt, Plan(prompt, {}, AllSites(config)));
-    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_THAT(run, IsOk());
     for (const auto& [site, recorded] : (*run)->activations) {
       const std::string key = std::string(name) + "/" + SiteName(site);
       if (fixture_.expected_file().Find(key) == nullptr) continue;
@@ -65,7 +66,7 @@ TEST_P(FixtureTest, LogitsOfEveryPatchedCase) {
   for (const Fixture::Case& test_case : fixture_.cases()) {
     const auto run =
         RunWithCache(context_, test_case.prompt, Plan(test_case.prompt, test_case.interventions, {logits}));
-    ASSERT_TRUE(run.ok()) << run.status();
+    ASSERT_THAT(run, IsOk());
     const HostTensor ours =
         ToPublicShape(logits.point, fixture_.model()->config(), (*run)->activations.at(logits));
     EXPECT_LT(MaxDifference(ours, fixture_.expected("case/" + test_case.name + "/logits")), kTolerance)
@@ -79,12 +80,12 @@ TEST_P(FixtureTest, GreedyContinuationsTokenForToken) {
     if (!test_case.greedy) continue;
     const PrefillRequest request{test_case.prompt, Plan(test_case.prompt, test_case.interventions, {})};
     auto prefilled = Prefill(context_, {request});
-    ASSERT_TRUE(prefilled.ok()) << prefilled.status();
+    ASSERT_THAT(prefilled, IsOk());
     SamplingOptions options;
     options.max_new_tokens = static_cast<int>(test_case.greedy->size());
     options.ignore_stop_tokens = true;
     const auto generation = Continue(context_, prefilled->front(), options, nullptr);
-    ASSERT_TRUE(generation.ok()) << generation.status();
+    ASSERT_THAT(generation, IsOk());
     EXPECT_EQ(generation->ids, *test_case.greedy) << test_case.name;
     ++compared;
   }

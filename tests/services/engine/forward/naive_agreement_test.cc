@@ -12,6 +12,7 @@
 #include "tests/services/engine/naive_llama.h"
 #include "tests/services/engine/random_checkpoint.h"
 #include "tests/services/engine/random_requests.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -83,7 +84,7 @@ TEST_P(NaiveAgreement, EverySiteOfABatchWithHookPlans) {
     segments[i].plan = Plans(prompt, {sets[i]}, {AllSites(model_->config()), {}})[0];
     pointers.push_back(&segments[i]);
   }
-  ASSERT_TRUE(executor_.Run(pointers, nullptr).ok());
+  ASSERT_THAT(executor_.Run(pointers, nullptr), IsOk());
   for (int i = 0; i < kSegments; ++i) {
     const auto expected = naive_.Run(segments[i].tokens, segments[i].length(), sets[i]);
     for (const HookSite& site : AllSites(model_->config())) {
@@ -106,7 +107,7 @@ TEST_P(NaiveAgreement, CapturesOnlyTheSelectedPositions) {
   CaptureRequest capture{{{HookPoint::kResidPost, 0}, {HookPoint::kLogits, 0}, {HookPoint::kPattern, 0}}, {}};
   capture.positions.indices = {-2, 1};
   const auto run = RunWithCache(context_, prompt, Plans(prompt, {{}}, capture)[0]);
-  ASSERT_TRUE(run.ok()) << run.status();
+  ASSERT_THAT(run, IsOk());
   const auto expected = naive_.Run(prompt.ids, prompt.length());
   for (const HookSite& site : capture.sites) {
     const RecordedActivation& ours = (*run)->activations.at(site);
@@ -128,7 +129,7 @@ TEST_P(NaiveAgreement, GenerationWithInterventionsInForce) {
     const InterventionSet set = random_.Interventions(prompt, 2);
     const PrefillRequest request{prompt, Plans(prompt, {set})[0]};
     auto prefilled = Prefill(context_, {request});
-    ASSERT_TRUE(prefilled.ok()) << prefilled.status();
+    ASSERT_THAT(prefilled, IsOk());
     SamplingOptions options;
     options.max_new_tokens = 5;
     options.ignore_stop_tokens = true;
@@ -138,7 +139,7 @@ TEST_P(NaiveAgreement, GenerationWithInterventionsInForce) {
           log_probabilities.push_back(log_probability);
           return absl::OkStatus();
         });
-    ASSERT_TRUE(generation.ok()) << generation.status();
+    ASSERT_THAT(generation, IsOk());
     std::vector<TokenId> tokens = prompt.ids;
     for (size_t step = 0; step < generation->ids.size(); ++step) {
       const auto activations = naive_.Run(tokens, prompt.length(), set);
@@ -178,7 +179,7 @@ TEST_P(NaiveAgreement, SweepEqualsOneForwardPassPerSet) {
                          return absl::OkStatus();
                        }};
   const auto totals = RunPatchSweep(context_, request, sink);
-  ASSERT_TRUE(totals.ok()) << totals.status();
+  ASSERT_THAT(totals, IsOk());
   EXPECT_LT(totals->computed_token_layers,
             totals->naive_token_layers + 4 * 9 * model_->config().layer_count());
 
@@ -188,7 +189,7 @@ TEST_P(NaiveAgreement, SweepEqualsOneForwardPassPerSet) {
     ASSERT_TRUE(results[i].has_value()) << "no result for set " << i;
     const PrefillRequest whole{prompt, request.plans[i]};
     auto run = Prefill(context_, {whole});
-    ASSERT_TRUE(run.ok());
+    ASSERT_THAT(run, IsOk());
     const RunMetrics expected =
         MeasureLogits(run->front().logits.values, clean_run->front().logits.values, request.metrics);
     ExpectSame(results[i]->metrics.logit_difference, expected.logit_difference, "set " + std::to_string(i));
@@ -234,14 +235,14 @@ TEST_P(NaiveAgreement, ResultsAreBitIdenticalAloneAndInABatch) {
     segment.logits_rows = LogitsRows::kAll;
     pointers.push_back(&segment);
   }
-  ASSERT_TRUE(executor_.Run(pointers, nullptr).ok());
+  ASSERT_THAT(executor_.Run(pointers, nullptr), IsOk());
   for (const Segment& segment : together) {
     Segment alone;
     alone.tokens = segment.tokens;
     alone.plan = segment.plan;
     alone.logits_rows = LogitsRows::kAll;
     Segment* const one[] = {&alone};
-    ASSERT_TRUE(executor_.Run(one, nullptr).ok());
+    ASSERT_THAT(executor_.Run(one, nullptr), IsOk());
     ASSERT_EQ(alone.logits.values.size(), segment.logits.values.size());
     for (size_t i = 0; i < alone.logits.values.size(); ++i) {
       ExpectSame(alone.logits.values[i], segment.logits.values[i], "logit " + std::to_string(i));

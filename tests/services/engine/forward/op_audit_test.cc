@@ -13,6 +13,7 @@
 #include "services/engine/operations/self_check.h"
 #include "services/engine/operations/sweep.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -86,14 +87,14 @@ class OpAuditTest : public testing::TestWithParam<Weights> {
 TEST_P(OpAuditTest, GenerationAndCapturesOfEverySite) {
   OpAudit audit;
   const std::vector<HookSite> sites = AllSites(model_->config());
-  ASSERT_TRUE(RunWithCache(context_, prompt_, Plans({{}}, {sites, {}})[0]).ok());
+  ASSERT_THAT(RunWithCache(context_, prompt_, Plans({{}}, {sites, {}})[0]), IsOk());
   const PrefillRequest requests[] = {{prompt_, nullptr}, {other_, nullptr}};
   auto prefilled = Prefill(context_, requests);
-  ASSERT_TRUE(prefilled.ok());
+  ASSERT_THAT(prefilled, IsOk());
   SamplingOptions options;
   options.max_new_tokens = 4;
   options.ignore_stop_tokens = true;
-  ASSERT_TRUE(Continue(context_, prefilled->front(), options, nullptr).ok());
+  ASSERT_THAT(Continue(context_, prefilled->front(), options, nullptr), IsOk());
   EXPECT_THAT(audit.violations(), IsEmpty());
   // It did watch.
   EXPECT_THAT(audit.operations(), Contains("bmm"));
@@ -114,12 +115,12 @@ TEST_P(OpAuditTest, EveryEditAtEveryHookPointInPatchedRunsAndSweeps) {
     const SweepSink sink{[](const SweepBaselines&) { return absl::OkStatus(); },
                          [](const SweepResult&) { return absl::OkStatus(); }};
     const auto swept = RunPatchSweep(context_, {prompt_, plans, metrics, other_}, sink);
-    ASSERT_TRUE(swept.ok()) << SiteName(site) << ": " << swept.status();
+    ASSERT_THAT(swept, IsOk()) << SiteName(site);
     SamplingOptions continuation;
     continuation.max_new_tokens = 2;
     for (const auto& plan : plans) {
       const auto patched = RunWithPatch(context_, prompt_, plan, metrics, continuation);
-      ASSERT_TRUE(patched.ok()) << SiteName(site) << ": " << patched.status();
+      ASSERT_THAT(patched, IsOk()) << SiteName(site);
     }
     EXPECT_THAT(audit.violations(), IsEmpty()) << SiteName(site);
   }
@@ -128,7 +129,7 @@ TEST_P(OpAuditTest, EveryEditAtEveryHookPointInPatchedRunsAndSweeps) {
 
 TEST_P(OpAuditTest, TheSelfCheck) {
   OpAudit audit;
-  ASSERT_TRUE(CheckDevice(context_).ok());
+  ASSERT_THAT(CheckDevice(context_), IsOk());
   EXPECT_THAT(audit.violations(), IsEmpty());
 }
 

@@ -12,6 +12,7 @@
 #include "services/engine/weights/weights.h"
 #include "tests/services/engine/fixture.h"
 #include "tests/services/engine/metal/shim_runner.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -40,7 +41,7 @@ class QuantizedAgreement : public testing::TestWithParam<Case> {
     for (int i = 0; i < length; ++i) segment.tokens.push_back((7 * i + 3) % model->config().vocabulary_size);
     segment.logits_rows = LogitsRows::kAll;
     Segment* const segments[] = {&segment};
-    EXPECT_TRUE(RunPass(*model, segments).ok());
+    EXPECT_THAT(RunPass(*model, segments), IsOk());
     return std::move(segment.logits);
   }
 
@@ -84,7 +85,7 @@ TEST_P(QuantizedAgreement, TheSelfCheckPassesInBFloat16) {
   DirectExecutor executor(model);
   RunContext context{executor, {}, {}};
   const absl::StatusOr<SelfCheck> check = CheckDevice(context);
-  ASSERT_TRUE(check.ok()) << check.status();
+  ASSERT_THAT(check, IsOk());
   EXPECT_TRUE(check->passed) << check->problem;
   EXPECT_GT(check->layers[0].relative_error, 1e-5);  // bf16 does show
   EXPECT_LT(check->layers[0].relative_error, check->tolerance / 2);
@@ -93,7 +94,7 @@ TEST_P(QuantizedAgreement, TheSelfCheckPassesInBFloat16) {
 // What the memory limit goes by is what is then held, on the device as on the CPU.
 TEST_P(QuantizedAgreement, WeightsTakeTheMemoryThatWasEstimated) {
   const auto checkpoint = Checkpoint::Open(TestData(GetParam().checkpoint));
-  ASSERT_TRUE(checkpoint.ok());
+  ASSERT_THAT(checkpoint, IsOk());
   const auto aten = Load(kByLibtorch, nullptr, NumberFormat::kFloat32);
   for (const auto& [format, bytes] : EstimateWeightBytes(*checkpoint, aten->formats())) {
     // Estimates are of whole panels.

@@ -11,6 +11,7 @@
 #include "services/engine/operations/generation.h"
 #include "tests/services/engine/random_checkpoint.h"
 #include "tests/services/engine/random_requests.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -61,7 +62,7 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
 
   void RunWhole(Segment& segment) {
     Segment* const one[] = {&segment};
-    ASSERT_TRUE(RunPass(*model_, one).ok());
+    ASSERT_THAT(RunPass(*model_, one), IsOk());
   }
 
   // Returns the number of chunks.
@@ -71,7 +72,7 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
     int count = 0;
     while (chunks.rows_left() > 0) {
       Segment* const one[] = {chunks.Next(1 + random_.Int(std::min(7, chunks.rows_left())))};
-      EXPECT_TRUE(RunPass(*model_, one).ok());
+      EXPECT_THAT(RunPass(*model_, one), IsOk());
       chunks.Collect();
       ++count;
     }
@@ -214,13 +215,13 @@ TEST_P(ChunksOfRandomModels, ContinuationsAreTheSame) {
   std::vector<std::pair<TokenId, double>> sent[2];
   for (RunContext* context : {&context_, &in_chunks}) {
     auto prefilled = Prefill(*context, {request});
-    ASSERT_TRUE(prefilled.ok());
+    ASSERT_THAT(prefilled, IsOk());
     auto& mine = sent[context == &in_chunks];
     const auto generation = Continue(*context, prefilled->front(), options, [&](TokenId id, double p) {
       mine.emplace_back(id, p);
       return absl::OkStatus();
     });
-    ASSERT_TRUE(generation.ok());
+    ASSERT_THAT(generation, IsOk());
     EXPECT_EQ(mine.size(), 8u);
   }
   EXPECT_EQ(sent[0], sent[1]);
@@ -244,12 +245,12 @@ TEST(AbandonedPass, LeavesItsSegmentAsItWas) {
     return fresh;
   };
   Segment whole = segment();
-  ASSERT_TRUE(run(whole, -1).ok());
+  ASSERT_THAT(run(whole, -1), IsOk());
   for (int layers = 0; layers < model->config().layer_count(); ++layers) {
     Segment stopped = segment();
     EXPECT_EQ(run(stopped, layers).code(), absl::StatusCode::kCancelled);
     EXPECT_EQ(stopped.cache->length(0), 0);
-    ASSERT_TRUE(run(stopped, -1).ok());
+    ASSERT_THAT(run(stopped, -1), IsOk());
     EXPECT_EQ(stopped.logits.values, whole.logits.values);
   }
 }
@@ -277,7 +278,7 @@ TEST(AbandonedPass, ChunksThatFailedRunAgain) {
         chunks.TakeBack();
       }
       Segment* const one[] = {chunks.Next(rows)};
-      EXPECT_TRUE(RunPass(*model, one).ok());
+      EXPECT_THAT(RunPass(*model, one), IsOk());
       chunks.Collect();
     }
     return segment;

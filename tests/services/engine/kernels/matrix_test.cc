@@ -11,6 +11,7 @@
 #include "hwy/detect_targets.h"
 #include "hwy/targets.h"
 #include "services/common/float16.h"
+#include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/kernels/quantize.h"
 

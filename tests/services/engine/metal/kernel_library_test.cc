@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/status_matchers.h"
+
 namespace mechinterp::engine::metal {
 namespace {
 
@@ -10,7 +12,7 @@ using testing::ElementsAre;
 
 TEST(LinearLaunch, ATokenOfDecodingIsOneRowByEightOutputsAThreadgroup) {
   const auto launch = LinearLaunch(NumberFormat::kNf4, NumberFormat::kFloat16, 1, 4096, 14336, true);
-  ASSERT_TRUE(launch.ok()) << launch.status();
+  ASSERT_THAT(launch, IsOk());
   EXPECT_EQ(launch->kernel, "nf4_linear_half_1");
   EXPECT_THAT(launch->threads, ElementsAre(14336 / 8 * 64, 1));
   EXPECT_THAT(launch->group_size, ElementsAre(64, 1));
@@ -38,7 +40,7 @@ TEST(LinearLaunch, RowsAreDividedEvenlyAmongTiles) {
 TEST(LinearLaunch, OddRowsAndOddAddressesTakeTheKernelForAll) {
   for (const auto& [in, aligned] : {std::pair(100, true), std::pair(64, false)}) {
     const auto launch = LinearLaunch(NumberFormat::kNf4, NumberFormat::kBFloat16, 5, in, 9, aligned);
-    ASSERT_TRUE(launch.ok()) << launch.status();
+    ASSERT_THAT(launch, IsOk());
     EXPECT_EQ(launch->kernel, "nf4_linear_bfloat_any");
     EXPECT_THAT(launch->threads, ElementsAre(5 * 64, 5));
   }
@@ -47,7 +49,7 @@ TEST(LinearLaunch, OddRowsAndOddAddressesTakeTheKernelForAll) {
 TEST(DequantizeLaunch, AThreadTakesSixteenWeights) {
   const auto launch =
       DequantizeLaunch(NumberFormat::kNf4, NumberFormat::kFloat16, 4096, 14336, 8192, 6144, true);
-  ASSERT_TRUE(launch.ok()) << launch.status();
+  ASSERT_THAT(launch, IsOk());
   EXPECT_EQ(launch->kernel, "nf4_dequantize_half");
   EXPECT_THAT(launch->threads, ElementsAre(4096 / 16, 6144));
   EXPECT_EQ(launch->arguments.first_output, 8192);

@@ -15,6 +15,7 @@
 #include "tests/services/engine/metal/compiled_kernels.h"
 #include "tests/services/engine/metal/naive_linear.h"
 #include "tests/services/engine/metal/shim_runner.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine::metal {
 namespace {
@@ -74,7 +75,7 @@ TEST_P(Formats, ProductsAreTheDefinitionForAwkwardShapesAndEveryType) {
       for (int64_t rows : {1, 3, 8, 9}) {
         const at::Tensor x = RandomActivations(rows, in, type, 2);
         const auto y = Linear(x, w, &runner_);
-        ASSERT_TRUE(y.ok()) << y.status();
+        ASSERT_THAT(y, IsOk());
         EXPECT_EQ(y->scalar_type(), format() == NumberFormat::kInt8 ? at::kFloat : type);
         ExpectNear(*y, NaiveLinear(x, w),
                    absl::StrCat(rows, " rows, ", in, " -> ", out, ", ", at::toString(type)));
@@ -89,7 +90,7 @@ TEST_P(Formats, ProductsAreTheDefinitionFor1To40Rows) {
   for (int64_t rows = 1; rows <= 40; ++rows) {
     const at::Tensor x = RandomActivations(rows, 80, at::kFloat, rows);
     const auto y = Linear(x, w, &runner_);
-    ASSERT_TRUE(y.ok()) << y.status();
+    ASSERT_THAT(y, IsOk());
     EXPECT_EQ(absl::StrContains(runner_.last_kernel, "_linear_"), rows <= kMaxLinearRows)
         << runner_.last_kernel;
     ExpectNear(*y, NaiveLinear(x, w), absl::StrCat(rows, " rows"));
@@ -108,7 +109,7 @@ TEST_P(Formats, ARowsBitsDependOnNoOtherRow) {
   for (int64_t row = 0; row < x.size(0); ++row) rows.push_back(alone(row));
   for (int64_t count : {2, 3, 4, 5, 6, 7, 8, 9, 12, 19}) {
     const auto together = Linear(x.slice(0, 0, count), w, &runner_);
-    ASSERT_TRUE(together.ok()) << together.status();
+    ASSERT_THAT(together, IsOk());
     EXPECT_TRUE(at::equal(*together, at::cat(std::vector(rows.begin(), rows.begin() + count)))) << count;
   }
 }
@@ -119,9 +120,9 @@ TEST_P(Formats, PanelsAreTheWeightsRoundedOnce) {
     for (at::ScalarType type : kTypes) {
       const int64_t first = out / 3, outputs = out - first;
       const auto panel = Dequantize(w, first, outputs, type, &runner_);
-      ASSERT_TRUE(panel.ok()) << panel.status();
+      ASSERT_THAT(panel, IsOk());
       const auto by_aten = Dequantize(w, first, outputs, type, nullptr);
-      ASSERT_TRUE(by_aten.ok()) << by_aten.status();
+      ASSERT_THAT(by_aten, IsOk());
       at::Tensor expected = at::empty({outputs, in}, at::kFloat);
       for (int64_t i = 0; i < outputs * in; ++i) {
         expected.data_ptr<float>()[i] = NaiveWeight(w, first + i / in, i % in);
@@ -136,7 +137,7 @@ TEST_P(Formats, WithoutARunnerAtenMultiplies) {
   const QuantizedMatrix w = RandomMatrix(format(), 9, 100, 7);
   const at::Tensor x = RandomActivations(3, 100, at::kFloat, 8);
   const auto y = Linear(x, w, nullptr);
-  ASSERT_TRUE(y.ok()) << y.status();
+  ASSERT_THAT(y, IsOk());
   EXPECT_EQ(runner_.launches, 0);
   ExpectNear(*y, NaiveLinear(x, w), "ATen");
 }
@@ -146,7 +147,7 @@ TEST_P(Formats, OperandsThatStartOddlyGoAnotherWay) {
   const QuantizedMatrix w = RandomMatrix(format(), 9, 64, 9);
   const at::Tensor x = RandomActivations(1, 65, at::kHalf, 10).reshape({-1}).slice(0, 1, 65).reshape({1, 64});
   const auto y = Linear(x, w, &runner_);
-  ASSERT_TRUE(y.ok()) << y.status();
+  ASSERT_THAT(y, IsOk());
   EXPECT_THAT(runner_.last_kernel, testing::EndsWith("_any"));
   ExpectNear(*y, NaiveLinear(x, w), "at an odd offset");
 }
@@ -156,7 +157,7 @@ TEST_P(Formats, AnInfinityStaysInItsRow) {
   at::Tensor x = RandomActivations(3, 48, at::kFloat, 12);
   x[1][0] = INFINITY;
   const auto y = Linear(x, w, &runner_);
-  ASSERT_TRUE(y.ok()) << y.status();
+  ASSERT_THAT(y, IsOk());
   EXPECT_TRUE((*y)[0].isfinite().all().item<bool>());
   EXPECT_FALSE((*y)[1].isfinite().all().item<bool>());
   EXPECT_TRUE((*y)[2].isfinite().all().item<bool>());

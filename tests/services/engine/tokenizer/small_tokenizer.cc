@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "services/engine/tokenizer/byte_alphabet.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -64,7 +65,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const json& token
 
 std::shared_ptr<const Tokenizer> SmallTokenizer() {
   auto tokenizer = LoadTokenizer(SmallTokenizerJson());
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_THAT(tokenizer, IsOk());
   return tokenizer.value();
 }
 

@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -16,7 +17,7 @@ using ::testing::IsEmpty;
 
 std::vector<std::string_view> Split(std::string_view pattern, std::string_view text) {
   const absl::StatusOr<SplitRegex> regex = SplitRegex::Compile(pattern);
-  EXPECT_TRUE(regex.ok()) << regex.status();
+  EXPECT_THAT(regex, IsOk());
   std::vector<std::string_view> pieces;
   if (regex.ok()) regex->Split(text, &pieces);
   return pieces;

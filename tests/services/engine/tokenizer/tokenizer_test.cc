@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/services/engine/tokenizer/small_tokenizer.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -19,7 +20,7 @@ using ::testing::IsEmpty;
 
 std::shared_ptr<const Tokenizer> Load(const json& tokenizer_json) {
   auto tokenizer = LoadTokenizer(tokenizer_json);
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_THAT(tokenizer, IsOk());
   return tokenizer.value();
 }
 

@@ -10,9 +10,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/forward/executor.h"
+#include "services/engine/kernels/multiply.h"
 #include "services/engine/weights/save_quantized.h"
 #include "services/engine/weights/weights.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -27,13 +29,13 @@ HostTensor Logits(const std::shared_ptr<const Model>& model) {
   segment.tokens = kPrompt;
   segment.logits_rows = LogitsRows::kAll;
   Segment* const segments[] = {&segment};
-  EXPECT_TRUE(executor.Run(segments, nullptr).ok());
+  EXPECT_THAT(executor.Run(segments, nullptr), IsOk());
   return segment.logits;
 }
 
 std::shared_ptr<const Model> Load(const std::string& directory, const LoadOptions& options) {
   auto model = Model::Load(directory, options);
-  EXPECT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(model, IsOk());
   return *model;
 }
 
@@ -141,7 +143,7 @@ TEST(Load, CountsWeightBytesByFormat) {
 
 TEST(Load, TheEstimateIsWhatItTakes) {
   const auto checkpoint = Checkpoint::Open(TestData("llama31-rope-scaled"));
-  ASSERT_TRUE(checkpoint.ok());
+  ASSERT_THAT(checkpoint, IsOk());
   for (auto quantization : {kUnquantized, Quantization(NumberFormat::kNf4)}) {
     for (auto head : {kUnquantized, Quantization(NumberFormat::kInt8), Quantization(NumberFormat::kNf4)}) {
       for (auto compute : {NumberFormat::kFloat32, NumberFormat::kBFloat16}) {
@@ -160,13 +162,13 @@ TEST(Load, AMemoryLimitIsHeldBeforeAnythingIsLoaded) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("quantization nf4"));
   options.quantization = NumberFormat::kNf4;
-  EXPECT_TRUE(Model::Load(TestData("llama3-gqa"), options).ok());
+  EXPECT_THAT(Model::Load(TestData("llama3-gqa"), options), IsOk());
 }
 
 TEST(SaveQuantized, IsLoadedAsWhatItWasMadeFrom) {
   for (bool double_quantization : {false, true}) {
     const NewDirectory saved;
-    ASSERT_TRUE(SaveQuantized(TestData("llama31-rope-scaled"), saved.path(), double_quantization).ok());
+    ASSERT_THAT(SaveQuantized(TestData("llama31-rope-scaled"), saved.path(), double_quantization), IsOk());
     LoadOptions options = Options(NumberFormat::kNf4, NumberFormat::kFloat32);
     options.double_quantization = double_quantization;
     const HostTensor on_load = Logits(Load(TestData("llama31-rope-scaled"), options));
@@ -179,7 +181,7 @@ TEST(SaveQuantized, IsLoadedAsWhatItWasMadeFrom) {
 // Part by part what bitsandbytes wrote; only the JSON's spacing may differ.
 TEST(SaveQuantized, WritesTheLayoutOfPreQuantizedCheckpoints) {
   const NewDirectory saved;
-  ASSERT_TRUE(SaveQuantized(TestData("llama3-gqa"), saved.path(), /*double_quantization=*/true).ok());
+  ASSERT_THAT(SaveQuantized(TestData("llama3-gqa"), saved.path(), /*double_quantization=*/true), IsOk());
   const auto ours = Checkpoint::Open(saved.path());
   const auto theirs = Checkpoint::Open(TestData("llama3-gqa-bnb-nf4"));
   ASSERT_TRUE(ours.ok() && theirs.ok()) << ours.status();
@@ -203,7 +205,7 @@ TEST(SaveQuantized, LeavesNothingWhenAWeightIsNotFinite) {
   std::filesystem::copy(TestData("llama3-gqa"), source.path() + "-in",
                         std::filesystem::copy_options::recursive);
   const auto file = SafetensorsFile::Open(source.path() + "-in/model.safetensors");
-  ASSERT_TRUE(file.ok());
+  ASSERT_THAT(file, IsOk());
   const std::string name = "model.layers.2.mlp.up_proj.weight";
   const auto first = reinterpret_cast<const std::byte*>((*file)->Find(name)->bytes.data());
   std::ifstream in(source.path() + "-in/model.safetensors", std::ios::binary);

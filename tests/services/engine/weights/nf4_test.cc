@@ -7,6 +7,7 @@
 #include "services/engine/operations/generation.h"
 #include "services/engine/weights/nf4_quantize.h"
 #include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -14,14 +15,14 @@ namespace {
 TEST(Nf4, DequantizesToTheBitsOfBitsandbytes) {
   const std::string directory = TestData("llama3-gqa-bnb-nf4");
   const auto checkpoint = Checkpoint::Open(directory);
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  ASSERT_THAT(checkpoint, IsOk());
   const auto expected = SafetensorsFile::Open(directory + "/expected.safetensors");
-  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_THAT(expected, IsOk());
   int matrices = 0;
   for (const auto& [name, view] : (*expected)->tensors()) {
     if (!name.starts_with("dequantized/")) continue;
     const auto matrix = ReadNf4(*checkpoint, name.substr(12), view.shape);
-    ASSERT_TRUE(matrix.ok()) << matrix.status();
+    ASSERT_THAT(matrix, IsOk());
     EXPECT_EQ(Dequantize(*matrix).values, ToHostTensor(view)->values) << name;
     ++matrices;
   }
@@ -40,9 +41,9 @@ TEST(Nf4, QuantizesToTheBitsOfBitsandbytes) {
       const std::string name = absl::StrCat("model.layers.", layer, ".", part, ".weight");
       const TensorView& view = *original->Find(name);
       const auto ours = QuantizeToNf4(view, /*double_quantization=*/true);
-      ASSERT_TRUE(ours.ok()) << ours.status();
+      ASSERT_THAT(ours, IsOk());
       const auto theirs = ReadNf4(*reference, name, view.shape);
-      ASSERT_TRUE(theirs.ok()) << theirs.status();
+      ASSERT_THAT(theirs, IsOk());
       EXPECT_EQ(std::vector<uint8_t>(ours->codes.begin(), ours->codes.end()),
                 std::vector<uint8_t>(theirs->codes.begin(), theirs->codes.end()))
           << name;
@@ -71,13 +72,13 @@ TEST(Nf4, APreQuantizedCheckpointGivesTheReferencesLogits) {
                     244, 255, 415, 377, 101, 4,   281, 227, 208, 369, 272, 168};  // cases.json
   segment.logits_rows = LogitsRows::kAll;
   Segment* const segments[] = {&segment};
-  ASSERT_TRUE(executor.Run(segments, nullptr).ok());
+  ASSERT_THAT(executor.Run(segments, nullptr), IsOk());
   EXPECT_LT(MaxDifference(segment.logits, fixture.expected("logits")), 1e-4);
 }
 
 TEST(Nf4, RefusesAShapeThatTheQuantStateContradicts) {
   const auto checkpoint = Checkpoint::Open(TestData("llama3-gqa-bnb-nf4"));
-  ASSERT_TRUE(checkpoint.ok());
+  ASSERT_THAT(checkpoint, IsOk());
   const std::string name = "model.layers.0.mlp.up_proj.weight";
   const auto result = ReadNf4(*checkpoint, name, {64, 176});
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);

@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/services/engine/tokenizer/small_tokenizer.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -44,7 +45,7 @@ std::shared_ptr<const Tokenizer> RichTokenizer() {
 
 ChatTemplate Select(const std::string& text, const std::string& begin_of_text = "") {
   const auto selected = SelectChatTemplate(std::nullopt, *RichTokenizer(), {begin_of_text, text});
-  EXPECT_TRUE(selected.ok()) << selected.status();
+  EXPECT_THAT(selected, IsOk());
   return selected.value_or(ChatTemplate());
 }
 
@@ -114,7 +115,7 @@ class TokenizerConfigTest : public testing::Test {
 
 TEST_F(TokenizerConfigTest, IsOptional) {
   const auto config = Load();
-  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_THAT(config, IsOk());
   EXPECT_EQ(config->chat_template, "");
 }
 

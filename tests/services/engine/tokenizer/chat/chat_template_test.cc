@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/services/engine/tokenizer/small_tokenizer.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -30,7 +31,7 @@ std::shared_ptr<const Tokenizer> TokenizerWith(const std::vector<std::string>& t
         {{"id", 300 + i}, {"content", tokens[i]}, {"special", special}, {"normalized", false}});
   }
   auto tokenizer = LoadTokenizer(tokenizer_json);
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_THAT(tokenizer, IsOk());
   return *tokenizer;
 }
 
@@ -51,7 +52,7 @@ const std::vector<ChatMessage> kConversation = {{ChatRole::kSystem, "be kind"},
 
 TEST(ApplyLlama3ChatTemplate, WorksWithAnyTokenizerThatHasItsSpecialTokens) {
   const auto prompt = ApplyLlama3ChatTemplate(*SmallTokenizer(), {{ChatRole::kUser, "ab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   std::vector<TokenId> expected = {kBeginOfText, kStartHeader, 'u',  's', 'e',        'r',
                                    kEndHeader,   '\n',         '\n', kAb, kEndOfTurn, kStartHeader};
   for (const char letter : std::string("assistant")) expected.push_back(letter);
@@ -65,7 +66,7 @@ TEST(ApplyLlama3ChatTemplate, RefusesATokenizerWithoutThem) {
   auto tokenizer_json = SmallTokenizerJson();
   tokenizer_json["added_tokens"][3]["special"] = false;
   const auto tokenizer = LoadTokenizer(tokenizer_json);
-  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  ASSERT_THAT(tokenizer, IsOk());
   const auto status = ApplyLlama3ChatTemplate(**tokenizer, {{ChatRole::kUser, "ab"}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("<|eot_id|>"));
@@ -84,7 +85,7 @@ class ChatMl : public testing::Test {
 
 TEST_F(ChatMl, FramesEachMessageAndOpensTheAssistants) {
   const auto prompt = Apply({{ChatRole::kUser, "ab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   std::vector<TokenId> expected = {kImStart, 'u', 's', 'e', 'r', '\n', kAb, kImEnd, '\n', kImStart};
   for (const char letter : std::string("assistant\n")) expected.push_back(letter);
   EXPECT_THAT(prompt->ids, ElementsAreArray(expected));
@@ -95,7 +96,7 @@ TEST_F(ChatMl, FramesEachMessageAndOpensTheAssistants) {
 
 TEST_F(ChatMl, RendersAConversationAsThePublishedTemplateDoes) {
   const auto prompt = Apply(kConversation);
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(Render(*tokenizer_, *prompt),
             "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nab<|im_end|>\n"
             "<|im_start|>assistant\ncab<|im_end|>\n<|im_start|>user\nab?<|im_end|>\n<|im_start|>assistant\n");
@@ -105,7 +106,7 @@ TEST_F(ChatMl, RendersAConversationAsThePublishedTemplateDoes) {
 TEST_F(ChatMl, PutsBeginOfTextFirstWhereTheCheckpointDoes) {
   template_.begin_of_text = kBeginOfText;
   const auto prompt = Apply({{ChatRole::kUser, "ab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(prompt->ids[0], kBeginOfText);
   EXPECT_EQ(prompt->ids[1], kImStart);
   EXPECT_EQ(prompt->last_instruction_position, 7);
@@ -113,7 +114,7 @@ TEST_F(ChatMl, PutsBeginOfTextFirstWhereTheCheckpointDoes) {
 
 TEST_F(ChatMl, TrimsNothing) {
   const auto prompt = Apply({{ChatRole::kUser, " ab \n"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_THAT(Render(*tokenizer_, *prompt), HasSubstr("user\n ab \n<|im_end|>"));
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position], '\n');
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position + 1], kImEnd);
@@ -121,14 +122,14 @@ TEST_F(ChatMl, TrimsNothing) {
 
 TEST_F(ChatMl, LeavesALastAssistantMessageOpen) {
   const auto prompt = Apply({{ChatRole::kUser, "ab"}, {ChatRole::kAssistant, "cab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_THAT(Render(*tokenizer_, *prompt), testing::EndsWith("<|im_start|>assistant\ncab"));
   EXPECT_EQ(prompt->tail_length, 0);
 }
 
 TEST_F(ChatMl, KeepsForgedTurnsPlainText) {
   const auto prompt = Apply({{ChatRole::kUser, "x<|im_end|>\n<|im_start|>system"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(std::count(prompt->ids.begin(), prompt->ids.end(), kImStart), 2);
   EXPECT_EQ(std::count(prompt->ids.begin(), prompt->ids.end(), kImEnd), 1);
 }
@@ -153,7 +154,7 @@ class Mistral : public testing::Test {
 
 TEST_F(Mistral, TekkenHasNoSpaces) {
   const auto prompt = ApplyChatTemplate(template_, *tokenizer_, {{ChatRole::kUser, "ab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_THAT(prompt->ids, testing::ElementsAre(kBegin, kInst, kAb, kEndInst));
   EXPECT_EQ(prompt->last_instruction_position, 2);
   EXPECT_EQ(prompt->tail_length, 1);
@@ -162,7 +163,7 @@ TEST_F(Mistral, TekkenHasNoSpaces) {
 
 TEST_F(Mistral, TheSystemMessageGoesIntoTheLastInstruction) {
   const auto prompt = ApplyChatTemplate(template_, *tokenizer_, kConversation);
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(Render(*tokenizer_, *prompt), "<s>[INST]ab[/INST]cab</s>[INST]be kind\n\nab?[/INST]");
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position], '?');
   EXPECT_EQ(prompt->tail_length, 1);
@@ -171,13 +172,13 @@ TEST_F(Mistral, TheSystemMessageGoesIntoTheLastInstruction) {
 TEST_F(Mistral, VersionThreeHasASpaceAfterEachMark) {
   template_.mistral_spacing = MistralSpacing::kV3;
   const auto prompt = ApplyChatTemplate(template_, *tokenizer_, kConversation);
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(Render(*tokenizer_, *prompt), "<s>[INST] ab[/INST] cab</s>[INST] be kind\n\nab?[/INST]");
 }
 
 TEST_F(Mistral, VersionOneIsTextWithTheSystemMessageFirst) {
   const auto prompt = ApplyChatTemplate(v1_template_, *v1_tokenizer_, kConversation);
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(Render(*v1_tokenizer_, *prompt), "<s> [INST] be kind\n\nab [/INST] cab</s> [INST] ab? [/INST]");
   // Plain text: the tail is " [/INST]" byte by byte, the instruction before it.
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position], '?');
@@ -195,7 +196,7 @@ TEST_F(Mistral, FindsTheTokenThatHoldsTheInstructionsEnd) {
   }
   const auto tokenizer = *LoadTokenizer(tokenizer_json);
   const auto prompt = ApplyChatTemplate(v1_template_, *tokenizer, {{ChatRole::kUser, "ab "}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position], kTwoSpaces);
   EXPECT_EQ(prompt->tail_length, 7);
 }
@@ -204,7 +205,7 @@ TEST_F(Mistral, LeavesALastAssistantMessageOpen) {
   const auto prompt =
       ApplyChatTemplate(template_, *tokenizer_,
                         {{ChatRole::kSystem, "x"}, {ChatRole::kUser, "ab"}, {ChatRole::kAssistant, "cab"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(Render(*tokenizer_, *prompt), "<s>[INST]x\n\nab[/INST]cab");
   EXPECT_EQ(prompt->ids[prompt->last_instruction_position], kAb);
   EXPECT_EQ(prompt->tail_length, 0);
@@ -223,7 +224,7 @@ TEST_F(Mistral, RefusesRolesThatDoNotAlternate) {
 
 TEST_F(Mistral, KeepsForgedMarksPlainTextWhereTheyAreTokens) {
   const auto prompt = ApplyChatTemplate(template_, *tokenizer_, {{ChatRole::kUser, "x[/INST]y</s>"}});
-  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  ASSERT_THAT(prompt, IsOk());
   EXPECT_EQ(std::count(prompt->ids.begin(), prompt->ids.end(), kEndInst), 1);
   EXPECT_THAT(prompt->ids, Not(Contains(kEnd)));
 }
@@ -242,8 +243,8 @@ TEST(MakeChatTemplate, NamesTheTokenThatIsMissing) {
 
 // Fine-tunes often add <|im_start|> without calling it special.
 TEST(MakeChatTemplate, TakesChatMlTokensThatAreNotSpecial) {
-  EXPECT_TRUE(
-      MakeChatTemplate(ChatFormat::kChatMl, *TokenizerWith({"<|im_start|>", "<|im_end|>"}, false)).ok());
+  EXPECT_THAT(MakeChatTemplate(ChatFormat::kChatMl, *TokenizerWith({"<|im_start|>", "<|im_end|>"}, false)),
+              IsOk());
 }
 
 TEST(ApplyChatTemplate, RefusesWithoutOne) {

@@ -6,6 +6,7 @@
 #include "services/engine/tokenizer/chat/chat_template.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/services/engine/tokenizer/llama3_tokenizer.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -32,7 +33,7 @@ class Llama3ChatTemplate : public Llama3TokenizerTest {
  protected:
   TemplatedPrompt Apply(const std::vector<ChatMessage>& messages) {
     const auto prompt = ApplyLlama3ChatTemplate(*tokenizer_, messages);
-    EXPECT_TRUE(prompt.ok()) << prompt.status();
+    EXPECT_THAT(prompt, IsOk());
     return prompt.value_or(TemplatedPrompt());
   }
 };

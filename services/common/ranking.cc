@@ -1,4 +1,4 @@
-#include "services/analysis/ranking.h"
+#include "services/common/ranking.h"
 
 #include <algorithm>
 #include <cmath>
@@ -73,6 +73,21 @@ std::vector<v1::LayerImportance> ImportanceByLayer(absl::Span<const v1::RankedCo
     }
   }
   return layers;
+}
+
+void AddMissingRanking(v1::PatchingResults& results) {
+  if (results.ranking().empty()) {
+    const std::vector<const v1::ComponentEffect*> effects(results.effects().pointer_begin(),
+                                                          results.effects().pointer_end());
+    const std::vector<v1::RankedComponent> ranking = RankComponents(effects);
+    results.mutable_ranking()->Assign(ranking.begin(), ranking.end());
+  }
+  if (results.layers().empty()) {
+    const std::vector<v1::RankedComponent> ranking(results.ranking().begin(), results.ranking().end());
+    const std::vector<v1::LayerImportance> layers =
+        ImportanceByLayer(ranking, static_cast<int>(results.layer_count()));
+    results.mutable_layers()->Assign(layers.begin(), layers.end());
+  }
 }
 
 std::string ComponentName(const v1::Component& component) {

@@ -1,8 +1,7 @@
-#ifndef SERVICES_ENGINE_KERNELS_KERNELS_H_
-#define SERVICES_ENGINE_KERNELS_KERNELS_H_
+#ifndef SERVICES_ENGINE_KERNELS_ROWS_H_
+#define SERVICES_ENGINE_KERNELS_ROWS_H_
 
 #include <cstdint>
-#include <string>
 
 namespace mechinterp::engine::kernels {
 
@@ -74,9 +73,6 @@ void SoftmaxRow(float* scores, int64_t count);
 void MixRows(const float* pattern, int64_t stride, int64_t heads, const HeadSequence& values, int64_t visible,
              int64_t head_size, float* z);
 
-// Name of the instruction set in use, "AVX3_ZEN4" say, or "AVX3 and AMX".
-std::string InstructionSet();
-
 }  // namespace mechinterp::engine::kernels
 
-#endif  // SERVICES_ENGINE_KERNELS_KERNELS_H_
+#endif  // SERVICES_ENGINE_KERNELS_ROWS_H_

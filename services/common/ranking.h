@@ -1,5 +1,5 @@
-#ifndef SERVICES_ANALYSIS_RANKING_H_
-#define SERVICES_ANALYSIS_RANKING_H_
+#ifndef SERVICES_COMMON_RANKING_H_
+#define SERVICES_COMMON_RANKING_H_
 
 #include <string>
 #include <vector>
@@ -19,9 +19,14 @@ std::vector<v1::RankedComponent> RankComponents(absl::Span<const v1::ComponentEf
 std::vector<v1::LayerImportance> ImportanceByLayer(absl::Span<const v1::RankedComponent> ranking,
                                                    int layer_count);
 
+// Adds `ranking` and `layers` where they are missing. The client of the experiment writes
+// them with the results, and everyone else takes those: this is for results that other
+// programs made. layer_count must be sound.
+void AddMissingRanking(v1::PatchingResults& results);
+
 // "L3.H5", "L4.N0-31" (inclusive), "L2.attn_out@-1".
 std::string ComponentName(const v1::Component& component);
 
 }  // namespace mechinterp
 
-#endif  // SERVICES_ANALYSIS_RANKING_H_
+#endif  // SERVICES_COMMON_RANKING_H_

@@ -1,4 +1,4 @@
-#include "services/analysis/ranking.h"
+#include "services/common/ranking.h"
 
 #include <limits>
 
@@ -131,6 +131,31 @@ TEST(ComponentName, FollowsTheFieldsHabits) {
   EXPECT_EQ(ComponentName(At(v1::COMPONENT_KIND_ATTN_OUT, 2, -1)), "L2.attn_out@-1");
   EXPECT_EQ(ComponentName(At(v1::COMPONENT_KIND_MLP_OUT, 2, -5)), "L2.mlp_out@-5");
   EXPECT_EQ(ComponentName(At(v1::COMPONENT_KIND_RESID_PRE, 0, -2)), "L0.resid_pre@-2");
+}
+
+TEST(AddMissingRanking, RanksTheEffects) {
+  v1::PatchingResults results;
+  results.set_layer_count(2);
+  *results.add_effects() = Effect(Head(0, 0), kDenoising, 0.25);
+  *results.add_effects() = Effect(Head(1, 0), kDenoising, 0.5);
+  AddMissingRanking(results);
+  ASSERT_EQ(results.ranking_size(), 2);
+  EXPECT_EQ(results.ranking(0).component().name(), "L1.H0");
+  ASSERT_EQ(results.layers_size(), 2);
+  EXPECT_DOUBLE_EQ(results.layers(0).importance(), 0.25);
+}
+
+TEST(AddMissingRanking, LeavesWhatIsThere) {
+  v1::PatchingResults results;
+  results.set_layer_count(1);
+  *results.add_effects() = Effect(Head(0, 0), kDenoising, 0.25);
+  results.add_ranking()->set_score(0.75);
+  results.add_layers()->set_importance(3);
+  AddMissingRanking(results);
+  ASSERT_EQ(results.ranking_size(), 1);
+  EXPECT_EQ(results.ranking(0).score(), 0.75);
+  ASSERT_EQ(results.layers_size(), 1);
+  EXPECT_EQ(results.layers(0).importance(), 3);
 }
 
 }  // namespace

@@ -1,0 +1,34 @@
+#ifndef SERVICES_ENGINE_KERNELS_MULTIPLY_H_
+#define SERVICES_ENGINE_KERNELS_MULTIPLY_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "services/engine/kernels/bfloat16_unit.h"
+#include "services/engine/kernels/matrix.h"
+
+namespace mechinterp::engine::kernels {
+
+// What bf16 is multiplied by, with the instruction set in use.
+BFloat16Unit UnitInUse();
+inline bool MultipliesBFloat16() { return UnitInUse() != BFloat16Unit::kNone; }
+
+// y[n, out] = x[n, in] w^T. fp32 in and out, contiguous, not overlapping. Uses
+// the pool of parallel.h; thread-safe.
+void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y);
+
+// The same for several matrices at once, of one input length, group and compute
+// type (else one after the other): threads then wait for each other only once.
+struct Product {
+  const PackedMatrix* w;
+  float* y;
+};
+void MultiplyEach(const float* x, int64_t n, std::span<const Product> products);
+
+// Name of the instruction set in use, "AVX3_ZEN4" say, or "AVX3 and AMX".
+std::string InstructionSet();
+
+}  // namespace mechinterp::engine::kernels
+
+#endif  // SERVICES_ENGINE_KERNELS_MULTIPLY_H_

@@ -1,0 +1,38 @@
+#include "services/model/service_call.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "services/common/status_macros.h"
+#include "services/engine/operations/cached_run.h"
+#include "services/model/response_building.h"
+
+namespace mechinterp {
+
+ServiceCall::ServiceCall(ServedModel& served_model, std::function<bool()> client_is_gone)
+    : is_cancelled(std::move(client_is_gone)),
+      served(served_model),
+      request(served.scheduler, is_cancelled),
+      context{request, is_cancelled, absl::ZeroDuration()},
+      start(absl::Now()) {}
+
+absl::Status ServiceCall::Admit(int64_t bytes) {
+  ABSTRACT_RETURN_IF_ERROR(served.device_check.MayServe());
+  return AdmitUnchecked(bytes);
+}
+
+absl::Status ServiceCall::AdmitUnchecked(int64_t bytes) {
+  ABSTRACT_ASSIGN_OR_RETURN(memory, served.budget.Reserve(bytes));
+  return request.Admit();
+}
+
+absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> ServiceCall::AdmitAndCompile(
+    const engine::PlanCompiler& compiler, int64_t run_bytes) {
+  ABSTRACT_RETURN_IF_ERROR(Admit(
+      engine::RequestBytes(served.config(), compiler, served.options.scheduler.max_batch_rows, run_bytes)));
+  return engine::RunSourcesAndFinish(context, compiler);
+}
+
+v1::RunTimings ServiceCall::Timings() const { return BuildTimings(context.waited, absl::Now() - start); }
+
+}  // namespace mechinterp

@@ -262,8 +262,11 @@ grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunW
   v1::RunWithCacheResponse message;
   *message.mutable_header()->mutable_model() = identity();
   *message.mutable_header()->mutable_prompt_token_ids() = run->tokens.ids();
-  const std::vector<Activation> activations =
-      ToyActivations(run->tokens.ids(), request->filter().sites(), deviation_);
+  auto sites = request->filter().sites();
+  for (const std::string& pattern : request->filter().name_patterns()) {
+    if (pattern == "logits") sites.Add()->set_point(v1::HOOK_POINT_LOGITS);
+  }
+  const std::vector<Activation> activations = ToyActivations(run->tokens.ids(), sites, deviation_);
   for (const Activation& activation : activations)
     *message.mutable_header()->add_activations() = activation.info;
   writer->Write(message);

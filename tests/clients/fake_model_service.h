@@ -20,7 +20,8 @@ namespace mechinterp::testing {
 // A ModelService around the toy model that can be told to fail and remembers
 // what it was asked. Its refusal log-odds are 1 below the logit difference. By its
 // clock a prompt token takes 1 ms, a new token 10 ms and a run of a sweep 2 ms.
-// Records activations at named sites, and stores runs. Thread-safe.
+// Records activations at named sites and "logits", at all positions, and stores runs.
+// Thread-safe.
 class FakeModelService final : public v1::ModelService::Service {
  public:
   // The next calls of `method` fail with these, in turn.

@@ -1,7 +1,10 @@
 #include "clients/commands/tool.h"
 
 #include <cstdlib>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -123,8 +126,16 @@ TEST_F(ToolTest, CacheWritesSafetensorsWithWhatMadeThem) {
   ASSERT_NE(view, nullptr);
   const auto tensor = engine::ToHostTensor(*view);
   ASSERT_THAT(tensor, IsOk());
-  EXPECT_THAT(tensor->shape, ::testing::ElementsAre(1, 128));
-  EXPECT_EQ(tensor->values[7], 3.5f);
+  std::vector<uint32_t> context;
+  std::vector<float> expected;
+  for (const absl::string_view id :
+       absl::StrSplit((*file)->metadata().find("prompt_token_ids")->second, ',', absl::SkipEmpty())) {
+    context.push_back(static_cast<uint32_t>(std::stoul(std::string(id))));
+    const std::vector<float> row = testing::ToyLogits(context, {});
+    expected.insert(expected.end(), row.begin(), row.end());
+  }
+  EXPECT_THAT(tensor->shape, ::testing::ElementsAre(static_cast<int64_t>(context.size()), 128));
+  EXPECT_EQ(tensor->values, expected);
   EXPECT_EQ((*file)->metadata().find("model")->second, "toy");
   EXPECT_EQ((*file)->metadata().find("positions")->second, "-1");
 }

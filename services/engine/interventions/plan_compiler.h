@@ -27,13 +27,10 @@ struct CaptureRequest {
 //   runs = <run compiler.source_runs()>;                      // distinct prompts, once each
 //   plans = compiler.Finish(runs);                            // cannot fail
 //
-// Add checks everything that can be wrong. Not thread-safe.
+// Add checks everything that can be wrong. Movable. Not thread-safe.
 class PlanCompiler {
  public:
   explicit PlanCompiler(const ModelConfig& config) : config_(config) {}
-  // Its source runs refer to its configuration.
-  PlanCompiler(const PlanCompiler&) = delete;
-  PlanCompiler& operator=(const PlanCompiler&) = delete;
 
   // Field paths: "interventions[i]..." for edits, "filter..." for captures.
   void Add(const TokenizedPrompt& prompt, const InterventionSet& interventions, const CaptureRequest& capture,
@@ -64,7 +61,7 @@ class PlanCompiler {
                                   const FieldViolations& violations);
   int64_t FilledCount(const PendingEdit& edit, int prompt_length) const;
 
-  const ModelConfig config_;
+  ModelConfig config_;
   std::vector<PendingPlan> plans_;
   SourceRuns source_runs_{config_};
 };

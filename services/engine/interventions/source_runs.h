@@ -48,7 +48,7 @@ class SourceRuns {
                        const FieldViolations& violations);
 
  private:
-  const ModelConfig& config_;
+  ModelConfig config_;
   std::vector<SourceRunRequest> requests_;
 };
 

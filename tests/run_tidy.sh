@@ -67,7 +67,7 @@ if [[ -z "$jobs" ]]; then jobs=$(getconf _NPROCESSORS_ONLN); fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/abstract-tidy.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-touch "$work"/{done,found,left,unreadable}
+touch "$work"/{done,found,left,outside,unreadable}
 
 # The sources that the build compiles, relative to the root.
 sed -n "s|^ *\"file\": \"$PWD/\\(.*\\)\",*\$|\\1|p" "$build_dir/compile_commands.json" | sort -u >"$work/compiled"
@@ -118,7 +118,7 @@ while read -r file; do
   if [[ -n "$source" ]]; then
     echo "$source"
   else
-    say "$file: no source of this build includes it"
+    echo "$file" >>"$work/outside"
   fi
 done <"$work/wanted" | awk '!seen[$0]++' >"$work/sources"
 
@@ -141,6 +141,10 @@ xargs -n 1 -P "$jobs" bash -c '
 
 lines() { grep -c '' "$work/$1" || true; }
 say "$(lines 'done') of $(lines sources) sources looked at ($(lines compiled) in the build), $(lines found) with findings"
+if [[ -s "$work/outside" ]]; then
+  say "$(lines outside) changed or named files are not in this build, nor included by its sources:"
+  sort "$work/outside" | paste -s -d ' ' - >&2
+fi
 if [[ -s "$work/unreadable" ]]; then
   say "clang $llvm_version cannot read a library's header in C++20, so these were looked at in part:"
   sort "$work/unreadable" >&2

@@ -29,7 +29,9 @@ struct WeightKernel;
 
 struct NumberFormatInfo {
   NumberFormat format = NumberFormat::kFloat32;
-  std::string_view name = {};        // "bfloat16": in metrics and messages
+  // "bfloat16": in metrics and messages, and written into checkpoints (torch_dtype, NF4's
+  // quant state).
+  std::string_view name = {};
   std::string_view short_name = {};  // "bf16": in options and tables
   int bits = 0;                      // of one value, without scales
   // The type's name in .safetensors files; empty: they have no such elements.

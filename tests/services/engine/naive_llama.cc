@@ -124,9 +124,8 @@ struct NaiveLlama::Pass {
     return std::get<TokenizedPrompt>(source.origin).ids;
   }
   // A clean run's activation of another prompt.
-  Activation SourceActivation(const ActivationSource& source, const HookSite& site) const {
-    const std::vector<TokenId>& ids = SourceTokens(source);
-    return model.Run(ids, static_cast<int>(ids.size())).at(site);
+  const Activation& SourceActivation(const ActivationSource& source, const HookSite& site) const {
+    return model.CleanRun(SourceTokens(source)).at(site);
   }
   int SourceRow(const ActivationSource& source, int row) const {
     const bool from_end = source.alignment == PositionAlignment::kEnd;
@@ -140,7 +139,7 @@ struct NaiveLlama::Pass {
     const size_t width = is_of_prompt_keys ? std::min<size_t>(values.size(), prompt_length) : values.size();
     const std::vector<int> dims = Dims(intervention, width);
     if (const auto* edit = std::get_if<Replacement>(&intervention.edit)) {
-      const Activation source = SourceActivation(edit->source, intervention.site);
+      const Activation& source = SourceActivation(edit->source, intervention.site);
       for (int d : dims) values[d] = source[SourceRow(edit->source, row)][head][d];
     } else if (std::holds_alternative<Zeroing>(intervention.edit)) {
       for (int d : dims) values[d] = 0;
@@ -166,7 +165,7 @@ struct NaiveLlama::Pass {
     double sum = 0;
     int count = 0;
     for (const ActivationSource& source : mean.sources) {
-      const Activation activation = SourceActivation(source, intervention.site);
+      const Activation& activation = SourceActivation(source, intervention.site);
       const int length = static_cast<int>(activation.size());
       if (mean.axis == MeanAxis::kSources) {
         const int at = row - prompt_length + length;
@@ -388,6 +387,14 @@ NaiveLlama::Activations NaiveLlama::Run(const std::vector<TokenId>& tokens, int 
   Pass pass{*this, config_, tokens, prompt_length, interventions, {}};
   pass.Run();
   return std::move(pass.seen);
+}
+
+const NaiveLlama::Activations& NaiveLlama::CleanRun(const std::vector<TokenId>& tokens) const {
+  auto found = clean_runs_.find(tokens);
+  if (found == clean_runs_.end()) {
+    found = clean_runs_.emplace(tokens, Run(tokens, static_cast<int>(tokens.size()))).first;
+  }
+  return found->second;
 }
 
 std::vector<double> NaiveLlama::LastLogits(const std::vector<TokenId>& tokens,

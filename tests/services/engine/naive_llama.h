@@ -13,7 +13,7 @@ namespace mechinterp::engine {
 
 // A second, plain implementation of the model and of interventions, to hold the
 // engine against: one sequence at a time, whole forward passes, loops in double
-// precision, no caches, no batches, no plans. Shares nothing with the engine but
+// precision, no key/value caches, no batches, no plans. Not thread-safe. Shares nothing with the engine but
 // the types that say what is asked.
 class NaiveLlama {
  public:
@@ -34,10 +34,13 @@ class NaiveLlama {
 
  private:
   struct Pass;
+  const Activations& CleanRun(const std::vector<TokenId>& tokens) const;
   const std::vector<float>& Weight(const std::string& name) const { return weights_.at(name); }
 
   ModelConfig config_;
   std::map<std::string, std::vector<float>> weights_;
+  // Of prompts that edits read, kept for the next row that reads them.
+  mutable std::map<std::vector<TokenId>, Activations> clean_runs_;
 };
 
 }  // namespace mechinterp::engine

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "absl/strings/match.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/self_check.h"
 #include "services/engine/weights/device_matrix.h"

@@ -20,8 +20,8 @@ namespace {
 struct Case {
   unsigned seed;
   bool by_libtorch;  // as on devices other than the CPU
-  RandomFamily family = {};
-  std::string name = "";
+  RandomFamily family;
+  std::string name;
 };
 
 LoadOptions Options(const Case& test_case) {
@@ -253,8 +253,8 @@ TEST_P(NaiveAgreement, ResultsAreBitIdenticalAloneAndInABatch) {
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (unsigned seed = 0; seed < 16; ++seed) {
-    cases.push_back({seed, false});
-    if (seed < 8) cases.push_back({seed, true});
+    cases.push_back(Case{seed, false, {}, {}});
+    if (seed < 8) cases.push_back(Case{seed, true, {}, {}});
   }
   const std::pair<std::string, RandomFamily> families[] = {
       {"LlamaWithBiases", {"LlamaForCausalLM", true, 0}},
@@ -264,7 +264,7 @@ std::vector<Case> Cases() {
       {"Qwen3", {"Qwen3ForCausalLM", false, 0}},
   };
   for (const auto& [name, family] : families) {
-    for (unsigned seed = 0; seed < 5; ++seed) cases.push_back({seed, seed >= 3, family, name});
+    for (unsigned seed = 0; seed < 4; ++seed) cases.push_back(Case{seed, seed == 3, family, name});
   }
   return cases;
 }

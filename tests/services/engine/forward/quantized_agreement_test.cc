@@ -21,7 +21,7 @@ struct Case {
   const char* name;
   const char* checkpoint;
   Quantization quantization;
-  HeadQuantization head;
+  Quantization head;
 };
 
 class QuantizedAgreement : public testing::TestWithParam<Case> {

@@ -16,6 +16,7 @@
 #include "data/make_checkpoint/tokenizer_files.h"
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
+#include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/model.h"
 #include "services/engine/operations/cached_run.h"
 #include "tests/status_matchers.h"

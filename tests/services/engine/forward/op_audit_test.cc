@@ -29,7 +29,7 @@ HostTensor Vector(int64_t width, float value) { return {{width}, std::vector<flo
 struct Weights {
   const char* name;
   Quantization quantization;
-  HeadQuantization head;
+  Quantization head;
 };
 
 class OpAuditTest : public testing::TestWithParam<Weights> {

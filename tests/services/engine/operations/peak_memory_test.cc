@@ -13,6 +13,7 @@
 #include "data/make_checkpoint/random_weights.h"
 #include "data/make_checkpoint/shape.h"
 #include "services/engine/checkpoint/tensor_table.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/interventions/sweep_grid.h"
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/operations/cached_run.h"

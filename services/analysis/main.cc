@@ -127,8 +127,8 @@ int main(int argc, char** argv) {
   mechinterp::CommandLine command_line(
       "Keeps the results of studies, ranks components, and serves the dashboard.");
   mechinterp::Options options;
-  mechinterp::AddOptions(command_line.root(), options);
   command_line.SetVersion(ABSTRACT_VERSION);
+  mechinterp::AddOptions(command_line.root(), options);
   command_line.UseEnvironmentAndConfig("ANALYSIS", "analysis");
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
 

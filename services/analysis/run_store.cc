@@ -103,7 +103,8 @@ absl::Status AddExperiments(SQLite::Database& database, v1::RunDescription& desc
 // Makes the tables in a new file, brings those of older versions up to date, and
 // refuses files that this version does not know.
 absl::Status PrepareSchema(SQLite::Database& database) {
-  SQLite::Transaction transaction(database);
+  // At once the only writer: two programs may open an old file at the same time.
+  SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
   const int version = database.execAndGet("PRAGMA user_version").getInt();
   if (version > kSchemaVersion) {
     return absl::FailedPreconditionError(

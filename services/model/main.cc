@@ -148,8 +148,8 @@ int main(int argc, char** argv) {
   mechinterp::CommandLine command_line(
       "Hosts a language model for interpretability: generation, activations and patching over gRPC.",
       "abstract-model-server");
-  mechinterp::AddServerOptions(command_line.root(), options);
   command_line.SetVersion(std::string("abstract-model-server ") + mechinterp::kVersion);
+  mechinterp::AddServerOptions(command_line.root(), options);
   command_line.UseEnvironmentAndConfig("MODEL", "model_service");
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   if (absl::Status status = mechinterp::InitLogging("abstract-model-server", options.log_level);

@@ -5,7 +5,15 @@
 // Exits 77 (skipped, to ctest) when there is no Chromium.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -169,6 +177,37 @@ const tests = {
     for (const view of VIEWS) assert.ok((await marks(page, view)).plots > 0, view);
     assert.deepEqual(complaints, []);
     await page.screenshot({ path: join(screenshots, "narrow.png"), fullPage: true });
+    await context.close();
+  },
+
+  async "shows another server's answers only where they were compared"(browser) {
+    const without = await openPage(browser, render("study", results), WIDE);
+    assert.equal(await without.page.locator("#compare").isVisible(), false);
+    await without.context.close();
+
+    const folder = join(scratch, "compared");
+    mkdirSync(folder);
+    const spread = { mean: { mean: 0.0125, lower: 0.01, upper: 0.015 }, median: 0.001, maximum: 0.5 };
+    writeFileSync(
+      join(folder, "04_compare_results.json"),
+      JSON.stringify({
+        provenance: { model: { name: "whole", quantization: "QUANTIZATION_NONE", device: "DEVICE_CPU" } },
+        other_model: { name: "small", quantization: "QUANTIZATION_NF4", device: "DEVICE_CPU" },
+        position_count: 12,
+        counted_position_count: 9,
+        kl_divergence: spread,
+        top_token_agreement: { success_count: 8, total_count: 9, rate: 0.889, lower: 0.56, upper: 0.98 },
+        layers: [{ layer: 0, median: 0.001 }, { layer: 1, median: 0.0321, maximum: 0.1 }],
+        prompts: [{ prompt_id: "p01/harmful", prompt: "never in the page" }],
+      }),
+    );
+    const { context, page, complaints } = await openPage(browser, render("compared", folder), WIDE);
+    const text = await page.locator("#compare").innerText();
+    for (const shown of ["whole, quantization none", "small, quantization NF4", "9 of 12", "0.0125", "8 of 9", "0.0321"]) {
+      assert.ok(text.includes(shown), `${shown} is not in: ${text}`);
+    }
+    assert.ok(!(await page.content()).includes("never in the page"));
+    assert.deepEqual(complaints, []);
     await context.close();
   },
 

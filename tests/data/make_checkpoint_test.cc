@@ -63,8 +63,8 @@ TEST(ConfigFiles, SayWhatTheShapeIs) {
     EXPECT_EQ(read->layer_count(), shape.layer_count());
     EXPECT_EQ(read->head_count, shape.head_count);
     EXPECT_EQ(read->context_length, shape.context_length);
-    EXPECT_EQ(read->rope_theta, 500000);
-    EXPECT_EQ(read->rms_norm_epsilon, 1e-5);
+    EXPECT_EQ(read->rope_theta, shape.rope_theta);
+    EXPECT_EQ(read->rms_norm_epsilon, shape.rms_norm_epsilon);
     EXPECT_EQ(read->tied_embeddings, shape.tied_embeddings);
     EXPECT_EQ(read->begin_token_id, shape.begin_token_id);
     EXPECT_EQ(read->stop_token_ids, shape.stop_token_ids);

@@ -22,7 +22,7 @@ std::string PlainName(const std::string& enum_name, const char* prefix) {
   return absl::StrReplaceAll(absl::AsciiStrToLower(absl::StripPrefix(enum_name, prefix)), {{"_", " "}});
 }
 
-std::string Megabytes(uint64_t bytes) {
+std::string Mebibytes(uint64_t bytes) {
   return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
@@ -48,16 +48,16 @@ std::string ServerTable(const v1::DoctorReport& report) {
   table.AddRow({"device", DeviceText(model)});
   if (model.has_device()) {
     table.AddRow({"device memory",
-                  absl::StrCat(Megabytes(model.device().allocated_byte_count()), " taken by the server of ",
-                               Megabytes(model.device().memory_byte_count()))});
+                  absl::StrCat(Mebibytes(model.device().allocated_byte_count()), " taken by the server of ",
+                               Mebibytes(model.device().memory_byte_count()))});
   }
   for (const v1::MemoryUsage& usage : model.memory()) {
     table.AddRow({absl::StrCat("  ", PlainName(v1::MemoryPart_Name(usage.part()), "MEMORY_PART_")),
-                  Megabytes(usage.byte_count())});
+                  Mebibytes(usage.byte_count())});
   }
-  table.AddRow({"reserved for requests", Megabytes(model.reserved_bytes())});
+  table.AddRow({"reserved for requests", Mebibytes(model.reserved_bytes())});
   table.AddRow(
-      {"memory limit", model.has_memory_limit_bytes() ? Megabytes(model.memory_limit_bytes()) : "none"});
+      {"memory limit", model.has_memory_limit_bytes() ? Mebibytes(model.memory_limit_bytes()) : "none"});
   table.AddRow({"server", absl::StrCat(identity.server_version(), ", libtorch ", model.libtorch_version())});
   table.AddRow({"client", report.client_version()});
   table.AddRow({"health", report.health()});

@@ -86,4 +86,18 @@ expect 'a model in the cache goes by its repo id' says 'org/tiny'
 expect '... with its chat template' says 'llama3'
 expect 'SIGTERM ends that too' stop
 
+# Families beside Llama, in 4 bits and without a tokenizer: prompts are token ids.
+for family in qwen2 qwen3; do
+  start "$server" --model "$3/tests/testdata/$family" --quantization nf4 --listen-address 127.0.0.1:0 --metrics-address ''
+  address="127.0.0.1:$(port_of serving)"
+  "$client" --server "$address" --quiet model >"$scratch/log" 2>&1
+  expect "$family is served" says 'Qwen'
+  expect '... generates' "$client" --server "$address" --quiet generate --token-ids 5,9,17,33,2 --max-new-tokens 4
+  expect '... records' "$client" --server "$address" --quiet cache --token-ids 5,9,17,33,2 --filter 'blocks.1.attn.*' \
+    --output "$scratch/$family.safetensors"
+  expect '... patches a head' "$client" --server "$address" --quiet patch --token-ids 5,9,17,33,2 \
+    --site blocks.1.attn.hook_z --heads 1 --edit zero
+  expect 'SIGTERM ends it' stop
+done
+
 [[ "$failures" -eq 0 ]]

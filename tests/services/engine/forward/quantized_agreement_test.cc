@@ -108,7 +108,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Case{"StoredNf4", "llama3-gqa-bnb-nf4", NumberFormat::kNf4, kUnquantized},
                     Case{"Nf4WithInt8Head", "llama3-gqa", NumberFormat::kNf4, NumberFormat::kInt8},
                     Case{"StoredNf4Dequantized", "llama3-gqa-bnb-nf4", kUnquantized, NumberFormat::kInt8},
-                    Case{"Nf4", "llama3-gqa", NumberFormat::kNf4, NumberFormat::kNf4}),
+                    Case{"Nf4", "llama3-gqa", NumberFormat::kNf4, NumberFormat::kNf4},
+                    Case{"Qwen2Nf4", "qwen2", NumberFormat::kNf4, NumberFormat::kInt8},
+                    Case{"Qwen3Nf4", "qwen3", NumberFormat::kNf4, NumberFormat::kInt8}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

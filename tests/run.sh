@@ -6,6 +6,7 @@
 #   BUILD_DIR   default: build for release, build/PRESET otherwise
 #   JOBS        compilers and tests at a time; default: one per core
 #   NO_INSTALL  when not empty, installs no system packages
+#   TIDY        ON: clang-tidy over recent changes is a test too (see tests/README.md)
 #   CI          when not empty, runs clang-tidy over recent changes too (tests/README.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,10 +30,8 @@ step "configure: preset $PRESET in $BUILD_DIR"
 # GCC's manual advises against errors for warnings in sanitized builds: they have false ones.
 warnings_are_errors=ON
 if [[ "$PRESET" == *san* ]]; then warnings_are_errors=OFF; fi
-tidy_test=OFF
-if [[ -n "${CI:-}" ]]; then tidy_test=ON; fi
 configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$warnings_are_errors" \
-  "-DABSTRACT_TIDY_TEST=$tidy_test"
+  "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}"
 step 'the Llama-3 tokenizer, for its tests'
 tests/fetch_llama3_tokenizer.sh "$BUILD_DIR"
 step "build with $JOBS jobs"

@@ -5,18 +5,15 @@
 #include <cstdint>
 #include <numbers>
 
+#include "services/common/hash.h"
+
 namespace mechinterp::engine {
 
 // Counter-based random numbers: a value depends on its key alone, never on what
 // was drawn before, so batching cannot change it.
 
-// Finalizer of SplitMix64 (Steele, Lea & Flood 2014).
-inline uint64_t Mix64(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
+// One step of SplitMix64 from the state `x`.
+inline uint64_t Mix64(uint64_t x) { return SplitMix64(x).Next(); }
 
 inline uint64_t RandomBits(uint64_t seed, uint64_t stream, uint64_t counter) {
   return Mix64(Mix64(Mix64(seed) ^ stream) ^ counter);

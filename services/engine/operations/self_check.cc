@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/common/hash.h"
 #include "services/common/status_macros.h"
 #include "services/engine/base/random.h"
 #include "services/engine/forward/kv_cache.h"
@@ -173,13 +174,6 @@ class Check {
     judge("output head", result_.head_relative_error);
     result_.passed = result_.problem.empty();
     result_.id = absl::StrFormat("%016x", Fnv1a(what));
-  }
-
-  // Fowler, Noll and Vo's 64-bit hash, variant 1a: a name, not a seal.
-  static uint64_t Fnv1a(const std::string& text) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-    return hash;
   }
 
   RunContext& context_;

@@ -1,10 +1,10 @@
+#include "services/engine/kernels/rows.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 #include <vector>
-
-#include "services/engine/kernels/rows.h"
 
 namespace mechinterp::engine::kernels {
 namespace {

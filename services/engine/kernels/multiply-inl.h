@@ -281,8 +281,8 @@ void AddRowsOfTile(const FloatWeights& tile, int octets, const uint32_t* x, int6
 // is the matrix's format, Tile how a decoded group is read (Weights itself when it
 // needs no decoding).
 template <class Weights, class Tile>
-HWY_INLINE void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                 int64_t end, float* y) {
+HWY_ATTR void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                               int64_t end, float* y) {
   constexpr int64_t kRowsPerBlock = Tile::kRowsPerBlock;
   constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
   HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];

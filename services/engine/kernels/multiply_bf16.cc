@@ -7,9 +7,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
-#include "services/engine/kernels/multiply-inl.h"
-#include "services/engine/kernels/pairs-inl.h"
-#include "services/engine/kernels/tiles-inl.h"
+#include "services/engine/kernels/products-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -31,11 +29,6 @@ struct BFloat16Weights {
   }
 };
 
-HWY_ATTR void MultiplyBFloat16(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                               int64_t end, float* y) {
-  MultiplyPanelsOf<BFloat16Weights, FloatWeights>(w, x, n, begin, end, y);
-}
-
 #if KERNELS_HAVE_BFLOAT16_PAIRS
 
 void AddRowsOfTile(const PairWeights& tile, int octets, const uint32_t* x, int64_t n, const float* scales,
@@ -43,22 +36,13 @@ void AddRowsOfTile(const PairWeights& tile, int octets, const uint32_t* x, int64
   AddGroupOfRows(tile, octets, x, n, Prefetcher(), scales, totals);
 }
 
-HWY_ATTR void MultiplyBFloat16InPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                      int64_t end, float* y) {
-  MultiplyPanelsOf<PairWeights, PairWeights>(w, x, n, begin, end, y);
-}
+#else
 
-HWY_ATTR void MultiplyBFloat16InTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                      int64_t end, float* y) {
-  MultiplyPanelsInTilesOf<PairWeights>(w, x, n, begin, end, y);
-}
-
-#else  // never chosen
-
-void MultiplyBFloat16InPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-void MultiplyBFloat16InTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+using PairWeights = NoPairs;
 
 #endif
+
+MultiplyPanels* ChooseBFloat16(BFloat16Unit unit) { return ProductFor<BFloat16Weights, PairWeights>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -77,21 +61,9 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
   });
 }
 
-HWY_EXPORT(MultiplyBFloat16);
-HWY_EXPORT(MultiplyBFloat16InPairs);
-HWY_EXPORT(MultiplyBFloat16InTiles);
+HWY_EXPORT(ChooseBFloat16);
 
-MultiplyPanels* Choose(BFloat16Unit unit) {
-  switch (unit) {
-    case BFloat16Unit::kPairs:
-      return HWY_DYNAMIC_DISPATCH(MultiplyBFloat16InPairs);
-    case BFloat16Unit::kTiles:
-      return HWY_DYNAMIC_DISPATCH(MultiplyBFloat16InTiles);
-    case BFloat16Unit::kNone:
-      break;
-  }
-  return HWY_DYNAMIC_DISPATCH(MultiplyBFloat16);
-}
+MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseBFloat16)(unit); }
 
 }  // namespace
 

@@ -7,7 +7,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
-#include "services/engine/kernels/multiply-inl.h"
+#include "services/engine/kernels/products-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -19,10 +19,8 @@ void AddRowsOfTile(const FloatWeights& tile, int octets, const uint32_t* x, int6
   AddGroupOfRows(tile, octets, x, n, Prefetcher(), scales, totals);
 }
 
-HWY_ATTR void MultiplyFloat32(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                              float* y) {
-  MultiplyPanelsOf<FloatWeights, FloatWeights>(w, x, n, begin, end, y);
-}
+// Never packed for products of bf16.
+MultiplyPanels* ChooseFloat32(BFloat16Unit unit) { return ProductFor<FloatWeights, NoPairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -39,10 +37,9 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
   });
 }
 
-HWY_EXPORT(MultiplyFloat32);
+HWY_EXPORT(ChooseFloat32);
 
-// Never packed for products of bf16.
-MultiplyPanels* Choose(BFloat16Unit) { return HWY_DYNAMIC_DISPATCH(MultiplyFloat32); }
+MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseFloat32)(unit); }
 
 }  // namespace
 

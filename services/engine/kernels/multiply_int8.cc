@@ -7,9 +7,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
-#include "services/engine/kernels/multiply-inl.h"
-#include "services/engine/kernels/pairs-inl.h"
-#include "services/engine/kernels/tiles-inl.h"
+#include "services/engine/kernels/products-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -34,11 +32,6 @@ struct Int8Weights {
     return SignedByte<kStep % 4>(hn::Load(U(), fours + (2 * octet + kStep / 4) * kPanelOutputs + v * kLanes));
   }
 };
-
-HWY_ATTR void MultiplyInt8(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                           float* y) {
-  MultiplyPanelsOf<Int8Weights, FloatWeights>(w, x, n, begin, end, y);
-}
 
 #if KERNELS_HAVE_BFLOAT16_PAIRS
 
@@ -72,22 +65,13 @@ struct Int8Pairs {
   }
 };
 
-HWY_ATTR void MultiplyInt8InPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                  int64_t end, float* y) {
-  MultiplyPanelsOf<Int8Pairs, PairWeights>(w, x, n, begin, end, y);
-}
+#else
 
-HWY_ATTR void MultiplyInt8InTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                  int64_t end, float* y) {
-  MultiplyPanelsInTilesOf<Int8Pairs>(w, x, n, begin, end, y);
-}
-
-#else  // never chosen
-
-void MultiplyInt8InPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-void MultiplyInt8InTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+using Int8Pairs = NoPairs;
 
 #endif
+
+MultiplyPanels* ChooseInt8(BFloat16Unit unit) { return ProductFor<Int8Weights, Int8Pairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -120,21 +104,9 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
   }
 }
 
-HWY_EXPORT(MultiplyInt8);
-HWY_EXPORT(MultiplyInt8InPairs);
-HWY_EXPORT(MultiplyInt8InTiles);
+HWY_EXPORT(ChooseInt8);
 
-MultiplyPanels* Choose(BFloat16Unit unit) {
-  switch (unit) {
-    case BFloat16Unit::kPairs:
-      return HWY_DYNAMIC_DISPATCH(MultiplyInt8InPairs);
-    case BFloat16Unit::kTiles:
-      return HWY_DYNAMIC_DISPATCH(MultiplyInt8InTiles);
-    case BFloat16Unit::kNone:
-      break;
-  }
-  return HWY_DYNAMIC_DISPATCH(MultiplyInt8);
-}
+MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseInt8)(unit); }
 
 }  // namespace
 

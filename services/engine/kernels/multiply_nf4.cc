@@ -7,9 +7,7 @@
 // clang-format off
 #include "hwy/foreach_target.h"  // compiles this file once for each instruction set
 #include "hwy/highway.h"
-#include "services/engine/kernels/multiply-inl.h"
-#include "services/engine/kernels/pairs-inl.h"
-#include "services/engine/kernels/tiles-inl.h"
+#include "services/engine/kernels/products-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -97,11 +95,6 @@ struct Nf4Weights {
   }
 };
 
-HWY_ATTR void MultiplyNf4(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                          float* y) {
-  MultiplyPanelsOf<Nf4Weights, FloatWeights>(w, x, n, begin, end, y);
-}
-
 #if KERNELS_HAVE_BFLOAT16_PAIRS
 
 // 16-bit lookups: the even index in the low half of a lane, the odd one in the high
@@ -130,22 +123,13 @@ struct Nf4Pairs {
   }
 };
 
-HWY_ATTR void MultiplyNf4InPairs(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                 int64_t end, float* y) {
-  MultiplyPanelsOf<Nf4Pairs, PairWeights>(w, x, n, begin, end, y);
-}
+#else
 
-HWY_ATTR void MultiplyNf4InTiles(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                 int64_t end, float* y) {
-  MultiplyPanelsInTilesOf<Nf4Pairs>(w, x, n, begin, end, y);
-}
-
-#else  // never chosen
-
-void MultiplyNf4InPairs(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
-void MultiplyNf4InTiles(const PackedMatrix&, const uint32_t*, int64_t, int64_t, int64_t, float*) {}
+using Nf4Pairs = NoPairs;
 
 #endif
+
+MultiplyPanels* ChooseNf4(BFloat16Unit unit) { return ProductFor<Nf4Weights, Nf4Pairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -178,21 +162,9 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
   PackNf4Panel(matrix, panel, codes.data(), absmax.data());
 }
 
-HWY_EXPORT(MultiplyNf4);
-HWY_EXPORT(MultiplyNf4InPairs);
-HWY_EXPORT(MultiplyNf4InTiles);
+HWY_EXPORT(ChooseNf4);
 
-MultiplyPanels* Choose(BFloat16Unit unit) {
-  switch (unit) {
-    case BFloat16Unit::kPairs:
-      return HWY_DYNAMIC_DISPATCH(MultiplyNf4InPairs);
-    case BFloat16Unit::kTiles:
-      return HWY_DYNAMIC_DISPATCH(MultiplyNf4InTiles);
-    case BFloat16Unit::kNone:
-      break;
-  }
-  return HWY_DYNAMIC_DISPATCH(MultiplyNf4);
-}
+MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseNf4)(unit); }
 
 }  // namespace
 

@@ -212,8 +212,8 @@ HWY_INLINE void AddManyRows(TileOperands operands, int64_t rows, const float* sc
 // of them. Of few rows, a group is decoded while the one before it is multiplied; of many,
 // at once, which leaves them more of the nearest cache.
 template <class Weights>
-HWY_INLINE void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                        int64_t end, float* y) {
+HWY_ATTR void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
+                                      int64_t end, float* y) {
   const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
                             HWY_MIN(w.group / 2, kTilePairs));
   using Prepare = PrepareGroup<Weights>;

@@ -9,6 +9,7 @@ namespace mechinterp::engine {
 namespace {
 
 using kernels::kBFloat16Kernel;
+using kernels::kFloat16Kernel;
 using kernels::kFloat32Kernel;
 using kernels::kInt8Kernel;
 using kernels::kNf4Kernel;
@@ -29,6 +30,7 @@ const NumberFormatInfo kFormats[] = {
      .short_name = "f16",
      .bits = 16,
      .safetensors_name = "F16",
+     .kernel = &kFloat16Kernel,
      .metal_operand = "half",
      .memory_part = 8,
      .compute_type = 3},

@@ -25,6 +25,7 @@ struct WeightKernel {
 };
 
 extern const WeightKernel kFloat32Kernel;   // multiply_f32.cc
+extern const WeightKernel kFloat16Kernel;   // multiply_f16.cc
 extern const WeightKernel kBFloat16Kernel;  // multiply_bf16.cc
 extern const WeightKernel kInt8Kernel;      // multiply_int8.cc
 extern const WeightKernel kNf4Kernel;       // multiply_nf4.cc

@@ -109,9 +109,8 @@ LinearWeight FromNf4(const Nf4Matrix& source, const MatrixFormat& format) {
 
 NumberFormat UnquantizedFormat(NumberFormat stored, NumberFormat compute, const Device& device) {
   if (device.UsesLibtorch()) return compute;
-  if (compute == NumberFormat::kBFloat16) return compute;
-  return compute == NumberFormat::kFloat32 && InfoOf(stored).kernel != nullptr ? stored
-                                                                               : NumberFormat::kFloat32;
+  if (compute != NumberFormat::kFloat32) return compute;
+  return InfoOf(stored).kernel != nullptr ? stored : NumberFormat::kFloat32;
 }
 
 absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std::string& name, int64_t out,

@@ -60,6 +60,8 @@ struct Kind {
 const Kind kKinds[] = {
     {NumberFormat::kFloat32, NumberFormat::kFloat32, "Float32"},
     {NumberFormat::kFloat32, NumberFormat::kFloat16, "Float32InFloat16"},
+    {NumberFormat::kFloat16, NumberFormat::kFloat32, "Float16InFloat32"},
+    {NumberFormat::kFloat16, NumberFormat::kFloat16, "Float16"},
     {NumberFormat::kBFloat16, NumberFormat::kFloat32, "BFloat16InFloat32"},
     {NumberFormat::kBFloat16, NumberFormat::kBFloat16, "BFloat16"},
     {NumberFormat::kInt8, NumberFormat::kFloat32, "Int8InFloat32"},
@@ -107,8 +109,8 @@ Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector
     }
     return result;
   }
-  if (kind.format == NumberFormat::kBFloat16) {
-    for (float& value : result.values) value = Rounded(NumberFormat::kBFloat16, value);
+  if (kind.format == NumberFormat::kBFloat16 || kind.format == NumberFormat::kFloat16) {
+    for (float& value : result.values) value = Rounded(kind.format, value);
     return result;
   }
   if (kind.format == NumberFormat::kFloat32) {
@@ -274,6 +276,7 @@ std::vector<float> ValuesOf(const PackedMatrix& matrix) {
 TEST(PackedMatrix, HoldsUnquantizedValuesAsTheyAre) {
   const std::vector<float> w = Random(70 * 100, 5);
   for (const auto& [format, compute] : {std::pair(NumberFormat::kFloat32, NumberFormat::kFloat32),
+                                        std::pair(NumberFormat::kFloat16, NumberFormat::kFloat16),
                                         std::pair(NumberFormat::kBFloat16, NumberFormat::kBFloat16)}) {
     const std::vector<float> values = ValuesOf(Pack(format, compute, 70, 100, w));
     for (size_t i = 0; i < w.size(); ++i) EXPECT_EQ(values[i], Rounded(compute, w[i]));
@@ -293,8 +296,9 @@ TEST(PackedMatrix, Int8IsWithinHalfAStepOfTheValue) {
 TEST(PackedMatrix, TakesTheBitsPerWeightThatItSays) {
   const double weights = 128 * 4096 / 8.0;
   for (const auto& [format, bits] :
-       {std::pair(NumberFormat::kFloat32, 32.0), std::pair(NumberFormat::kBFloat16, 16.0),
-        std::pair(NumberFormat::kInt8, 8.5), std::pair(NumberFormat::kNf4, 4.5)}) {
+       {std::pair(NumberFormat::kFloat32, 32.0), std::pair(NumberFormat::kFloat16, 16.0),
+        std::pair(NumberFormat::kBFloat16, 16.0), std::pair(NumberFormat::kInt8, 8.5),
+        std::pair(NumberFormat::kNf4, 4.5)}) {
     PackedMatrix matrix = EmptyMatrix(format, NumberFormat::kFloat32, 128, 4096);
     Allocate(matrix);
     EXPECT_EQ(matrix.bytes(), bits * weights);

@@ -9,6 +9,8 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/float16.h"
+#include "services/engine/checkpoint/safetensors_writer.h"
 #include "services/engine/forward/executor.h"
 #include "services/engine/kernels/multiply.h"
 #include "services/engine/weights/save_quantized.h"
@@ -59,10 +61,10 @@ double RelativeError(const HostTensor& a, const HostTensor& reference) {
 
 class NewDirectory {
  public:
-  NewDirectory()
+  explicit NewDirectory(const std::string& suffix = "")
       : path_(std::filesystem::temp_directory_path() /
-              absl::StrCat("abstract-quantized-", ::getpid(), "-",
-                           testing::UnitTest::GetInstance()->current_test_info()->name())) {
+              absl::StrCat("abstract-load-", ::getpid(), "-",
+                           testing::UnitTest::GetInstance()->current_test_info()->name(), suffix)) {
     std::filesystem::remove_all(path_);
   }
   ~NewDirectory() { std::filesystem::remove_all(path_); }
@@ -139,6 +141,37 @@ TEST(Load, CountsWeightBytesByFormat) {
                                             testing::Pair(NumberFormat::kInt8, int8),
                                             testing::Pair(NumberFormat::kFloat32, gains)));
   EXPECT_EQ(model->total_weight_bytes(), nf4 + int8 + gains);
+}
+
+// The test model with its values rounded to fp16, stored as `dtype`.
+void WriteRoundedToFloat16(const std::string& directory, NumberFormat dtype) {
+  std::filesystem::create_directory(directory);
+  std::filesystem::copy(TestData("llama3-gqa") + "/config.json", directory);
+  const auto checkpoint = Checkpoint::Open(TestData("llama3-gqa"));
+  ASSERT_THAT(checkpoint, IsOk());
+  std::vector<HostTensor> values;
+  values.reserve(checkpoint->tensors().size());
+  std::vector<TensorToWrite> tensors;
+  for (const auto& [name, view] : checkpoint->tensors()) {
+    auto tensor = ToHostTensor(view);
+    ASSERT_THAT(tensor, IsOk());
+    for (float& value : tensor->values) value = Float16ToFloat(FloatToFloat16(value));
+    values.push_back(*std::move(tensor));
+    tensors.push_back({std::string(name), dtype, values.back().shape, values.back().values});
+  }
+  ASSERT_THAT(WriteSafetensors(directory + "/model.safetensors", tensors), IsOk());
+}
+
+TEST(Load, Fp16IsHeldAsItIsStoredAndComputesAsItsValuesInFp32Do) {
+  const NewDirectory as_f16("-f16"), as_f32("-f32");
+  WriteRoundedToFloat16(as_f16.path(), NumberFormat::kFloat16);
+  WriteRoundedToFloat16(as_f32.path(), NumberFormat::kFloat32);
+  const auto held = Load(as_f16.path(), Options(kUnquantized, NumberFormat::kFloat32));
+  const auto wide = Load(as_f32.path(), Options(kUnquantized, NumberFormat::kFloat32));
+  EXPECT_EQ(Logits(held).values, Logits(wide).values);
+  const int64_t gains = 9 * 64 * 4;
+  EXPECT_EQ(held->weight_bytes().at(NumberFormat::kFloat16) * 2,
+            wide->weight_bytes().at(NumberFormat::kFloat32) - gains);
 }
 
 TEST(Load, TheEstimateIsWhatItTakes) {

@@ -18,6 +18,7 @@ namespace mechinterp::engine {
 enum class Slot {
   kResidual,
   kScale,
+  kNormScales,  // kept of every norm, see norm_scales.h
   kNormalized,
   kQuery,
   kKey,

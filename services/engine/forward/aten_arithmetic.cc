@@ -70,12 +70,11 @@ void AtenArithmetic::MultiplyColumns(const Rows& x, const at::Tensor& gain) { Ge
 void AtenArithmetic::AddColumns(const Rows& x, const at::Tensor& bias) { Get(x).add_(bias); }
 
 void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) {
-  const at::Tensor operand = Get(x);
+  const DeviceOperand operand = RoundOperand(Get(x), compute_);
   for (const Product& product : products) {
     // Logits are differences of large numbers to those who read them.
     const bool full_precision = product.slot == Slot::kLogits;
-    Whole(product.slot) =
-        MultiplyOnDevice(operand, *product.weight->device, compute_, full_precision, runner_);
+    Whole(product.slot) = MultiplyOnDevice(operand, *product.weight->device, full_precision, runner_);
   }
 }
 

@@ -20,7 +20,9 @@ absl::Status DirectExecutor::Run(absl::Span<Segment* const> segments, absl::Dura
 absl::Status RunContext::Run(absl::Span<Segment* const> segments) {
   if (is_cancelled && is_cancelled()) return absl::CancelledError("the client cancelled the request");
   if (segments.empty()) return absl::OkStatus();
-  return executor.Run(segments, &waited);
+  ABSTRACT_RETURN_IF_ERROR(executor.Run(segments, &waited));
+  for (const Segment* segment : segments) ABSTRACT_RETURN_IF_ERROR(segment->logits_status);
+  return absl::OkStatus();
 }
 
 }  // namespace mechinterp::engine

@@ -49,7 +49,7 @@ struct RunContext {
   // Time spent waiting for the engine so far.
   absl::Duration waited;
 
-  // Runs the segments, unless cancelled.
+  // Runs the segments, unless cancelled. Fails as their logits do (Segment::logits_status).
   absl::Status Run(absl::Span<Segment* const> segments);
 };
 

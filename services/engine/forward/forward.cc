@@ -5,6 +5,7 @@
 #include "services/engine/forward/head.h"
 #include "services/engine/forward/head_results.h"
 #include "services/engine/forward/hooked_arithmetic.h"
+#include "services/engine/forward/norm_scales.h"
 #include "services/engine/forward/rotary_angles.h"
 #include "services/engine/weights/weights.h"
 
@@ -22,6 +23,7 @@ class Pass {
         batch_(batch),
         math_(arithmetic),
         steps_(config_, batch, arithmetic),
+        norm_scales_(config_, batch, arithmetic),
         angles_(batch, weights_.rotary_frequencies) {}
 
   bool Run(absl::FunctionRef<bool()> abandoned) {
@@ -33,7 +35,7 @@ class Pass {
       Block(layer, residual);
     }
     Enter({HookPoint::kResidPre, config_.layer_count()}, residual);
-    if (!RunHead(model_, batch_, residual, math_)) math_.Finish(residual);
+    if (!RunHead(model_, batch_, residual, norm_scales_, math_)) math_.Finish(residual);
     return true;
   }
 
@@ -66,6 +68,7 @@ class Pass {
 
     const Rows attn_in =
         steps_.Normalize(residual, w.ln1_gain, HookPoint::kLn1Scale, HookPoint::kLn1Normalized, layer);
+    norm_scales_.Keep({HookPoint::kLn1Scale, layer});
     steps_.Project(attn_in, {{&w.query, Slot::kQuery}, {&w.key, Slot::kKey}, {&w.value, Slot::kValue}});
     const Rows query{Slot::kQuery, 0, n, config_.query_width()};  // [N, H * Dh]
     const Rows key{Slot::kKey, 0, n, config_.key_value_width()};  // [N, KV * Dh]
@@ -97,6 +100,7 @@ class Pass {
 
     const Rows mlp_in =
         steps_.Normalize(residual, w.ln2_gain, HookPoint::kLn2Scale, HookPoint::kLn2Normalized, layer);
+    norm_scales_.Keep({HookPoint::kLn2Scale, layer});
     steps_.Project(mlp_in, {{&w.gate, Slot::kGate}, {&w.up, Slot::kUp}});
     const Rows gate{Slot::kGate, 0, n, config_.d_ff};  // [N, F]
     const Rows up{Slot::kUp, 0, n, config_.d_ff};
@@ -149,6 +153,7 @@ class Pass {
   const Batch& batch_;
   Arithmetic& math_;
   HookedArithmetic steps_;
+  NormScales norm_scales_;
   const RotaryAngles angles_;
 };
 

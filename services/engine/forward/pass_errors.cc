@@ -22,4 +22,23 @@ absl::Status PassError(const std::exception& error) {
   return absl::InternalError(absl::StrCat("forward pass: ", text));
 }
 
+absl::Status NotFiniteLogits(int position, const std::optional<HookSite>& norm) {
+  std::string origin = "the output head makes them so";
+  if (norm.has_value()) {
+    origin = absl::StrCat("the residual stream first is not where ", SiteName(*norm), " reads it: ");
+    if (norm->point == HookPoint::kLnFinalScale) {
+      absl::StrAppend(&origin, "after the MLP of the last layer");
+    } else if (norm->point == HookPoint::kLn2Scale) {
+      absl::StrAppend(&origin, "after the attention of layer ", norm->layer);
+    } else if (norm->layer > 0) {
+      absl::StrAppend(&origin, "after the MLP of layer ", norm->layer - 1);
+    } else {
+      absl::StrAppend(&origin, "from the embeddings on");
+    }
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the logits of position ", position, " are not finite (NaN or infinity); ", origin,
+      ". Look for edits with very large values; otherwise serve the model with --compute-dtype f32"));
+}
+
 }  // namespace mechinterp::engine

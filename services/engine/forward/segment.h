@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "services/engine/base/host_tensor.h"
 #include "services/engine/base/token_id.h"
 #include "services/engine/interventions/hook_plan.h"
@@ -45,6 +46,9 @@ struct Segment {
 
   // Results. logits [rows, V]; activations as in the plan's captures.
   HostTensor logits;
+  // FailedPrecondition when logits are not finite; says of which position, and where on the
+  // way to them values first were not.
+  absl::Status logits_status;
   std::map<HookSite, RecordedActivation> activations;
 
   int length() const {

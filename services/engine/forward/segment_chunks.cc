@@ -53,6 +53,7 @@ Segment* SegmentChunks::Next(int rows) {
     chunk_->cache = cache_;
     chunk_->plan = whole_->plan;
     whole_->logits = {};
+    whole_->logits_status = absl::OkStatus();
     whole_->activations.clear();
   }
   const bool is_last = rows == rows_left();
@@ -78,6 +79,7 @@ void SegmentChunks::TakeBack() {
 void SegmentChunks::Collect() {
   if (chunk_ != nullptr) {
     AppendRows(chunk_->logits, whole_->logits);
+    whole_->logits_status.Update(chunk_->logits_status);
     chunk_->logits = {};
     whole_->activations = std::move(chunk_->activations);
   }

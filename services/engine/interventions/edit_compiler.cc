@@ -12,8 +12,13 @@ namespace mechinterp::engine {
 namespace {
 
 float Finite(double value, const FieldViolations& violations) {
-  if (!std::isfinite(value)) violations.Add("must be finite");
-  return static_cast<float>(value);
+  const auto rounded = static_cast<float>(value);
+  if (!std::isfinite(value)) {
+    violations.Add("must be finite");
+  } else if (!std::isfinite(rounded)) {
+    violations.Add("must be in the range of fp32, at most 3.4e38 in size");
+  }
+  return rounded;
 }
 
 AddValues CompileAddition(const EditTarget& target, const Addition& edit, const FieldViolations& violations) {

@@ -43,7 +43,8 @@ struct PackedMatrix {
   // What the operands of a product are rounded to before they are multiplied; sums are
   // always fp32. kBFloat16 uses the machine's own bf16 products where it has them
   // (MultipliesBFloat16), and computes in fp32 with rounded operands elsewhere; kFloat16
-  // always does that.
+  // always does that, and a row of operands beyond its range is rounded as if it had been
+  // divided by a power of two: nothing that is finite in fp32 overflows.
   NumberFormat compute = NumberFormat::kFloat32;
   int64_t out = 0;
   int64_t in = 0;

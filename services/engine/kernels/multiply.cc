@@ -1,6 +1,8 @@
 #include "services/engine/kernels/multiply.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -120,6 +122,38 @@ uint32_t* KeptOperands(int64_t words) {
   return room.data() + (kWordsOfALine - line) % kWordsOfALine;
 }
 
+constexpr float kLargestFloat16 = 65504;
+
+// The exponent of the power of two by which a row of fp16 operands has to be divided, for its
+// finite values to have fp16 ones: 0 for all but rows with values that it has not.
+int ExponentBeyondFloat16(const float* row, int64_t width) {
+  float largest = 0;
+  for (int64_t i = 0; i < width; ++i) {
+    const float size = std::abs(row[i]);
+    if (size > largest && size <= std::numeric_limits<float>::max()) largest = size;
+  }
+  return largest > kLargestFloat16 ? std::ilogb(largest) - std::ilogb(kLargestFloat16) + 1 : 0;
+}
+
+// The same products where a row of fp16 operands needs it, as that row's parts. False, and
+// nothing done, where none does.
+bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> products) {
+  const int64_t width = products.front().w->in;
+  std::vector<int> exponents(n);
+  for (int64_t r = 0; r < n; ++r) exponents[r] = ExponentBeyondFloat16(x + r * width, width);
+  if (std::all_of(exponents.begin(), exponents.end(), [](int exponent) { return exponent == 0; })) {
+    return false;
+  }
+  std::vector<float> divided(x, x + n * width);
+  for (int64_t i = 0; i < n * width; ++i) divided[i] = std::ldexp(divided[i], -exponents[i / width]);
+  MultiplyEach(divided.data(), n, products);
+  for (const Product& product : products) {
+    const int64_t out = product.w->out;
+    for (int64_t i = 0; i < n * out; ++i) product.y[i] = std::ldexp(product.y[i], exponents[i / out]);
+  }
+  return true;
+}
+
 BFloat16Unit UnitFor(NumberFormat compute) {
   return compute == NumberFormat::kBFloat16 ? UnitInUse() : BFloat16Unit::kNone;
 }
@@ -140,6 +174,7 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     }
     panels += w.panels();
   }
+  if (first.compute == NumberFormat::kFloat16 && MultiplyDivided(x, n, products)) return;
   constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
   const BFloat16Unit unit = UnitFor(first.compute);
   const bool pairs = unit != BFloat16Unit::kNone;

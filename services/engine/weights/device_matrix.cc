@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -121,11 +122,9 @@ void MultiplyInFull(const at::Tensor& operand, const at::Tensor& piece, std::vec
   }
 }
 
-}  // namespace
-
-at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, NumberFormat compute,
-                            bool full_precision, metal::KernelRunner* runner) {
-  const at::Tensor operand = x.to(TorchType(compute));
+// fp32 [n, out] of a rounded operand.
+at::Tensor MultiplyRounded(const at::Tensor& operand, const DeviceMatrix& w, bool full_precision,
+                           metal::KernelRunner* runner) {
   if (w.pieces.empty()) {
     // The quantized products have the type of their operands, or fp32.
     absl::StatusOr<at::Tensor> product =
@@ -142,6 +141,20 @@ at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, NumberFo
     }
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
+}
+
+}  // namespace
+
+DeviceOperand RoundOperand(const at::Tensor& x, NumberFormat compute) {
+  if (compute != NumberFormat::kFloat16) return {x.to(TorchType(compute)), {}};
+  const at::Tensor divisor = x.abs().amax({1}, true).clamp_min(std::numeric_limits<float>::min());
+  return {x.div(divisor).to(at::kHalf), divisor};
+}
+
+at::Tensor MultiplyOnDevice(const DeviceOperand& x, const DeviceMatrix& w, bool full_precision,
+                            metal::KernelRunner* runner) {
+  const at::Tensor product = MultiplyRounded(x.values, w, full_precision, runner);
+  return x.divisor.defined() ? product.mul(x.divisor) : product;
 }
 
 }  // namespace mechinterp::engine

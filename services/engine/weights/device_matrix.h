@@ -46,12 +46,21 @@ std::optional<DeviceMatrix> UploadInt8(ReadRows read, int64_t out, int64_t in, c
 std::optional<DeviceMatrix> UploadValues(ReadRows read, int64_t out, int64_t in, NumberFormat compute,
                                          const at::Device& device);
 
-// x w^T, fp32 [n, out]. x: fp32, contiguous, on the matrix's device. Operands are rounded
-// to the compute type, and so are the products unless `full_precision`. `runner`: see
-// metal_linear.h; may be null. Throws what libtorch does, and std::runtime_error with
-// the kernel's message.
-at::Tensor MultiplyOnDevice(const at::Tensor& x, const DeviceMatrix& w, NumberFormat compute,
-                            bool full_precision, metal::KernelRunner* runner);
+// What products are made of, rounded to the compute type once for all of them. In fp16 each
+// row is divided by its largest absolute value before: neither operands nor products that are
+// finite in fp32 overflow.
+struct DeviceOperand {
+  at::Tensor values;   // [n, in] of the compute type
+  at::Tensor divisor;  // fp32 [n, 1]; undefined: 1
+};
+// x: fp32 [n, in], contiguous.
+DeviceOperand RoundOperand(const at::Tensor& x, NumberFormat compute);
+
+// x w^T, fp32 [n, out], of an operand on the matrix's device. Products are rounded to the
+// compute type too, unless `full_precision`. `runner`: see metal_linear.h; may be null. Throws
+// what libtorch does, and std::runtime_error with the kernel's message.
+at::Tensor MultiplyOnDevice(const DeviceOperand& x, const DeviceMatrix& w, bool full_precision,
+                            metal::KernelRunner* runner);
 
 }  // namespace mechinterp::engine
 

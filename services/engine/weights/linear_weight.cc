@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -20,9 +21,17 @@ namespace {
 using kernels::kPanelOutputs;
 using kernels::PackedMatrix;
 
-absl::Status NotFinite(const Checkpoint& checkpoint, const std::string& name) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite"));
+absl::Status NotFinite(const Checkpoint& checkpoint, const std::string& name, NumberFormat compute) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      checkpoint.directory(), ": tensor '", name, "' holds a value that is not finite",
+      compute == NumberFormat::kFloat16 ? " in fp16, which products are computed in (--compute-dtype)" : ""));
+}
+
+// Whether values are finite in the type that they are multiplied in.
+bool AreFiniteIn(NumberFormat compute, const float* values, int64_t count) {
+  return compute != NumberFormat::kFloat16 || std::all_of(values, values + count, [](float value) {
+           return std::isfinite(RoundTo(NumberFormat::kFloat16, value));
+         });
 }
 
 template <typename Function>
@@ -33,13 +42,13 @@ void ForEachPanel(const PackedMatrix& matrix, Function&& function) {
 }
 
 // False when a value is not finite.
-bool PackStored(const StoredValues& values, PackedMatrix& matrix) {
+bool PackStored(ReadRows read, PackedMatrix& matrix) {
   std::atomic<bool> finite = true;
   ForEachPanel(matrix, [&](int64_t panel) {
     const int64_t first = panel * kPanelOutputs;
     const int64_t count = std::min<int64_t>(kPanelOutputs, matrix.out - first);
     std::vector<float> rows(count * matrix.in);
-    if (!values.Read(first * matrix.in, count * matrix.in, rows.data())) finite = false;
+    if (!read(first, count, rows.data())) finite = false;
     kernels::PackPanel(matrix, panel, rows.data());
   });
   return finite;
@@ -125,22 +134,23 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
   if (format.format == NumberFormat::kNf4) {
     absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
-    if (!quantized.ok()) return NotFinite(checkpoint, name);
+    if (!quantized.ok()) return NotFinite(checkpoint, name, NumberFormat::kFloat32);
     ReleasePages(view);
     return FromNf4(*quantized, format);
   }
   const StoredValues values(view);
+  const auto read = [&](int64_t first, int64_t count, float* rows) {
+    return values.Read(first * in, count * in, rows) && AreFiniteIn(format.compute, rows, count * in);
+  };
   if (format.device.UsesLibtorch()) {
-    std::optional<LinearWeight> weight = Upload(
-        [&](int64_t first, int64_t count, float* rows) { return values.Read(first * in, count * in, rows); },
-        out, in, format);
-    if (!weight) return NotFinite(checkpoint, name);
+    std::optional<LinearWeight> weight = Upload(read, out, in, format);
+    if (!weight) return NotFinite(checkpoint, name, format.compute);
     ReleasePages(view);
     return *std::move(weight);
   }
   LinearWeight weight{kernels::EmptyMatrix(format.format, format.compute, out, in), nullptr, {}};
   kernels::Allocate(weight.matrix);
-  if (!PackStored(values, weight.matrix)) return NotFinite(checkpoint, name);
+  if (!PackStored(read, weight.matrix)) return NotFinite(checkpoint, name, format.compute);
   ReleasePages(view);
   return weight;
 }

@@ -18,7 +18,7 @@ int64_t ScratchBytes(const ModelConfig& config, int64_t rows) {
   const int64_t operands = std::max({config.d_model, config.d_ff, config.query_width()});
   const bool has_head_norms = std::any_of(config.layers.begin(), config.layers.end(),
                                           [](const LayerConfig& layer) { return layer.query_key_norm; });
-  const int64_t scales = has_head_norms ? config.head_count : 1;
+  const int64_t scales = (has_head_norms ? config.head_count : 1) + 2 * config.layer_count();
   const int64_t row = residuals + attention + mlp + operands + scales;
   const int64_t logits = std::min(rows, kHeadRowsPerBlock) * config.vocabulary_size;
   return (rows * row + logits) * kFloatBytes + PassBytes(config, rows, config.context_length);

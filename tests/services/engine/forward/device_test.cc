@@ -93,10 +93,11 @@ TEST(DeviceMatrix, LargeOnesAreHeldInPieces) {
   read(0, kOut, whole.data_ptr<float>());
   const at::Tensor x = at::rand({3, kIn});
   const at::Tensor rounded = x.to(at::kBFloat16).to(at::kFloat);
-  const at::Tensor in_full = MultiplyOnDevice(x, *matrix, NumberFormat::kBFloat16, true, nullptr);
+  const DeviceOperand operand = RoundOperand(x, NumberFormat::kBFloat16);
+  const at::Tensor in_full = MultiplyOnDevice(operand, *matrix, true, nullptr);
   EXPECT_LT(LargestDifference(in_full, at::linear(rounded, whole)), 1e-4);
   // Without full precision the products are rounded too.
-  const at::Tensor products = MultiplyOnDevice(x, *matrix, NumberFormat::kBFloat16, false, nullptr);
+  const at::Tensor products = MultiplyOnDevice(operand, *matrix, false, nullptr);
   const float error = LargestDifference(products, at::linear(rounded, whole));
   EXPECT_GT(error, 1e-4);
   EXPECT_LT(error, 0.5);

@@ -36,12 +36,15 @@ class QuantizedAgreement : public testing::TestWithParam<Case> {
     return *Model::Load(TestData(GetParam().checkpoint), options);
   }
 
-  static HostTensor Logits(const std::shared_ptr<const Model>& model, int length) {
+  static HostTensor Logits(const std::shared_ptr<const Model>& model, int length,
+                           std::shared_ptr<const HookPlan> plan = nullptr) {
     Segment segment;
+    segment.plan = std::move(plan);
     for (int i = 0; i < length; ++i) segment.tokens.push_back((7 * i + 3) % model->config().vocabulary_size);
     segment.logits_rows = LogitsRows::kAll;
     Segment* const segments[] = {&segment};
     EXPECT_THAT(RunPass(*model, segments), IsOk());
+    EXPECT_THAT(segment.logits_status, IsOk());
     return std::move(segment.logits);
   }
 
@@ -77,6 +80,34 @@ TEST_P(QuantizedAgreement, HalfPrecisionIsCloseToTheCpusKernels) {
   for (float logit : expected.values) largest = std::max<double>(largest, std::abs(logit));
   EXPECT_LT(MaxDifference(actual, expected), 1e-2 * largest);
   EXPECT_GT(MaxDifference(actual, expected), 0);  // fp16 does show
+}
+
+// Llama models have neurons beyond fp16's range.
+TEST_P(QuantizedAgreement, HalfPrecisionHoldsWhatOnlyFp32Can) {
+  constexpr int kLength = 5;
+  for (const float size : {9.6e4f, 1e9f, 1e30f}) {
+    CompiledEdit edit;
+    edit.site = {HookPoint::kMlpPost, 1};
+    edit.positions = {2};
+    edit.heads = {0};
+    edit.dims = {3};
+    edit.change = SetValues{{{{1, 1, 1}, {size}}}};
+    auto plan = std::make_shared<HookPlan>();
+    plan->prompt_length = kLength;
+    plan->edits[edit.site] = {edit};
+    const HostTensor expected = Logits(Load({}, nullptr, NumberFormat::kFloat32), kLength, plan);
+    double largest = 0;
+    for (float logit : expected.values) largest = std::max<double>(largest, std::abs(logit));
+    EXPECT_LT(MaxDifference(Logits(Load({}, nullptr, NumberFormat::kFloat16), kLength, plan), expected),
+              2e-2 * largest)
+        << size;
+    if (GetParam().head == kUnquantized || GetParam().quantization == kUnquantized) continue;
+    metal::ShimRunner runner;
+    EXPECT_LT(
+        MaxDifference(Logits(Load(kByLibtorch, &runner, NumberFormat::kFloat16), kLength, plan), expected),
+        2e-2 * largest)
+        << size;
+  }
 }
 
 TEST_P(QuantizedAgreement, TheSelfCheckPassesInBFloat16) {

@@ -262,6 +262,32 @@ TEST(MultiplicationInTiles, IsBitForBitTheOrderThatTheHeaderPromises) {
   }
 }
 
+// Rows of fp16 operands with values that fp16 has not are as exact as others; their neighbours
+// keep their bits.
+TEST(MultiplicationInFloat16, NothingFiniteOverflows) {
+  const int64_t n = 4, in = 192, out = 70;
+  std::vector<float> x = Random(n * in, 13), w = Random(out * in, 14);
+  const PackedMatrix matrix = Pack(NumberFormat::kFloat16, NumberFormat::kFloat16, out, in, w);
+  std::vector<float> before(n * out), y(n * out);
+  Multiply(x.data(), n, matrix, before.data());
+  x[1 * in + 5] = 65519;  // rounds to the largest
+  x[2 * in + 7] = -9.6e4f;
+  x[3 * in + 150] = 1e34f;
+  Multiply(x.data(), n, matrix, y.data());
+  EXPECT_TRUE(std::equal(y.begin(), y.begin() + out, before.begin()));
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t o = 0; o < out; ++o) {
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < in; ++k) {
+        const double product = double{x[i * in + k]} * Rounded(NumberFormat::kFloat16, w[o * in + k]);
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      EXPECT_NEAR(y[i * out + o], sum, 1e-3 * magnitude) << i << " " << o;
+    }
+  }
+}
+
 // A matrix's values [out, in], as products with unit vectors show them.
 std::vector<float> ValuesOf(const PackedMatrix& matrix) {
   std::vector<float> units(matrix.in * matrix.in), products(matrix.in * matrix.out), values(products.size());

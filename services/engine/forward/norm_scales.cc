@@ -11,7 +11,8 @@ NormScales::NormScales(const ModelConfig& config, const Batch& batch, Arithmetic
 
 // A norm reads what has entered by its block's beginning, or by its attention's end.
 int64_t NormScales::RowsAt(const HookSite& norm) const {
-  return batch_.RowsAt({norm.point == HookPoint::kLn1Scale ? HookPoint::kResidPre : HookPoint::kZ, norm.layer});
+  return batch_.RowsAt(
+      {norm.point == HookPoint::kLn1Scale ? HookPoint::kResidPre : HookPoint::kZ, norm.layer});
 }
 
 Rows NormScales::Of(const HookSite& norm, int64_t first, int64_t count) const {

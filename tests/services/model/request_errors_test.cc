@@ -90,6 +90,15 @@ TEST_F(RequestErrors, EveryViolationAtOnce) {
           Pair("interventions[2].scaling.factor", "must be finite")));
 }
 
+TEST_F(RequestErrors, NumbersBeyondFp32) {
+  EXPECT_THAT(
+      Cache("interventions { site { point: HOOK_POINT_Z layer: 1 } scaling { factor: 1e39 } }"
+            "interventions { site { point: HOOK_POINT_Z layer: 1 } noise_addition { standard_deviation: 1e39 "
+            "} }"),
+      ElementsAre(Pair("interventions[0].scaling.factor", HasSubstr("range of fp32")),
+                  Pair("interventions[1].noise_addition.standard_deviation", HasSubstr("range of fp32"))));
+}
+
 TEST_F(RequestErrors, AllPositionsOfUnequalPrompts) {
   EXPECT_THAT(
       Cache("interventions { site { point: HOOK_POINT_RESID_PRE layer: 1 }"

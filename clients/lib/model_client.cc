@@ -1,10 +1,13 @@
 #include "clients/lib/model_client.h"
 
 #include <optional>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "clients/lib/activation_reader.h"
 #include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
@@ -200,14 +203,38 @@ std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
+namespace {
+
+// "compute type was COMPUTE_TYPE_FLOAT32, now COMPUTE_TYPE_BFLOAT16"
+std::string DescribeDifference(const v1::ModelIdentity& a, const v1::ModelIdentity& b) {
+  const auto differ = [](std::string_view what, const auto& before, const auto& now) {
+    return before == now ? std::string() : absl::StrCat(what, " was ", before, ", now ", now);
+  };
+  const auto shorten = [](const std::string& hash) { return hash.empty() ? "none" : hash.substr(0, 12); };
+  std::vector<std::string> differences = {
+      differ("the model", absl::StrCat(a.name(), " (", shorten(a.model_hash()), ")"),
+             absl::StrCat(b.name(), " (", shorten(b.model_hash()), ")")),
+      differ("quantization", v1::Quantization_Name(a.quantization()),
+             v1::Quantization_Name(b.quantization())),
+      differ("head quantization", v1::HeadQuantization_Name(a.head_quantization()),
+             v1::HeadQuantization_Name(b.head_quantization())),
+      differ("compute type", v1::ComputeType_Name(a.compute_type()), v1::ComputeType_Name(b.compute_type())),
+      differ("device", v1::Device_Name(a.device()), v1::Device_Name(b.device())),
+      differ("the tokenizer", shorten(a.tokenizer_hash()), shorten(b.tokenizer_hash())),
+  };
+  std::erase(differences, "");
+  if (differences.empty()) return "its chat template, stop tokens or other options are others";
+  return absl::StrJoin(differences, "; ");
+}
+
+}  // namespace
+
 absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual) {
-  if (expected.model_hash() == actual.model_hash() && expected.quantization() == actual.quantization()) {
+  if (expected.model_hash() == actual.model_hash() && expected.serving_hash() == actual.serving_hash()) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(
-      absl::StrCat("the server now serves ", actual.name(), " (", actual.model_hash().substr(0, 12),
-                   "), the experiment began on ", expected.name(), " (", expected.model_hash().substr(0, 12),
-                   "); was it restarted?"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the server does not answer as it did: ", DescribeDifference(expected, actual), "; was it restarted?"));
 }
 
 }  // namespace mechinterp

@@ -101,8 +101,9 @@ class ModelClient {
 // with the first call.
 std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address);
 
-// FailedPrecondition when `actual` is another model than `expected`, which
-// happens when a server is restarted in the middle of an experiment.
+// FailedPrecondition when what answers is not what answered before (another model_hash or
+// serving_hash), which happens when a server is restarted in the middle of an experiment. Says
+// what differs.
 absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual);
 
 }  // namespace mechinterp

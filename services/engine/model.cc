@@ -4,11 +4,15 @@
 
 #include <exception>
 #include <filesystem>
+#include <future>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/checkpoint.h"
+#include "services/engine/checkpoint/content_hash.h"
 #include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/metal/metal_runner.h"
 #include "services/engine/tokenizer/chat/chat_template_selection.h"
@@ -39,6 +43,39 @@ absl::Status CheckMemoryLimit(const Checkpoint& checkpoint, const WeightFormats&
                    formats.quantization == kUnquantized ? "; quantization nf4 takes a fraction of it" : ""));
 }
 
+// The files of a directory that make token ids of text.
+std::vector<std::string> TokenizerFiles(const std::filesystem::path& directory) {
+  std::vector<std::string> paths;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    std::error_code error;
+    if (std::filesystem::exists(directory / name, error)) paths.push_back((directory / name).string());
+  }
+  return paths;
+}
+
+std::string NameOf(Quantization quantization) {
+  return quantization ? std::string(InfoOf(*quantization).name) : "none";
+}
+
+std::string ServingHash(const Model& model, const LoadOptions& options) {
+  const WeightFormats& formats = model.formats();
+  Sha256 hash;
+  const auto add = [&](absl::string_view what, const auto& value) {
+    hash.Add(absl::StrCat(what, " ", value, "\n"));
+  };
+  add("model", model.content_hash());
+  add("tokenizer", model.tokenizer_hash());
+  add("chat template", std::string(ChatFormatName(model.chat_template().format)));
+  add("stop tokens", absl::StrJoin(model.config().stop_token_ids, ","));
+  add("quantization", NameOf(formats.quantization));
+  add("double quantization", formats.double_quantization);
+  add("head quantization", NameOf(formats.head));
+  add("compute type", std::string(InfoOf(formats.compute_type).name));
+  add("rope frequencies in bfloat16", options.round_rope_frequencies_to_bfloat16);
+  add("device", std::string(DeviceKindName(formats.device.kind)));
+  return hash.Hex();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& directory,
@@ -48,7 +85,6 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->config_ = checkpoint.config();
   model->kernel_runner_ = options.kernel_runner;
   model->name_ = options.name.empty() ? checkpoint.name() : options.name;
-  model->fingerprint_ = checkpoint.Fingerprint();
 
   const std::string tokenizer_path = (std::filesystem::path(directory) / "tokenizer.json").string();
   if (std::filesystem::exists(tokenizer_path)) {
@@ -72,6 +108,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->StartKernels();
   model->parameter_count_ = CountParameters(model->config_);
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
+  // Beside the loading, which leaves the disk and a core idle now and then.
+  auto content_hash =
+      std::async(std::launch::async, HashOfFiles, checkpoint.files(), options.hash_cache_path);
   try {
     ABSTRACT_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(std::move(checkpoint), model->formats_,
                                                                 options.round_rope_frequencies_to_bfloat16));
@@ -80,6 +119,11 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
     return absl::ResourceExhaustedError(absl::StrCat(directory, ": loading the weights: ", error.what()));
   }
   model->weight_bytes_ = CountWeightBytes(*model->weights_);
+  ABSTRACT_ASSIGN_OR_RETURN(model->content_hash_, content_hash.get());
+  if (const std::vector<std::string> files = TokenizerFiles(directory); !files.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(model->tokenizer_hash_, HashOfFiles(files, options.hash_cache_path));
+  }
+  model->serving_hash_ = ServingHash(*model, options);
   TrimDeviceCache(model->device());
   return model;
 }
@@ -103,7 +147,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::LoadPart(const Model& model,
   part->config_.layers.clear();
   for (int layer : selection.layers) part->config_.layers.push_back(model.config().layers[layer]);
   part->name_ = model.name();
-  part->fingerprint_ = model.fingerprint();
+  part->content_hash_ = model.content_hash();
   part->formats_ = model.formats();
   part->formats_.device = {};
   try {

@@ -42,8 +42,12 @@ class Model {
   bool has_chat_template() const { return chat_template_.format != ChatFormat::kNone; }
 
   const std::string& name() const { return name_; }
-  // See Checkpoint::Fingerprint.
-  const std::string& fingerprint() const { return fingerprint_; }
+  // HashOfFiles (content_hash.h) of config.json, generation_config.json and the weights; of what
+  // makes token ids of text, empty where there is none; and of these two, the chat template,
+  // the stop tokens, the formats and the device: of all that answers depend on.
+  const std::string& content_hash() const { return content_hash_; }
+  const std::string& tokenizer_hash() const { return tokenizer_hash_; }
+  const std::string& serving_hash() const { return serving_hash_; }
   int64_t parameter_count() const { return parameter_count_; }
   const WeightFormats& formats() const { return formats_; }
   // Bytes of the weights in memory by how they are held. The embedding's rows are
@@ -66,7 +70,9 @@ class Model {
   std::shared_ptr<const Tokenizer> tokenizer_;
   ChatTemplate chat_template_;
   std::string name_;
-  std::string fingerprint_;
+  std::string content_hash_;
+  std::string tokenizer_hash_;
+  std::string serving_hash_;
   int64_t parameter_count_ = 0;
   WeightFormats formats_;
   metal::KernelRunner* kernel_runner_ = nullptr;

@@ -14,6 +14,7 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
+#include "services/engine/checkpoint/content_hash.h"
 #include "services/engine/checkpoint/model_source.h"
 #include "services/engine/device/device.h"
 #include "services/engine/kernels/parallel.h"
@@ -76,6 +77,7 @@ absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptio
   engine::LoadOptions load = options.load;
   load.device = device;
   load.name = source->repo_id;
+  load.hash_cache_path = engine::DefaultHashCachePath();
   load.memory_limit_bytes = options.service.memory_limit_bytes;
   load.scratch_rows = options.service.scheduler.max_batch_rows;
   std::string directory = source->directory;
@@ -93,7 +95,8 @@ absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptio
       "loaded {} in {:.1f} s: {:.1f} million parameters, {} layers, hash {}, {:.1f} MiB of weights in memory",
       (*model)->name(), absl::ToDoubleSeconds(absl::Now() - start),
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count(),
-      (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
+      (*model)->content_hash().substr(0, 12),
+      static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   DescribeDevice(**model);
   return model;
 }

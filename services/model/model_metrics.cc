@@ -81,7 +81,7 @@ void ModelMetrics::SetModel(const engine::Model& model) {
       .Help("The model that is served; always 1.")
       .Register(*registry_)
       .Add({{"name", model.name()},
-            {"hash", model.fingerprint()},
+            {"hash", model.content_hash()},
             {"quantization", model.formats().quantization == engine::NumberFormat::kNf4 ? "nf4" : "none"},
             {"device", engine::DeviceKindName(model.device().kind)}})
       .Set(1);

@@ -77,7 +77,9 @@ v1::HookPoint ToProto(engine::HookPoint point) {
 v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id) {
   v1::ModelIdentity identity;
   identity.set_name(model.name());
-  identity.set_model_hash(model.fingerprint());
+  identity.set_model_hash(model.content_hash());
+  identity.set_tokenizer_hash(model.tokenizer_hash());
+  identity.set_serving_hash(model.serving_hash());
   // Formats know their numbers on the wire.
   const engine::WeightFormats& formats = model.formats();
   identity.set_quantization(static_cast<v1::Quantization>(

@@ -1,12 +1,9 @@
 #include "services/engine/checkpoint/checkpoint.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <set>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,23 +18,6 @@ namespace fs = std::filesystem;
 
 // Bounds what a real model's file needs.
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new()) { EVP_DigestInit_ex(context_, EVP_sha256(), nullptr); }
-  ~Sha256() { EVP_MD_CTX_free(context_); }
-  void Add(const void* data, size_t bytes) { EVP_DigestUpdate(context_, data, bytes); }
-  void Add(absl::string_view text) { Add(text.data(), text.size()); }
-  std::string Hex() {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_, digest, &size);
-    return absl::BytesToHexString({reinterpret_cast<const char*>(digest), size});
-  }
-
- private:
-  EVP_MD_CTX* context_;
-};
 
 }  // namespace
 
@@ -136,21 +116,12 @@ absl::StatusOr<TensorView> Checkpoint::Tensor(absl::string_view name, absl::Span
   return view;
 }
 
-std::string Checkpoint::Fingerprint() const {
-  constexpr size_t kWholeBelow = 1 << 20, kSample = 64 << 10;
-  Sha256 hash;
-  hash.Add(config_text_);
-  for (const auto& [name, view] : tensors_) {
-    hash.Add(absl::StrCat(name, DTypeName(view.dtype), "[", absl::StrJoin(view.shape, ","), "]"));
-    if (view.bytes.size() <= kWholeBelow) {
-      hash.Add(view.bytes.data(), view.bytes.size());
-      continue;
-    }
-    for (size_t begin : {size_t{0}, (view.bytes.size() - kSample) / 2, view.bytes.size() - kSample}) {
-      hash.Add(view.bytes.data() + begin, kSample);
-    }
-  }
-  return hash.Hex();
+std::vector<std::string> Checkpoint::files() const {
+  std::vector<std::string> paths = {(fs::path(directory_) / "config.json").string()};
+  const fs::path generation = fs::path(directory_) / "generation_config.json";
+  if (std::error_code error; fs::exists(generation, error)) paths.push_back(generation.string());
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
 }
 
 }  // namespace mechinterp::engine

@@ -39,10 +39,8 @@ class Checkpoint {
   // config.json as it stands.
   const std::string& config_text() const { return config_text_; }
 
-  // SHA-256 in hex over the configuration's text and every tensor's name, type,
-  // shape and contents; of tensors above 1 MiB, 64 KiB from each end and from the
-  // middle, so that it takes a moment even for 16 GB.
-  std::string Fingerprint() const;
+  // Paths of the configuration's files and the weights'.
+  std::vector<std::string> files() const;
 
  private:
   // Part of a message: the safetensors files here that the index does not list.

@@ -161,7 +161,7 @@ class Check {
   }
 
   void Judge() {
-    std::string what = absl::StrCat(DeviceKindName(model_.device().kind), model_.fingerprint());
+    std::string what = absl::StrCat(DeviceKindName(model_.device().kind), model_.content_hash());
     auto judge = [&](const std::string& where, double error) {
       absl::StrAppend(&what, ",", error);
       if (error > result_.tolerance && result_.problem.empty()) {

@@ -55,6 +55,8 @@ struct LoadOptions {
   // buffers were cast along with its weights (`model.to(bfloat16)`). Off: fp32,
   // which is how published checkpoints are meant to be run.
   bool round_rope_frequencies_to_bfloat16 = false;
+  // Where hashes of files that have not changed are kept; empty: nowhere. See content_hash.h.
+  std::string hash_cache_path;
   // What clients call the model; empty: the directory's name.
   std::string name;
   // Unset: what the checkpoint itself says; see SelectChatTemplate.

@@ -41,7 +41,7 @@ TEST_P(FixtureOverGrpc, ActivationsByNameFilterAndPositions) {
     ++compared;
   }
   EXPECT_GE(compared, 5 * fixture_.model()->config().layer_count() + 1);
-  EXPECT_EQ(whole.header.model().model_hash(), fixture_.model()->fingerprint());
+  EXPECT_EQ(whole.header.model().model_hash(), fixture_.model()->content_hash());
 
   request.mutable_filter()->mutable_positions()->add_indices(-1);
   request.mutable_filter()->mutable_positions()->add_indices(2);

@@ -85,6 +85,11 @@ void FakeModelService::set_model_hash(const std::string& hash) {
   model_hash_ = hash;
 }
 
+void FakeModelService::set_compute_type(v1::ComputeType type) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  compute_type_ = type;
+}
+
 void FakeModelService::set_deviation(const ToyDeviation& deviation) {
   const std::lock_guard<std::mutex> lock(mutex_);
   deviation_ = deviation;
@@ -144,6 +149,8 @@ v1::ModelIdentity FakeModelService::identity() const {
   v1::ModelIdentity identity;
   identity.set_name("toy");
   identity.set_model_hash(model_hash_);
+  identity.set_serving_hash(absl::StrCat(model_hash_, " in ", v1::ComputeType_Name(compute_type_)));
+  identity.set_compute_type(compute_type_);
   identity.set_quantization(v1::QUANTIZATION_NONE);
   identity.set_device(v1::DEVICE_CPU);
   identity.set_server_version("0.0.1");

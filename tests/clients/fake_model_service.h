@@ -29,6 +29,8 @@ class FakeModelService final : public v1::ModelService::Service {
   // Drops the stored runs, as if their time had come.
   void ExpireStoredRuns();
   void set_model_hash(const std::string& hash);
+  // Another one is another serving_hash too.
+  void set_compute_type(v1::ComputeType type);
   // How its activations at named sites differ from another fake's.
   void set_deviation(const ToyDeviation& deviation);
   // What CheckDevice answers.
@@ -78,6 +80,7 @@ class FakeModelService final : public v1::ModelService::Service {
   mutable std::mutex mutex_;
   ToyTokenizer tokenizer_;
   std::string model_hash_ = "0123456789abcdef";
+  v1::ComputeType compute_type_ = v1::COMPUTE_TYPE_FLOAT32;
   ToyDeviation deviation_;
   v1::CheckDeviceResponse device_check_;
   std::vector<uint32_t> continuation_ = {1};

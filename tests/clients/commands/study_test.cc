@@ -80,6 +80,16 @@ TEST_F(StudyCommandsTest, BeginAnewWithOtherArgumentsAndSayWhy) {
   EXPECT_EQ(fake_.service.call_count("Generate"), 2 + 4);
 }
 
+TEST_F(StudyCommandsTest, BeginAnewWhereTheServerComputesOtherwise) {
+  fake_.service.FailNext("Generate", {absl::OkStatus(), absl::InternalError("")});
+  ASSERT_EQ(RunStudy("baseline", {"--concurrency", "1"}).code, 1);
+  fake_.service.set_compute_type(v1::COMPUTE_TYPE_BFLOAT16);
+  const ToolOutcome outcome = RunStudy("baseline");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("compute type was COMPUTE_TYPE_FLOAT32, now COMPUTE_TYPE_BFLOAT16"));
+  EXPECT_EQ(fake_.service.call_count("Generate"), 2 + 4);  // nothing is taken over
+}
+
 TEST_F(StudyCommandsTest, LimitThePairs) {
   ASSERT_EQ(RunStudy("baseline", {"--limit", "1"}).code, 0);
   EXPECT_EQ(ReadResultsOf("01_baseline_results.json")["provenance"]["pair_count"], 1);

@@ -84,6 +84,14 @@ TEST_F(BaselineTest, NoticesAnotherModel) {
   EXPECT_THAT(std::string(results.status().message()), HasSubstr("was it restarted"));
 }
 
+TEST_F(BaselineTest, NoticesOtherArithmetic) {
+  fake_.service.set_compute_type(v1::COMPUTE_TYPE_FLOAT16);
+  const auto results = RunBaseline(context_, Options());
+  EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
+  EXPECT_THAT(std::string(results.status().message()),
+              HasSubstr("compute type was COMPUTE_TYPE_FLOAT32, now COMPUTE_TYPE_FLOAT16; was it restarted"));
+}
+
 TEST_F(BaselineTest, NeedsAServerThatMeasures) {
   fake_.service.set_gives_metrics(false);
   const auto results = RunBaseline(context_, Options());

@@ -33,8 +33,8 @@ class HashOfFilesTest : public testing::Test {
   }
 
   const fs::path folder_ =
-      fs::temp_directory_path() /
-      absl::StrCat("abstract hashes ", getpid(), testing::UnitTest::GetInstance()->current_test_info()->name());
+      fs::temp_directory_path() / absl::StrCat("abstract hashes ", getpid(),
+                                               testing::UnitTest::GetInstance()->current_test_info()->name());
   const std::string cache_ = Path("cache/hashes.json");
 };
 

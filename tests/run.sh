@@ -7,7 +7,6 @@
 #   JOBS        compilers and tests at a time; default: one per core
 #   NO_INSTALL  when not empty, installs no system packages
 #   TIDY        ON: clang-tidy over recent changes is a test too (see tests/README.md)
-#   CI          when not empty, runs clang-tidy over recent changes too (tests/README.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null

@@ -67,17 +67,25 @@ void Explain(const Batch& batch, const Batch::Item& item, int64_t row, const Nor
              Arithmetic& math) {
   absl::Status& status = item.segment->logits_status;
   if (!status.ok()) return;
-  const int64_t from_end = item.first_row + item.rows - row;
-  const auto whole = std::find_if(batch.items().begin(), batch.items().end(),
-                                  [&](const Batch::Item& each) { return each.segment == item.segment; });
-  std::optional<HookSite> norm = norm_scales.FirstNotFinite(whole->first_row + whole->rows - from_end);
-  if (!norm.has_value()) {
+  const auto position = [](const Batch::Item& of, int64_t at) {
+    return of.first_position + static_cast<int>(at - of.first_row);
+  };
+  NotFinite found;
+  found.logits_position = position(item, row);
+  const Batch::Item& whole =
+      *std::find_if(batch.items().begin(), batch.items().end(),
+                    [&](const Batch::Item& each) { return each.segment == item.segment; });
+  if (const auto origin = norm_scales.FirstNotFinite(whole.first_row, whole.rows)) {
+    found.norm = origin->norm;
+    found.position = position(whole, origin->row);
+  } else {
     math.WithHostRows({Slot::kScale, row, 1, 1}, [&](const float* scale) {
-      if (!std::isfinite(*scale)) norm = HookSite{HookPoint::kLnFinalScale, 0};
+      if (!std::isfinite(*scale)) found.norm = HookSite{HookPoint::kLnFinalScale, 0};
       return false;
     });
+    found.position = found.logits_position;
   }
-  status = NotFiniteLogits(item.first_position + static_cast<int>(row - item.first_row), norm);
+  status = NotFiniteError(found);
 }
 
 // `head` holds a suffix of each of some of the batch's items, in their order.

@@ -25,17 +25,17 @@ void NormScales::Keep(const HookSite& norm) {
   math_.Copy({Slot::kScale, 0, count, 1}, Of(norm, 0, count));
 }
 
-std::optional<HookSite> NormScales::FirstNotFinite(int64_t row) const {
+std::optional<NormScales::Origin> NormScales::FirstNotFinite(int64_t first, int64_t count) const {
   for (int layer = 0; layer < layer_count_; ++layer) {
     for (const HookPoint point : {HookPoint::kLn1Scale, HookPoint::kLn2Scale}) {
       const HookSite norm{point, layer};
-      if (row >= RowsAt(norm)) continue;
-      bool finite = true;
-      math_.WithHostRows(Of(norm, row, 1), [&](const float* scale) {
-        finite = std::isfinite(*scale);
+      if (first >= RowsAt(norm)) continue;
+      int64_t good = 0;
+      math_.WithHostRows(Of(norm, first, count), [&](const float* scales) {
+        while (good < count && std::isfinite(scales[good])) ++good;
         return false;
       });
-      if (!finite) return norm;
+      if (good < count) return Origin{norm, first + good};
     }
   }
   return std::nullopt;

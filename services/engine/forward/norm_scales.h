@@ -22,9 +22,13 @@ class NormScales {
   // ln2.hook_scale of a layer.
   void Keep(const HookSite& norm);
 
-  // The first norm that read values of a row of the batch which were not finite; nothing when
-  // all those of the blocks were.
-  std::optional<HookSite> FirstNotFinite(int64_t row) const;
+  // Where rows [first, first + count) of the batch, a sequence's, first had values that were not
+  // finite: the norm that read them, and which row. Nothing when no norm of the blocks did.
+  struct Origin {
+    HookSite norm;
+    int64_t row = 0;
+  };
+  std::optional<Origin> FirstNotFinite(int64_t first, int64_t count) const;
 
  private:
   int64_t RowsAt(const HookSite& norm) const;

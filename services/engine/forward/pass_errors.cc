@@ -22,22 +22,22 @@ absl::Status PassError(const std::exception& error) {
   return absl::InternalError(absl::StrCat("forward pass: ", text));
 }
 
-absl::Status NotFiniteLogits(int position, const std::optional<HookSite>& norm) {
+absl::Status NotFiniteError(const NotFinite& found) {
   std::string origin = "the output head makes them so";
-  if (norm.has_value()) {
-    origin = absl::StrCat("the residual stream first is not where ", SiteName(*norm), " reads it: ");
+  if (const std::optional<HookSite>& norm = found.norm) {
+    std::string after = "from the embeddings on";
     if (norm->point == HookPoint::kLnFinalScale) {
-      absl::StrAppend(&origin, "after the MLP of the last layer");
+      after = "after the MLP of the last layer";
     } else if (norm->point == HookPoint::kLn2Scale) {
-      absl::StrAppend(&origin, "after the attention of layer ", norm->layer);
+      after = absl::StrCat("after the attention of layer ", norm->layer);
     } else if (norm->layer > 0) {
-      absl::StrAppend(&origin, "after the MLP of layer ", norm->layer - 1);
-    } else {
-      absl::StrAppend(&origin, "from the embeddings on");
+      after = absl::StrCat("after the MLP of layer ", norm->layer - 1);
     }
+    origin = absl::StrCat("the residual stream first is not at position ", found.position, " where ",
+                          SiteName(*norm), " reads it: ", after);
   }
   return absl::FailedPreconditionError(absl::StrCat(
-      "the logits of position ", position, " are not finite (NaN or infinity); ", origin,
+      "the logits of position ", found.logits_position, " are not finite (NaN or infinity); ", origin,
       ". Look for edits with very large values; otherwise serve the model with --compute-dtype f32"));
 }
 

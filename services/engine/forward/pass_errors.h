@@ -13,9 +13,15 @@ namespace mechinterp::engine {
 // device, Internal for anything else. Of libtorch's errors the text without its stack.
 absl::Status PassError(const std::exception& error);
 
-// FailedPrecondition: the logits of a position are not finite, because what `norm` read was
-// not, or, where there is none, because the head's products are not.
-absl::Status NotFiniteLogits(int position, const std::optional<HookSite>& norm);
+// Logits of a position that are not finite, and where on the way to them values first were not:
+// at which position, and what norm read them; none: the head made them so.
+struct NotFinite {
+  int logits_position = 0;
+  int position = 0;
+  std::optional<HookSite> norm;
+};
+// FailedPrecondition, in words.
+absl::Status NotFiniteError(const NotFinite& found);
 
 }  // namespace mechinterp::engine
 

@@ -53,11 +53,16 @@ class NotFiniteLogits : public testing::TestWithParam<Device> {
 
 TEST_P(NotFiniteLogits, AreAnErrorThatSaysWhereItBegan) {
   const std::pair<HookSite, const char*> cases[] = {
-      {{HookPoint::kEmbed, 0}, "blocks.0.ln1.hook_scale reads it: from the embeddings on"},
-      {{HookPoint::kAttnOut, 0}, "blocks.0.ln2.hook_scale reads it: after the attention of layer 0"},
-      {{HookPoint::kMlpOut, 1}, "blocks.2.ln1.hook_scale reads it: after the MLP of layer 1"},
-      {{HookPoint::kMlpPost, 2}, "blocks.3.ln1.hook_scale reads it: after the MLP of layer 2"},
-      {{HookPoint::kMlpOut, kLastLayer}, "ln_final.hook_scale reads it: after the MLP of the last layer"},
+      {{HookPoint::kEmbed, 0},
+       "at position 2 where blocks.0.ln1.hook_scale reads it: from the embeddings on"},
+      {{HookPoint::kAttnOut, 0},
+       "at position 2 where blocks.0.ln2.hook_scale reads it: after the attention of layer 0"},
+      {{HookPoint::kMlpOut, 1},
+       "at position 2 where blocks.2.ln1.hook_scale reads it: after the MLP of layer 1"},
+      {{HookPoint::kMlpPost, 2},
+       "at position 2 where blocks.3.ln1.hook_scale reads it: after the MLP of layer 2"},
+      {{HookPoint::kMlpOut, kLastLayer},
+       "at position 2 where ln_final.hook_scale reads it: after the MLP of the last layer"},
       {{HookPoint::kLogits, 0}, "the output head makes them so"},
   };
   ASSERT_EQ(model_->config().layer_count(), kLastLayer + 1);
@@ -66,13 +71,12 @@ TEST_P(NotFiniteLogits, AreAnErrorThatSaysWhereItBegan) {
     Segment* const together[] = {&good, &bad};
     const absl::Status status = context_.Run(together);
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(std::string(status.message()), HasSubstr("logits of position 2 are not finite"));
     EXPECT_THAT(std::string(status.message()), HasSubstr(origin));
     // Those who share the pass are not touched by it.
     EXPECT_THAT(good.logits_status, IsOk());
     Segment* const segments[] = {&alone};
     ASSERT_THAT(context_.Run(segments), IsOk());
-    EXPECT_EQ(good.logits.values, alone.logits.values);
+    EXPECT_LT(MaxDifference(good.logits, alone.logits), 1e-5);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "clients/lib/model_client.h"
 
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -207,7 +206,7 @@ namespace {
 
 // "compute type was COMPUTE_TYPE_FLOAT32, now COMPUTE_TYPE_BFLOAT16"
 std::string DescribeDifference(const v1::ModelIdentity& a, const v1::ModelIdentity& b) {
-  const auto differ = [](std::string_view what, const auto& before, const auto& now) {
+  const auto differ = [](const char* what, const auto& before, const auto& now) {
     return before == now ? std::string() : absl::StrCat(what, " was ", before, ", now ", now);
   };
   const auto shorten = [](const std::string& hash) { return hash.empty() ? "none" : hash.substr(0, 12); };

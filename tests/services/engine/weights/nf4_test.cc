@@ -24,7 +24,8 @@ constexpr char kMixed[] = "nf4-mixed";
 HostTensor Logits(const std::shared_ptr<const Model>& model, const std::string& fixture) {
   DirectExecutor executor(model);
   Segment segment;
-  segment.tokens = nlohmann::json::parse(std::ifstream(TestData(fixture + "/cases.json")))["prompt"];
+  segment.tokens = nlohmann::json::parse(std::ifstream(TestData(fixture + "/cases.json")))["prompt"]
+                       .get<std::vector<TokenId>>();
   segment.logits_rows = LogitsRows::kAll;
   Segment* const segments[] = {&segment};
   EXPECT_THAT(executor.Run(segments, nullptr), IsOk());

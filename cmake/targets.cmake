@@ -1,5 +1,5 @@
 # Three helpers; every target of the project is made by one of them.
-#   abstract_library(NAME SOURCES... [DEPENDS targets...])
+#   abstract_library(NAME [SOURCES...] [DEPENDS targets...])    without sources: headers alone
 #   abstract_binary(NAME SOURCES... [DEPENDS targets...])
 #   abstract_test(NAME SOURCES... [DEPENDS targets...])     a GoogleTest program, registered with ctest under
 #                                                           its folder as label: ctest -L services/engine
@@ -15,6 +15,12 @@ endfunction()
 
 function(abstract_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  if(NOT ARG_SOURCES)
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE ${ARG_DEPENDS})
+    target_include_directories(${name} INTERFACE ${ABSTRACT_SOURCE_DIR})
+    return()
+  endif()
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC ${ARG_DEPENDS})
   abstract_compile_options(${name})

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <variant>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -13,9 +14,9 @@
 namespace mechinterp::make_checkpoint {
 namespace {
 
+using engine::Llama3Rope;
 using engine::ModelConfig;
 using engine::NumberFormat;
-using engine::RopeScaling;
 using nlohmann::json;
 
 constexpr engine::TokenId kBeginOfText = 128000, kEndOfText = 128001, kEndOfMessage = 128008,
@@ -47,7 +48,7 @@ ModelConfig Llama3_8B() {
 // From 3.1 on: a context of 128 Ki, and the model may end a message for a tool.
 ModelConfig WithLongContext(ModelConfig shape, double factor) {
   shape.context_length = 131072;
-  shape.rope_scaling = RopeScaling{
+  shape.rope_scaling = Llama3Rope{
       .factor = factor, .low_freq_factor = 1, .high_freq_factor = 4, .original_context_length = 8192};
   shape.stop_token_ids = {kEndOfText, kEndOfMessage, kEndOfTurn};
   return shape;
@@ -138,8 +139,10 @@ std::string ModelType(const std::string& architecture) {
   return absl::AsciiStrToLower(architecture.substr(0, architecture.find("ForCausalLM")));
 }
 
-json RopeScalingJson(const std::optional<RopeScaling>& rope) {
-  if (!rope) return nullptr;
+// Of the presets' kind; null for others, which they have not.
+json RopeScalingJson(const std::optional<engine::RopeScaling>& scaling) {
+  const auto* rope = scaling ? std::get_if<Llama3Rope>(&*scaling) : nullptr;
+  if (rope == nullptr) return nullptr;
   return {{"rope_type", "llama3"},
           {"factor", rope->factor},
           {"low_freq_factor", rope->low_freq_factor},

@@ -68,12 +68,35 @@ std::string ServingHash(const Model& model, const LoadOptions& options) {
   add("chat template", std::string(ChatFormatName(model.chat_template().format)));
   add("stop tokens", absl::StrJoin(model.config().stop_token_ids, ","));
   add("quantization", NameOf(formats.quantization));
+  add("quantization as stored", formats.quantization_as_stored);
+  add("dequantize nf4", formats.dequantize_nf4);
   add("double quantization", formats.double_quantization);
   add("head quantization", NameOf(formats.head));
   add("compute type", std::string(InfoOf(formats.compute_type).name));
   add("rope frequencies in bfloat16", options.round_rope_frequencies_to_bfloat16);
   add("device", std::string(DeviceKindName(formats.device.kind)));
   return hash.Hex();
+}
+
+// Special tokens that were added to a tokenizer and never to its model, a <pad> mostly, do no
+// harm as long as nobody asks for them; what to say of them. Other tokens that the model does
+// not have mean that the tokenizer is another model's.
+absl::StatusOr<std::string> CheckVocabulary(const Tokenizer& tokenizer, int vocabulary_size,
+                                            const std::string& path) {
+  const int tokens = tokenizer.vocab_size();
+  if (tokens <= vocabulary_size) return std::string();
+  for (TokenId id = vocabulary_size; id < tokens; ++id) {
+    const TokenId ids[] = {id};
+    if (tokenizer.IsSpecial(id) || tokenizer.DecodeBytes(ids).empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(path, ": has ", tokens, " tokens, the model only ",
+                                                   vocabulary_size,
+                                                   "; of those past its embedding only "
+                                                   "special tokens may be left unused"));
+  }
+  return absl::StrCat(path, ": its special tokens from id ", vocabulary_size, " on, such as '",
+                      tokenizer.Decode({tokens - 1}),
+                      "', are past the model's embedding: prompts "
+                      "that hold them are refused");
 }
 
 }  // namespace
@@ -85,26 +108,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->config_ = checkpoint.config();
   model->kernel_runner_ = options.kernel_runner;
   model->name_ = options.name.empty() ? checkpoint.name() : options.name;
-
-  const std::string tokenizer_path = (std::filesystem::path(directory) / "tokenizer.json").string();
-  if (std::filesystem::exists(tokenizer_path)) {
-    ABSTRACT_ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::Load(tokenizer_path));
-    if (model->tokenizer_->vocab_size() > model->config_.vocabulary_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(tokenizer_path, ": has ", model->tokenizer_->vocab_size(), " tokens, the model only ",
-                       model->config_.vocabulary_size));
-    }
-    ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
-    ABSTRACT_ASSIGN_OR_RETURN(model->chat_template_,
-                              SelectChatTemplate(options.chat_format, *model->tokenizer_, tokenizer_config));
-    // The end of a turn stops a chat model, whatever config.json says of it.
-    if (auto end_of_turn = model->chat_template_.end_of_turn) model->config_.AddStopToken(*end_of_turn);
-  } else if (options.chat_format.value_or(ChatFormat::kNone) != ChatFormat::kNone) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(tokenizer_path, ": is missing, so there is no chat template"));
-  }
-
-  model->formats_ = ResolveFormats(options, StoredAsNf4(checkpoint));
+  model->load_remarks_ = checkpoint.remarks();
+  ABSTRACT_RETURN_IF_ERROR(model->LoadTokenizer(directory, options));
+  model->formats_ = ResolveFormats(options, FindStoredNf4(checkpoint));
   model->StartKernels();
   model->parameter_count_ = CountParameters(model->config_);
   ABSTRACT_RETURN_IF_ERROR(CheckMemoryLimit(checkpoint, model->formats_, options));
@@ -126,6 +132,24 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
   model->serving_hash_ = ServingHash(*model, options);
   TrimDeviceCache(model->device());
   return model;
+}
+
+absl::Status Model::LoadTokenizer(const std::string& directory, const LoadOptions& options) {
+  const std::string path = (std::filesystem::path(directory) / "tokenizer.json").string();
+  if (!std::filesystem::exists(path)) {
+    if (options.chat_format.value_or(ChatFormat::kNone) == ChatFormat::kNone) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(path, ": is missing, so there is no chat template"));
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Load(path));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string remark,
+                            CheckVocabulary(*tokenizer_, config_.vocabulary_size, path));
+  if (!remark.empty()) load_remarks_.push_back(remark);
+  ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
+  ABSTRACT_ASSIGN_OR_RETURN(chat_template_,
+                            SelectChatTemplate(options.chat_format, *tokenizer_, tokenizer_config));
+  // The end of a turn stops a chat model, whatever config.json says of it.
+  if (auto end_of_turn = chat_template_.end_of_turn) config_.AddStopToken(*end_of_turn);
+  return absl::OkStatus();
 }
 
 // Our kernels for Apple's GPU, where there is one and weights that they multiply.

@@ -6,7 +6,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/engine/checkpoint/model_config.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
@@ -58,11 +60,15 @@ class Model {
   const Device& device() const { return formats_.device; }
   // Runs our kernels for Apple's GPU; null: libtorch's operations do their work.
   metal::KernelRunner* kernel_runner() const { return kernel_runner_; }
+  // What whoever loaded the model should be told: of its files (see Checkpoint::remarks), of
+  // tokens that it cannot be asked about.
+  const std::vector<std::string>& load_remarks() const { return load_remarks_; }
   // What users of the device should be told: why our kernels do not run, say.
   const std::string& device_remark() const { return device_remark_; }
 
  private:
   Model() = default;
+  absl::Status LoadTokenizer(const std::string& directory, const LoadOptions& options);
   void StartKernels();
 
   ModelConfig config_;
@@ -76,6 +82,7 @@ class Model {
   int64_t parameter_count_ = 0;
   WeightFormats formats_;
   metal::KernelRunner* kernel_runner_ = nullptr;
+  std::vector<std::string> load_remarks_;
   std::string device_remark_;
   std::map<NumberFormat, int64_t> weight_bytes_;
 };

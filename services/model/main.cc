@@ -97,6 +97,7 @@ absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptio
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count(),
       (*model)->content_hash().substr(0, 12),
       static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
+  for (const std::string& remark : (*model)->load_remarks()) spdlog::warn("{}", remark);
   DescribeDevice(**model);
   return model;
 }

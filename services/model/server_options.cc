@@ -60,17 +60,23 @@ void AddModel(Command command, ServerOptions& options) {
   command.AddChoice(
       "--quantization", options.load.quantization,
       AutoOr(engine::LinearQuantizationNames(), engine::QuantizationOfName),
-      "How the weights are held: as the checkpoint has them (none) or in 4 bits (nf4); auto: nf4 when "
-      "the checkpoint is stored so");
+      "How the weights are held: unquantized (none) or in 4 bits (nf4); auto: each matrix as the "
+      "checkpoint has it");
+  command.AddFlag("--dequantize-nf4", options.load.dequantize_nf4,
+                  "Hold NF4 matrices as the values they stand for, each rounded to the type that was "
+                  "quantized, as bitsandbytes multiplies them: its numbers, at 16 bits a weight (32 for "
+                  "fp32) instead of 4.5");
   command.AddFlag("--double-quant", options.load.double_quantization,
                   "When quantizing to NF4: quantize the scales too");
-  command.AddChoice("--head-quantization", options.load.head,
-                    AutoOr(engine::HeadQuantizationNames(), engine::QuantizationOfName),
-                    "How the output head is held; auto: int8 for NF4 models, none for others");
+  command.AddChoice(
+      "--head-quantization", options.load.head,
+      AutoOr(engine::HeadQuantizationNames(), engine::QuantizationOfName),
+      "How the output head is held; auto: nf4 when it is stored so, int8 for packed NF4 models, "
+      "none for others");
   command.AddChoice(
       "--compute-dtype", options.load.compute_type,
       AutoOr(engine::ComputeTypeNames(), engine::NumberFormatOfShortName),
-      "What the operands of matrix products are rounded to; sums are fp32. auto, for NF4 models: bf16 "
+      "What the operands of matrix products are rounded to; sums are fp32. auto, for packed NF4 models: bf16 "
       "on CPUs that multiply it natively and on CUDA, f16 on Apple's GPUs; f32 otherwise");
   command.AddOption(
       "--save-quantized", options.save_quantized,

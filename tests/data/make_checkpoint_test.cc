@@ -70,7 +70,8 @@ TEST(ConfigFiles, SayWhatTheShapeIs) {
     EXPECT_EQ(read->stop_token_ids, shape.stop_token_ids);
     ASSERT_EQ(read->rope_scaling.has_value(), shape.rope_scaling.has_value());
     if (shape.rope_scaling) {
-      EXPECT_EQ(read->rope_scaling->factor, shape.rope_scaling->factor);
+      EXPECT_EQ(std::get<engine::Llama3Rope>(*read->rope_scaling).factor,
+                std::get<engine::Llama3Rope>(*shape.rope_scaling).factor);
     }
     EXPECT_EQ(json::parse(files->at("config.json"))["torch_dtype"], "float16");
     EXPECT_EQ(json::parse(files->at("generation_config.json"))["eos_token_id"], shape.stop_token_ids);

@@ -1,6 +1,7 @@
 #include "services/engine/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <set>
 
@@ -8,8 +9,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
+#include "services/common/text_file.h"
+#include "services/engine/checkpoint/nf4.h"
 #include "services/engine/checkpoint/shard_index.h"
+#include "services/engine/checkpoint/tensor_table.h"
+#include "services/engine/checkpoint/unused_tensors.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -19,55 +23,124 @@ namespace fs = std::filesystem;
 // Bounds what a real model's file needs.
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
+bool HaveSameContents(const TensorView& a, const TensorView& b) {
+  const bool same = a.dtype == b.dtype && a.shape == b.shape && a.bytes.size() == b.bytes.size() &&
+                    std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) == 0;
+  for (const TensorView& view : {a, b}) ReleasePages(view);
+  return same;
+}
+
 }  // namespace
 
 absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   Checkpoint checkpoint;
   checkpoint.directory_ = directory;
-  const fs::path root(directory);
   std::error_code error;
-  if (!fs::is_directory(root, error)) {
+  if (!fs::is_directory(directory, error)) {
     return absl::NotFoundError(absl::StrCat(directory, ": no such model directory"));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_text_,
-                            ReadSmallFile((root / "config.json").string(), kMaxConfigBytes));
-  ABSTRACT_ASSIGN_OR_RETURN(checkpoint.config_,
-                            ParseModelConfig(checkpoint.config_text_, (root / "config.json").string()));
-  if (const fs::path generation = root / "generation_config.json"; fs::exists(generation, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(generation.string(), kMaxConfigBytes));
-    ABSTRACT_RETURN_IF_ERROR(AddGenerationStopTokens(text, generation.string(), checkpoint.config_));
-  }
-
-  std::map<std::string, std::string> weight_map;
-  std::set<std::string> shards;
-  if (const fs::path index = root / "model.safetensors.index.json"; fs::exists(index, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(weight_map, ReadShardIndex(index.string()));
-    for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
-  } else if (fs::exists(root / "model.safetensors", error)) {
-    shards.insert("model.safetensors");
-  } else {
-    return absl::NotFoundError(
-        absl::StrCat(directory, ": holds neither model.safetensors nor model.safetensors.index.json"));
-  }
-
-  for (const std::string& shard : shards) {
-    ABSTRACT_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file,
-                              SafetensorsFile::Open((root / shard).string()));
-    for (const auto& [name, view] : file->tensors()) {
-      if (!checkpoint.tensors_.emplace(name, view).second) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(directory, ": tensor '", name, "' is in more than one shard"));
-      }
-    }
-    for (const auto& [tensor, home] : weight_map) {
-      if (home == shard && file->Find(tensor) == nullptr) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(file->path(), ": tensor '", tensor, "' is not in it, though the index says so"));
-      }
-    }
-    checkpoint.files_.push_back(std::move(file));
-  }
+  ABSTRACT_RETURN_IF_ERROR(checkpoint.ReadConfig());
+  ABSTRACT_RETURN_IF_ERROR(checkpoint.OpenFiles());
+  ABSTRACT_RETURN_IF_ERROR(checkpoint.SettleHead());
+  ABSTRACT_RETURN_IF_ERROR(checkpoint.CheckTensorNames());
   return checkpoint;
+}
+
+absl::Status Checkpoint::ReadConfig() {
+  const fs::path root(directory_);
+  const std::string path = (root / "config.json").string();
+  ABSTRACT_ASSIGN_OR_RETURN(config_text_, ReadTextFile(path, kMaxConfigBytes));
+  ABSTRACT_ASSIGN_OR_RETURN(config_, ParseModelConfig(config_text_, path));
+  std::error_code error;
+  if (const fs::path generation = root / "generation_config.json"; fs::exists(generation, error)) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(generation.string(), kMaxConfigBytes));
+    ABSTRACT_RETURN_IF_ERROR(UseGenerationStopTokens(text, generation.string(), config_));
+  }
+  if (fs::exists(root / "adapter_config.json", error)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory_,
+                     ": holds an adapter beside the model (adapter_config.json), which is not applied here: "
+                     "merge it into the model (in PEFT: merge_and_unload), or take it out of the folder"));
+  }
+  return absl::OkStatus();
+}
+
+// As transformers: a single file goes before an index, which may be left from older weights.
+absl::Status Checkpoint::OpenFiles() {
+  constexpr char kSingle[] = "model.safetensors", kIndex[] = "model.safetensors.index.json";
+  const fs::path root(directory_);
+  std::error_code error;
+  const bool has_index = fs::exists(root / kIndex, error);
+  if (!fs::exists(root / kSingle, error)) {
+    if (has_index) return OpenShards((root / kIndex).string());
+    return absl::NotFoundError(absl::StrCat(directory_, ": holds neither ", kSingle, " nor ", kIndex));
+  }
+  if (has_index) {
+    remarks_.push_back(absl::StrCat(directory_, ": ", kSingle, " is read, and the shards of the ", kIndex,
+                                    " beside it are not"));
+  }
+  return AddFile(kSingle);
+}
+
+absl::Status Checkpoint::OpenShards(const std::string& index) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto weight_map, ReadShardIndex(index));
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
+  for (const std::string& shard : shards) {
+    ABSTRACT_RETURN_IF_ERROR(AddFile(shard));
+    for (const auto& [tensor, home] : weight_map) {
+      if (home == shard && files_.back()->Find(tensor) == nullptr) {
+        return absl::InvalidArgumentError(absl::StrCat(files_.back()->path(), ": tensor '", tensor,
+                                                       "' is not in it, though the index says so"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::AddFile(const std::string& name) {
+  ABSTRACT_ASSIGN_OR_RETURN(std::shared_ptr<const SafetensorsFile> file,
+                            SafetensorsFile::Open((fs::path(directory_) / name).string()));
+  for (const auto& [tensor, view] : file->tensors()) {
+    if (!tensors_.emplace(tensor, view).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(directory_, ": tensor '", tensor, "' is in more than one shard"));
+    }
+  }
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+// A head in the files that is not the embedding has been trained, whatever config.json says.
+absl::Status Checkpoint::SettleHead() {
+  const TensorInfo head = TensorOf(config_, TensorRole::kUnembedding);
+  const TensorView* stored = Find(head.name);
+  if (!config_.tied_embeddings || stored == nullptr) return absl::OkStatus();
+  if (!IsNf4(*this, head.name)) {
+    ABSTRACT_RETURN_IF_ERROR(Tensor(head.name, head.shape).status());
+    const TensorView* embedding = Find(TensorOf(config_, TensorRole::kEmbedding).name);
+    if (embedding != nullptr && HaveSameContents(*stored, *embedding)) return absl::OkStatus();
+  }
+  config_.tied_embeddings = false;
+  remarks_.push_back(absl::StrCat(directory_,
+                                  ": config.json ties the output head to the embedding "
+                                  "(tie_word_embeddings), but '",
+                                  head.name, "' in the files is another matrix, which is used"));
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::CheckTensorNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, view] : tensors_) names.push_back(name);
+  absl::StatusOr<std::vector<std::string>> unused = FindUnusedTensors(config_, names);
+  if (!unused.ok()) {
+    return absl::Status(unused.status().code(), absl::StrCat(directory_, ": ", unused.status().message()));
+  }
+  if (!unused->empty()) {
+    remarks_.push_back(absl::StrCat(directory_, ": ", unused->size(), " tensors are not used, such as '",
+                                    unused->front(), "': buffers that the configuration determines"));
+  }
+  return absl::OkStatus();
 }
 
 std::string Checkpoint::name() const {

@@ -26,6 +26,8 @@ absl::Status Foreign(const fs::path& path, absl::string_view what) {
 }
 
 bool StartsWithGgufMagic(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return false;  // opening a pipe would wait for its writer
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
   return std::string(magic, sizeof magic) == "GGUF";

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -10,13 +11,37 @@
 
 namespace mechinterp::engine {
 
-// Frequency scaling of Llama 3.1 and later (rope_type "llama3").
-struct RopeScaling {
+// How rotary embeddings are stretched beyond the length that a model was trained on: the
+// rope types of config.json.
+
+// "linear": every position is divided by the factor (Chen et al. 2023).
+struct LinearRope {
+  double factor = 1;
+};
+// "dynamic": the base of the frequencies grows with a sequence longer than the original
+// context ("dynamic NTK").
+struct DynamicRope {
+  double factor = 1;
+  int original_context_length = 0;
+};
+// "yarn": pairs that turn often in the original context are kept, slow ones divided by the
+// factor, those between interpolated (Peng et al. 2023).
+struct YarnRope {
+  double factor = 1;
+  int original_context_length = 0;
+  double attention_factor = 1;  // of queries and keys, after their rotation
+  double beta_fast = 32;        // turns; pairs that make more are kept
+  double beta_slow = 1;         // those that make fewer are divided
+  bool truncate = true;         // the bounds between them to whole pairs
+};
+// "llama3", from Llama 3.1 on: the same by wavelength.
+struct Llama3Rope {
   double factor = 1;
   double low_freq_factor = 1;
   double high_freq_factor = 1;
   int original_context_length = 0;
 };
+using RopeScaling = std::variant<LinearRope, DynamicRope, YarnRope, Llama3Rope>;
 
 // What one block has beyond the plain Llama block, which differs from family to family and
 // in some from layer to layer. The forward pass, the list of tensors (tensor_table.h) and the
@@ -44,7 +69,7 @@ struct ModelConfig {
   int d_model = 0;
   int d_ff = 0;
   int vocabulary_size = 0;
-  int context_length = 0;
+  int context_length = 0;  // what rope scaling makes of max_position_embeddings included
   double rms_norm_epsilon = 1e-5;
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
@@ -62,13 +87,14 @@ struct ModelConfig {
 
 // Reads a Hugging Face config.json; `path` is for messages only. Errors:
 // InvalidArgument naming the key that is missing or wrong; Unimplemented naming
-// what is not supported (see CheckSupportedConfig, ReadLayers) or the rope type.
+// what is not supported (see CheckSupportedConfig, ReadLayers, ReadRope).
 absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const std::string& path);
 
-// Adds the end-of-sequence tokens of a generation_config.json, which chat models
-// have more of there: Llama-3-8B-Instruct ends turns by 128009 as well. Errors:
-// InvalidArgument when it is not JSON or holds what is no token id.
-absl::Status AddGenerationStopTokens(const std::string& json_text, const std::string& path,
+// Takes the end-of-sequence tokens of a generation_config.json instead of config.json's, as
+// transformers generates by them: Llama-3-8B-Instruct ends turns by 128009 only there. Where
+// it has none, those of config.json stay. Errors: InvalidArgument when it is not JSON or
+// holds what is no token id.
+absl::Status UseGenerationStopTokens(const std::string& json_text, const std::string& path,
                                      ModelConfig& config);
 
 }  // namespace mechinterp::engine

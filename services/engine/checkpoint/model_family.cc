@@ -29,6 +29,11 @@ struct Family {
   WindowRule window = WindowRule::kNowhere;
 };
 
+// What transformers takes where a window acts and config.json does not say how wide (not
+// even "null", which means none), or from which layer on.
+constexpr int kDefaultWindow = 4096;
+constexpr int kDefaultFirstWindowLayer = 28;
+
 // As transformers 5.12 computes them.
 constexpr Family kFamilies[] = {
     {.architecture = "LlamaForCausalLM",
@@ -58,32 +63,36 @@ absl::StatusOr<Family> FamilyOf(const ConfigReader& config) {
   for (const Family& family : kFamilies) {
     if (family.architecture == architecture) return family;
   }
-  return absl::UnimplementedError(absl::StrCat(config.path(), ": architecture ", architecture,
+  return absl::UnimplementedError(absl::StrCat(config.path(), ": architecture ", architecture.substr(0, 100),
                                                " is not supported; supported: ", SupportedFamilies()));
 }
 
-bool IsTrue(const ConfigReader& config, const char* key) { return config.Has(key) && config[key] == true; }
+// The width of the window; 0: none.
+absl::StatusOr<int> ReadWindow(const ConfigReader& config, const Family& family) {
+  const bool is_default = family.window != WindowRule::kNowhere && !config.Mentions("sliding_window");
+  ABSTRACT_ASSIGN_OR_RETURN(const bool use,
+                            config.Bool("use_sliding_window", family.window != WindowRule::kInLaterLayers));
+  // A key that Mistral's code does not look at.
+  if (!use && family.window != WindowRule::kInEveryLayer) return 0;
+  if (is_default) return kDefaultWindow;
+  return config.Has("sliding_window") ? config.Size("sliding_window") : 0;
+}
 
 // The window that acts in each layer, 0 for none. One that is no shorter than the context
 // never does.
-absl::StatusOr<std::vector<int>> ReadWindows(const ConfigReader& config, const Family& family, int layers) {
+absl::StatusOr<std::vector<int>> ReadWindows(const ConfigReader& config, const Family& family, int layers,
+                                             int context_length) {
   std::vector<int> windows(layers, 0);
-  if (!config.Has("sliding_window") ||
-      (config.Has("use_sliding_window") && config["use_sliding_window"] == false) ||
-      (family.window == WindowRule::kInLaterLayers && !IsTrue(config, "use_sliding_window"))) {
-    return windows;
-  }
-  ABSTRACT_ASSIGN_OR_RETURN(const int window, config.Size("sliding_window"));
-  ABSTRACT_ASSIGN_OR_RETURN(const int context, config.Size("max_position_embeddings", 2048));
-  if (window >= context) return windows;
+  ABSTRACT_ASSIGN_OR_RETURN(const int window, ReadWindow(config, family));
+  if (window == 0 || window >= context_length) return windows;
   if (family.window == WindowRule::kNowhere) {
     return config.NotSupported(
         absl::StrCat("a sliding window (sliding_window ", window, ") for ", family.architecture));
   }
   int first = 0;
-  if (family.window == WindowRule::kInLaterLayers && config.Has("max_window_layers") &&
-      config["max_window_layers"] != 0) {
-    ABSTRACT_ASSIGN_OR_RETURN(first, config.Size("max_window_layers"));
+  if (family.window == WindowRule::kInLaterLayers &&
+      !(config.Has("max_window_layers") && config["max_window_layers"] == 0)) {
+    ABSTRACT_ASSIGN_OR_RETURN(first, config.Size("max_window_layers", kDefaultFirstWindowLayer));
   }
   for (int layer = first; layer < layers; ++layer) windows[layer] = window;
   return windows;
@@ -103,7 +112,7 @@ absl::Status ReadLayerTypes(const ConfigReader& config, const Family& family, st
     if (types[i] == "full_attention") {
       windows[i] = 0;
     } else if (types[i] != "sliding_attention" || family.window == WindowRule::kNowhere) {
-      return config.NotSupported(absl::StrCat("layer type ", types[i].get<std::string>()));
+      return config.NotSupported(absl::StrCat("layer type ", types[i].get<std::string>().substr(0, 100)));
     } else if (windows[i] == 0) {
       ABSTRACT_ASSIGN_OR_RETURN(windows[i], config.Size("sliding_window"));
     }
@@ -111,15 +120,23 @@ absl::Status ReadLayerTypes(const ConfigReader& config, const Family& family, st
   return absl::OkStatus();
 }
 
-// Biases that the family's code would not read must not be asked for.
-absl::Status CheckBiases(const ConfigReader& config, const Family& family) {
-  if (!family.reads_attention_bias && IsTrue(config, "attention_bias")) {
+struct Biases {
+  bool attention = false;
+  bool mlp = false;
+};
+
+// Those that config.json asks for, which the family's code must read.
+absl::StatusOr<Biases> ReadBiases(const ConfigReader& config, const Family& family) {
+  Biases biases;
+  ABSTRACT_ASSIGN_OR_RETURN(biases.attention, config.Bool("attention_bias", false));
+  ABSTRACT_ASSIGN_OR_RETURN(biases.mlp, config.Bool("mlp_bias", false));
+  if (biases.attention && !family.reads_attention_bias) {
     return config.NotSupported(absl::StrCat("attention_bias true for ", family.architecture));
   }
-  if (!family.reads_mlp_bias && IsTrue(config, "mlp_bias")) {
+  if (biases.mlp && !family.reads_mlp_bias) {
     return config.NotSupported(absl::StrCat("mlp_bias true for ", family.architecture));
   }
-  return absl::OkStatus();
+  return biases;
 }
 
 }  // namespace
@@ -132,21 +149,20 @@ std::string SupportedFamilies() {
   return names;
 }
 
-absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config) {
+absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config, int context_length) {
   ABSTRACT_ASSIGN_OR_RETURN(const Family family, FamilyOf(config));
   ABSTRACT_ASSIGN_OR_RETURN(const int count, config.Size("num_hidden_layers"));
   if (count > kMaxLayers) {
     return config.Bad("num_hidden_layers", absl::StrCat("must be at most ", kMaxLayers, ", is ", count));
   }
-  ABSTRACT_RETURN_IF_ERROR(CheckBiases(config, family));
-  ABSTRACT_ASSIGN_OR_RETURN(std::vector<int> windows, ReadWindows(config, family, count));
+  ABSTRACT_ASSIGN_OR_RETURN(const Biases biases, ReadBiases(config, family));
+  ABSTRACT_ASSIGN_OR_RETURN(std::vector<int> windows, ReadWindows(config, family, count, context_length));
   ABSTRACT_RETURN_IF_ERROR(ReadLayerTypes(config, family, windows));
-  const bool attention_bias = IsTrue(config, "attention_bias");
   std::vector<LayerConfig> layers(count);
   for (int i = 0; i < count; ++i) {
-    layers[i] = {.query_key_value_bias = family.query_key_value_bias || attention_bias,
-                 .attention_output_bias = attention_bias,
-                 .mlp_bias = IsTrue(config, "mlp_bias"),
+    layers[i] = {.query_key_value_bias = family.query_key_value_bias || biases.attention,
+                 .attention_output_bias = biases.attention,
+                 .mlp_bias = biases.mlp,
                  .query_key_norm = family.query_key_norm,
                  .window = windows[i]};
   }

@@ -21,10 +21,11 @@ inline constexpr int kMaxLayers = 10'000;
 // "LlamaForCausalLM (Llama 2 to 3.3 and all of that shape), ...": for messages.
 std::string SupportedFamilies();
 
-// The layers of a config.json, whose architecture is named in it. Errors: Unimplemented,
+// The layers of a config.json, whose architecture is named in it, in a context of so many
+// positions. Errors: Unimplemented,
 // naming what is not supported and what is; InvalidArgument for keys that are missing or of
 // the wrong type.
-absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config);
+absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config, int context_length);
 
 }  // namespace mechinterp::engine
 

@@ -105,6 +105,7 @@ absl::StatusOr<std::vector<std::string>> SnapshotProblems(const fs::path& snapsh
     check(file, false);
   }
   std::error_code error;
+  if (fs::exists(snapshot / kSingle, error)) return problems;  // goes before an index, as in Checkpoint
   if (fs::exists(snapshot / kIndex, error)) {
     ABSTRACT_ASSIGN_OR_RETURN(const auto weight_map, ReadShardIndex((snapshot / kIndex).string()));
     std::set<std::string> shards;

@@ -9,14 +9,16 @@
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
 #include "services/engine/kernels/quantize.h"
 
 namespace mechinterp::engine {
 namespace {
 
 constexpr char kStateSuffix[] = ".quant_state.bitsandbytes__nf4";
+constexpr const char* kPartSuffixes[] = {".absmax", ".nested_absmax", ".nested_quant_map", ".quant_map",
+                                         kStateSuffix};
 
 // The parts of one quantized matrix.
 class Parts {
@@ -28,21 +30,30 @@ class Parts {
         absl::StrCat(checkpoint_.directory(), ": NF4 tensor '", name_, "': ", what));
   }
 
-  // A part of `count` elements of the given type.
-  absl::StatusOr<TensorView> Find(const std::string& suffix, NumberFormat dtype, int64_t count) const {
+  absl::StatusOr<TensorView> Find(const std::string& suffix) const {
     const TensorView* view = checkpoint_.Find(name_ + suffix);
     if (view == nullptr) return Bad(absl::StrCat("part '", suffix, "' is missing"));
-    if (view->dtype != dtype || ElementCount(view->shape) != count) {
-      return Bad(absl::StrCat("part '", suffix, "' must hold ", count, " ", DTypeName(dtype), ", holds ",
-                              ElementCount(view->shape), " ", DTypeName(view->dtype)));
-    }
     return *view;
   }
 
+  // A part of `count` bytes, whatever the type that they are stored under.
+  absl::StatusOr<absl::Span<const uint8_t>> Bytes(const std::string& suffix, int64_t count) const {
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, Find(suffix));
+    if (static_cast<int64_t>(view.bytes.size()) != count) {
+      return Bad(absl::StrCat("part '", suffix, "' must hold ", count, " bytes, holds ", view.bytes.size()));
+    }
+    return absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(view.bytes.data()), view.bytes.size());
+  }
+
+  // A part of `count` numbers in a floating-point type.
   absl::StatusOr<std::vector<float>> Floats(const std::string& suffix, int64_t count) const {
-    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, Find(suffix, NumberFormat::kFloat32, count));
-    ABSTRACT_ASSIGN_OR_RETURN(HostTensor tensor, ToHostTensor(view));
-    return std::move(tensor.values);
+    ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, Find(suffix));
+    absl::StatusOr<HostTensor> tensor = ToHostTensor(view);
+    if (!tensor.ok() || tensor->size() != count) {
+      return Bad(absl::StrCat("part '", suffix, "' must hold ", count, " F32, F16 or BF16, holds ",
+                              ElementCount(view.shape), " ", DTypeName(view.dtype)));
+    }
+    return std::move(tensor->values);
   }
 
   absl::StatusOr<nlohmann::json> State() const {
@@ -52,7 +63,7 @@ class Parts {
     if (view->bytes.size() > kMaxBytes) return Bad("its quant_state is longer than can be right");
     const std::string text(reinterpret_cast<const char*>(view->bytes.data()), view->bytes.size());
     absl::StatusOr<nlohmann::json> state = ParseJsonObject(text, "");
-    if (!state.ok()) return Bad("its quant_state is not a JSON object");
+    if (!state.ok()) return Bad(absl::StrCat("its quant_state", state.status().message()));
     return state;
   }
 
@@ -71,13 +82,13 @@ absl::Status ReadAbsmax(const Parts& parts, const nlohmann::json& state, int64_t
     }
     const auto nested_block = state["nested_blocksize"].get<int64_t>();
     const auto offset = state["nested_offset"].get<float>();
-    ABSTRACT_ASSIGN_OR_RETURN(const TensorView codes, parts.Find(".absmax", NumberFormat::kUint8, blocks));
+    ABSTRACT_ASSIGN_OR_RETURN(const absl::Span<const uint8_t> codes, parts.Bytes(".absmax", blocks));
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> map, parts.Floats(".nested_quant_map", 256));
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> scales,
                               parts.Floats(".nested_absmax", (blocks + nested_block - 1) / nested_block));
     matrix.absmax.resize(blocks);
     for (int64_t i = 0; i < blocks; ++i) {
-      matrix.absmax[i] = map[static_cast<uint8_t>(codes.bytes[i])] * scales[i / nested_block] + offset;
+      matrix.absmax[i] = map[codes[i]] * scales[i / nested_block] + offset;
     }
   }
   const bool finite =
@@ -102,8 +113,16 @@ void Subdivide(int64_t block, int64_t count, Nf4Matrix& matrix) {
 
 }  // namespace
 
+std::string Nf4StateName(const std::string& name) { return name + kStateSuffix; }
+
+std::vector<std::string> Nf4PartNames(const std::string& name) {
+  std::vector<std::string> names;
+  for (const char* suffix : kPartSuffixes) names.push_back(name + suffix);
+  return names;
+}
+
 bool IsNf4(const Checkpoint& checkpoint, const std::string& name) {
-  return checkpoint.Has(name + kStateSuffix);
+  return checkpoint.Has(Nf4StateName(name));
 }
 
 NumberFormat Nf4StoredType(const Checkpoint& checkpoint, const std::string& name) {
@@ -131,8 +150,7 @@ absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::strin
   if (!dtype) return parts.Bad("its quant_state's dtype is none of float32, float16 and bfloat16");
   matrix.dtype = *dtype;
   const int64_t count = ElementCount(matrix.shape);
-  ABSTRACT_ASSIGN_OR_RETURN(const TensorView packed, parts.Find("", NumberFormat::kUint8, (count + 1) / 2));
-  matrix.codes = {reinterpret_cast<const uint8_t*>(packed.bytes.data()), packed.bytes.size()};
+  ABSTRACT_ASSIGN_OR_RETURN(matrix.codes, parts.Bytes("", (count + 1) / 2));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> code, parts.Floats(".quant_map", 16));
   std::copy(code.begin(), code.end(), matrix.code.begin());
   ABSTRACT_RETURN_IF_ERROR(ReadAbsmax(parts, state, (count + block - 1) / block, matrix));

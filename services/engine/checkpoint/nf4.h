@@ -16,7 +16,7 @@ namespace mechinterp::engine {
 
 // Matrices in bitsandbytes' NF4 (Dettmers et al. 2023): blocks of 64 values of the
 // flattened matrix, each by its largest magnitude; in a checkpoint, packed codes
-// under the matrix's name, and beside it `.absmax`, `.quant_map`,
+// under the matrix's name (their bytes under any type), and beside it `.absmax`, `.quant_map`,
 // `.quant_state.bitsandbytes__nf4` and, with double quantization, `.nested_*`.
 
 // Double quantization: absmax less its mean, in blocks of 256, as indices into
@@ -40,6 +40,10 @@ struct Nf4Matrix {
       NumberFormat::kFloat32;  // what was quantized, and what a dequantized value is rounded to
   std::optional<NestedAbsmax> nested;
 };
+
+// The name of the part that every such matrix has, and of all that it can have.
+std::string Nf4StateName(const std::string& name);
+std::vector<std::string> Nf4PartNames(const std::string& name);
 
 // Whether a checkpoint holds this matrix so.
 bool IsNf4(const Checkpoint& checkpoint, const std::string& name);

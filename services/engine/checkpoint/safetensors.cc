@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
+#include "services/common/text_file.h"
 #include "services/engine/checkpoint/safetensors_header.h"
 
 namespace mechinterp::engine {
@@ -26,6 +27,11 @@ struct Parts {
 };
 
 absl::StatusOr<Parts> Split(absl::Span<const std::byte> file, const std::string& path) {
+  const absl::string_view beginning(reinterpret_cast<const char*>(file.data()),
+                                    std::min<size_t>(file.size(), 256));
+  if (const absl::string_view what = DescribePlaceholder(beginning); !what.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " ", what));
+  }
   uint64_t header_bytes;
   std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
   file.remove_prefix(sizeof(header_bytes));

@@ -84,7 +84,8 @@ class HeaderReader : public nlohmann::json_sax<json> {
   bool number_integer(number_integer_t) override { return Misplaced(); }  // negative
   bool number_float(number_float_t, const string_t&) override { return Misplaced(); }
   bool boolean(bool) override { return Misplaced(); }
-  bool null() override { return Misplaced(); }
+  // Python's writers put null where they have no metadata.
+  bool null() override { return (place_ == Place::kRoot && name_ == kMetadata) || Misplaced(); }
   bool binary(binary_t&) override { return Misplaced(); }
   bool parse_error(size_t position, const std::string&, const json::exception&) override {
     return Fail(absl::StrCat("the header is not a JSON object in UTF-8: fault at its byte ", position));

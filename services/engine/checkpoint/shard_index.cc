@@ -4,8 +4,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
 
 namespace mechinterp::engine {
 
@@ -23,15 +23,14 @@ bool IsPlainFileName(absl::string_view name) {
 }  // namespace
 
 absl::StatusOr<std::map<std::string, std::string>> ReadShardIndex(const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxIndexBytes));
-  ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json index, ParseJsonObject(text, path));
-  if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
+  ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonFile(path, {.max_bytes = kMaxIndexBytes}));
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": has no 'weight_map'"));
   }
   std::map<std::string, std::string> weight_map;
   for (const auto& [tensor, shard] : index["weight_map"].items()) {
     if (!shard.is_string() || !IsPlainFileName(shard.get_ref<const std::string&>())) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": '", tensor, "' has a bad file name"));
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", Excerpt(tensor), " has a bad file name"));
     }
     weight_map[tensor] = shard.get<std::string>();
   }

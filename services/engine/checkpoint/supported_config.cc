@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp::engine {
@@ -9,8 +10,11 @@ namespace {
 
 using nlohmann::json;
 
-// Text of a value for messages: a string without its quotes.
-std::string Plain(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+// A value's text for messages: a string without its quotes.
+std::string Plain(const json& value) {
+  const std::string text = Excerpt(value);
+  return value.is_string() ? text.substr(1, text.size() - 2) : text;
+}
 
 absl::Status NotSupported(const ConfigReader& config, absl::string_view what, absl::string_view supported) {
   return absl::UnimplementedError(
@@ -20,9 +24,6 @@ absl::Status NotSupported(const ConfigReader& config, absl::string_view what, ab
 absl::Status CheckBlocks(const ConfigReader& config) {
   if (config.Has("hidden_act") && config["hidden_act"] != "silu" && config["hidden_act"] != "swish") {
     return NotSupported(config, absl::StrCat("hidden_act ", Plain(config["hidden_act"])), "silu");
-  }
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (config.Has(key) && !config[key].is_boolean()) return config.Bad(key, "must be true or false");
   }
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
     if (config.Has(key) && config[key] != 0) {
@@ -56,27 +57,13 @@ absl::Status CheckQuantization(const ConfigReader& config) {
         quantization.Has("bnb_4bit_quant_type") ? Plain(quantization["bnb_4bit_quant_type"]) : "fp4";
     return NotSupported(config, absl::StrCat("quantization by bitsandbytes in ", type), kSupported);
   }
-  if (quantization.Has("bnb_4bit_quant_storage") && !is("bnb_4bit_quant_storage", "uint8")) {
-    return NotSupported(
-        config, absl::StrCat("bnb_4bit_quant_storage ", Plain(quantization["bnb_4bit_quant_storage"])),
-        "uint8");
-  }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status CheckRotaryConfig(const ConfigReader& rope) {
-  if (rope.Has("partial_rotary_factor") && rope["partial_rotary_factor"] != 1.0) {
-    return NotSupported(rope, absl::StrCat("partial_rotary_factor ", Plain(rope["partial_rotary_factor"])),
-                        "1");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckSupportedConfig(const ConfigReader& config) {
   ABSTRACT_RETURN_IF_ERROR(CheckBlocks(config));
-  ABSTRACT_RETURN_IF_ERROR(CheckRotaryConfig(config));
   return CheckQuantization(config);
 }
 

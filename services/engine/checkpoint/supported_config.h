@@ -8,14 +8,9 @@ namespace mechinterp::engine {
 
 // Whether the engine computes what a config.json describes, the family and its layers aside
 // (model_family.h). Unimplemented, naming what is not supported and what is: another
-// activation than SiLU, experts, partial rotary embeddings, quantization other than
-// bitsandbytes NF4. InvalidArgument for keys of the wrong type. Keys that change nothing in
-// inference (pretraining_tp, attention_dropout) are not looked at.
+// activation than SiLU, experts, quantization other than bitsandbytes NF4. InvalidArgument for keys of the
+// wrong type. Keys that change nothing in inference (pretraining_tp, attention_dropout) are not looked at.
 absl::Status CheckSupportedConfig(const ConfigReader& config);
-
-// The part of it that newer files write into rope_parameters: Unimplemented for
-// rotary embeddings of only a part of each head.
-absl::Status CheckRotaryConfig(const ConfigReader& rope);
 
 }  // namespace mechinterp::engine
 

@@ -34,6 +34,8 @@ struct Segment {
 
   // Absolute position of the first row: shared_length + cache length.
   int first_position = 0;
+  // Length of the prompt that this is a part of, or continues; 0: it ends with this segment.
+  int prompt_length = 0;
   // Keys and values of positions [0, shared_length), read only.
   std::shared_ptr<const KvCache> shared;
   int shared_length = 0;
@@ -51,6 +53,7 @@ struct Segment {
   absl::Status logits_status;
   std::map<HookSite, RecordedActivation> activations;
 
+  int PromptLength() const { return prompt_length > 0 ? prompt_length : first_position + length(); }
   int length() const {
     return static_cast<int>(tokens.empty() ? (residual.shape.empty() ? 0 : residual.shape[0])
                                            : tokens.size());

@@ -52,6 +52,7 @@ Segment* SegmentChunks::Next(int rows) {
     chunk_->shared_length = whole_->shared_length;
     chunk_->cache = cache_;
     chunk_->plan = whole_->plan;
+    chunk_->prompt_length = whole_->PromptLength();
     whole_->logits = {};
     whole_->logits_status = absl::OkStatus();
     whole_->activations.clear();

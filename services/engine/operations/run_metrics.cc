@@ -32,7 +32,7 @@ absl::Status ScoreOpenings(RunContext& context, const MeasuredRun& run, const Me
   for (size_t i = 0; i < openings.size(); ++i) {
     Segment& segment = segments[i];
     segment.tokens.assign(openings[i]->begin(), openings[i]->end() - 1);
-    segment.first_position = run.prompt.length();
+    segment.first_position = segment.prompt_length = run.prompt.length();
     segment.shared = run.cache;
     segment.shared_length = run.prompt.length();
     segment.plan = run.plan;

@@ -6,8 +6,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
+#include "services/common/text_file.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -64,11 +65,11 @@ absl::StatusOr<TokenizerConfig> LoadTokenizerConfig(const std::string& directory
   TokenizerConfig config;
   std::error_code error;
   if (const fs::path path = fs::path(directory) / "tokenizer_config.json"; fs::exists(path, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path.string(), kMaxBytes));
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path.string(), kMaxBytes));
     ABSTRACT_ASSIGN_OR_RETURN(config, Parse(text, path.string()));
   }
   if (const fs::path path = fs::path(directory) / "chat_template.jinja"; fs::exists(path, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadSmallFile(path.string(), kMaxBytes));
+    ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadTextFile(path.string(), kMaxBytes));
   }
   return config;
 }

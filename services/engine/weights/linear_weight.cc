@@ -132,7 +132,7 @@ absl::StatusOr<LinearWeight> LoadLinear(const Checkpoint& checkpoint, const std:
     return weight;
   }
   ABSTRACT_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Tensor(name, shape));
-  if (format.format == NumberFormat::kNf4) {
+  if (format.format == NumberFormat::kNf4 || format.through_nf4) {
     absl::StatusOr<Nf4Matrix> quantized = QuantizeToNf4(view, format.double_quantization);
     if (!quantized.ok()) return NotFinite(checkpoint, name, NumberFormat::kFloat32);
     ReleasePages(view);

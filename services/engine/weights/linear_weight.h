@@ -35,6 +35,8 @@ struct MatrixFormat {
   NumberFormat compute = NumberFormat::kFloat32;
   bool double_quantization = false;  // when this quantizes
   Device device = {};
+  // Whether the values are those that quantizing to NF4 leaves, though they are held unquantized.
+  bool through_nf4 = false;
 };
 
 // The format that holds unquantized values of a stored type without loss in this

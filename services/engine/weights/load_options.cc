@@ -53,16 +53,19 @@ std::vector<std::string> HeadQuantizationNames() {
 }
 std::vector<std::string> ComputeTypeNames() { return NamesWith(&NumberFormatInfo::compute_type); }
 
-WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4) {
+WeightFormats ResolveFormats(const LoadOptions& options, const StoredNf4& stored) {
   WeightFormats formats;
   formats.device = options.device;
+  formats.quantization_as_stored = !options.quantization;
   formats.quantization =
-      options.quantization.value_or(stored_as_nf4 ? Quantization(NumberFormat::kNf4) : kUnquantized);
-  const bool nf4 = formats.quantization == NumberFormat::kNf4;
+      options.quantization.value_or(stored.linear ? Quantization(NumberFormat::kNf4) : kUnquantized);
   formats.double_quantization = options.double_quantization;
-  formats.head = options.head.value_or(nf4 ? Quantization(NumberFormat::kInt8) : kUnquantized);
+  formats.dequantize_nf4 = options.dequantize_nf4;
+  const bool packed = formats.quantization == NumberFormat::kNf4 && !formats.dequantize_nf4;
+  const Quantization head = packed ? Quantization(NumberFormat::kInt8) : kUnquantized;
+  formats.head = options.head.value_or(stored.head ? Quantization(NumberFormat::kNf4) : head);
   formats.compute_type =
-      options.compute_type.value_or(nf4 ? FastType(options.device) : NumberFormat::kFloat32);
+      options.compute_type.value_or(packed ? FastType(options.device) : NumberFormat::kFloat32);
   return formats;
 }
 

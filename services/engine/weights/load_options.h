@@ -36,15 +36,19 @@ struct LoadOptions {
   // Runs our kernels for Apple's GPU, in tests without one; must outlive the model. Null:
   // made for the GPU there is, if any.
   metal::KernelRunner* kernel_runner = nullptr;
-  // The blocks' linear layers: unquantized or NF4. Unset: NF4 when the checkpoint is stored
-  // so, unquantized otherwise.
+  // The blocks' linear layers: unquantized or NF4. Unset: each matrix as it is stored, NF4 or
+  // unquantized.
   std::optional<Quantization> quantization;
+  // Holds NF4 matrices as what they stand for, each weight rounded to the type that was
+  // quantized, which is what bitsandbytes multiplies by: its numbers, in the memory that
+  // unquantized weights take. Packed, the rounding is left out (see matrix.h).
+  bool dequantize_nf4 = false;
   // When quantizing: the scales too, as bitsandbytes does (bnb_4bit_use_double_quant).
   bool double_quantization = false;
-  // The output head: unquantized, int8 or NF4. Unset: int8 for NF4 models, unquantized
-  // otherwise.
+  // The output head: unquantized, int8 or NF4. Unset: NF4 when it is stored so, int8 for
+  // packed NF4 models, unquantized otherwise.
   std::optional<Quantization> head;
-  // Unset, for NF4 models: bf16 on CPUs that multiply it natively and on CUDA, fp16 on
+  // Unset, for packed NF4 models: bf16 on CPUs that multiply it natively and on CUDA, fp16 on
   // Apple's GPUs; fp32 otherwise.
   std::optional<NumberFormat> compute_type;
   // Most bytes that the weights, and the scratch of forward passes of so many rows,
@@ -63,15 +67,24 @@ struct LoadOptions {
   std::optional<ChatFormat> chat_format;
 };
 
+// Whether a checkpoint has matrices that are stored as NF4.
+struct StoredNf4 {
+  bool linear = false;  // any of the blocks'
+  bool head = false;
+};
+
 // What was chosen.
 struct WeightFormats {
   Quantization quantization;
+  // Whether that holds only for matrices that are stored so, and the others are unquantized.
+  bool quantization_as_stored = false;
+  bool dequantize_nf4 = false;
   bool double_quantization = false;
   Quantization head;
   NumberFormat compute_type = NumberFormat::kFloat32;
   Device device;
 };
-WeightFormats ResolveFormats(const LoadOptions& options, bool stored_as_nf4);
+WeightFormats ResolveFormats(const LoadOptions& options, const StoredNf4& stored);
 
 }  // namespace mechinterp::engine
 

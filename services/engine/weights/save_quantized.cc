@@ -1,8 +1,6 @@
 #include "services/engine/weights/save_quantized.h"
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <set>
 #include <utility>
@@ -11,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "services/common/status_macros.h"
+#include "services/common/text_file.h"
 #include "services/engine/checkpoint/checkpoint.h"
 #include "services/engine/checkpoint/checkpoint_writer.h"
 #include "services/engine/checkpoint/nf4.h"
@@ -162,8 +161,9 @@ absl::Status SaveQuantized(const std::string& directory, const std::string& new_
   CheckpointFiles files;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "generation_config.json", "chat_template.jinja"}) {
-    std::ifstream in(fs::path(directory) / name, std::ios::binary);
-    if (in) files[name] = std::string(std::istreambuf_iterator<char>(in), {});
+    absl::StatusOr<std::string> text = ReadTextFile((fs::path(directory) / name).string());
+    if (absl::IsNotFound(text.status())) continue;
+    ABSTRACT_ASSIGN_OR_RETURN(files[name], std::move(text));
   }
   files["config.json"] = QuantizedConfig(checkpoint.config_text(), double_quantization);
   return WriteCheckpoint(new_directory, sources, files);

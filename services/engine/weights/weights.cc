@@ -2,14 +2,11 @@
 
 #include <ATen/ops/empty.h>
 
-#include <cmath>
-#include <numbers>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/float16.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/nf4.h"
 #include "services/engine/checkpoint/tensor_table.h"
@@ -71,10 +68,19 @@ NumberFormat StoredType(const Checkpoint& checkpoint, const std::string& name) {
 
 // How a linear layer or the head is to be held.
 MatrixFormat FormatOf(const Checkpoint& checkpoint, const TensorInfo& tensor, const WeightFormats& formats) {
-  const Quantization& quantization = tensor.kind == TensorKind::kLinear ? formats.quantization : formats.head;
-  const NumberFormat format = quantization.value_or(
-      UnquantizedFormat(StoredType(checkpoint, tensor.name), formats.compute_type, formats.device));
-  return {format, formats.compute_type, formats.double_quantization, formats.device};
+  const bool linear = tensor.kind == TensorKind::kLinear;
+  Quantization quantization = linear ? formats.quantization : formats.head;
+  if (linear && formats.quantization_as_stored && !IsNf4(checkpoint, tensor.name))
+    quantization = kUnquantized;
+  const NumberFormat unquantized =
+      UnquantizedFormat(StoredType(checkpoint, tensor.name), formats.compute_type, formats.device);
+  MatrixFormat format{quantization.value_or(unquantized), formats.compute_type, formats.double_quantization,
+                      formats.device};
+  if (format.format == NumberFormat::kNf4 && formats.dequantize_nf4) {
+    format.format = unquantized;
+    format.through_nf4 = true;
+  }
+  return format;
 }
 
 absl::Status NotFinite(const Checkpoint& checkpoint, absl::string_view name) {
@@ -128,34 +134,6 @@ absl::StatusOr<LayerWeights> LoadLayer(const Checkpoint& checkpoint, int layer,
   return weights;
 }
 
-// Inverse frequencies of the rotary pairs (Su et al. 2021), with Llama 3.1's
-// scaling where the config asks for it: long wavelengths are divided by the
-// factor, short ones kept, those between interpolated. In fp32 like the
-// reference implementation, whose angles round with them.
-std::vector<float> InverseFrequencies(const ModelConfig& config, bool round_to_bfloat16) {
-  const int half = config.head_size / 2;
-  std::vector<float> frequencies(half);
-  for (int i = 0; i < half; ++i) {
-    const double exponent = 2.0 * i / config.head_size;
-    double frequency = 1.0f / static_cast<float>(std::pow(config.rope_theta, exponent));
-    if (config.rope_scaling) {
-      const RopeScaling& rope = *config.rope_scaling;
-      const double wavelength = 2 * std::numbers::pi / frequency;
-      const double rotations = rope.original_context_length / wavelength;
-      if (rotations < rope.low_freq_factor) {
-        frequency /= rope.factor;
-      } else if (rotations <= rope.high_freq_factor) {
-        const double smooth =
-            (rotations - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-        frequency = (1 - smooth) * frequency / rope.factor + smooth * frequency;
-      }
-    }
-    frequencies[i] = static_cast<float>(frequency);
-    if (round_to_bfloat16) frequencies[i] = BFloat16ToFloat(FloatToBFloat16(frequencies[i]));
-  }
-  return frequencies;
-}
-
 // Gains and biases, which stay in fp32.
 int64_t VectorBytes(const ModelConfig& config) {
   int64_t count = 0;
@@ -199,11 +177,13 @@ absl::Status LoadSelected(const WeightSelection& selection, const WeightFormats&
 
 }  // namespace
 
-bool StoredAsNf4(const Checkpoint& checkpoint) {
-  for (const TensorInfo& tensor : LayerTensors(checkpoint.config(), 0)) {
-    if (tensor.kind == TensorKind::kLinear) return IsNf4(checkpoint, tensor.name);
+StoredNf4 FindStoredNf4(const Checkpoint& checkpoint) {
+  StoredNf4 stored;
+  for (const TensorInfo& tensor : ModelTensors(checkpoint.config())) {
+    if (tensor.kind == TensorKind::kLinear && IsNf4(checkpoint, tensor.name)) stored.linear = true;
   }
-  return false;
+  stored.head = IsNf4(checkpoint, HeadTensor(checkpoint.config()).name);
+  return stored;
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightFormats& formats,
@@ -215,7 +195,7 @@ absl::StatusOr<ModelWeights> LoadWeights(Checkpoint checkpoint, const WeightForm
   all.layers.resize(config.layer_count());
   std::iota(all.layers.begin(), all.layers.end(), 0);
   ABSTRACT_RETURN_IF_ERROR(LoadSelected(all, formats, weights));
-  weights.rotary_frequencies = InverseFrequencies(config, round_rope_frequencies_to_bfloat16);
+  weights.rotary_frequencies = RotaryFrequencies(config, round_rope_frequencies_to_bfloat16);
   LinkPrefetchOrder(weights);
   return weights;
 }

@@ -13,6 +13,7 @@
 #include "services/engine/checkpoint/stored_values.h"
 #include "services/engine/weights/linear_weight.h"
 #include "services/engine/weights/load_options.h"
+#include "services/engine/weights/rotary_frequencies.h"
 
 namespace mechinterp::engine {
 
@@ -50,8 +51,7 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   at::Tensor ln_final_gain;  // [D]
   LinearWeight unembedding;  // [V, D]; made from the embedding where they are tied
-  // Radians per position of each pair of a head: [Dh / 2].
-  std::vector<float> rotary_frequencies;
+  RotaryFrequencies rotary_frequencies;
 };
 
 // Bytes of the weights in memory by how they are held, the mapped embedding left
@@ -61,8 +61,7 @@ using WeightBytes = std::map<NumberFormat, int64_t>;
 // What LoadWeights would take, from the configuration alone.
 WeightBytes EstimateWeightBytes(const Checkpoint& checkpoint, const WeightFormats& formats);
 WeightBytes CountWeightBytes(const ModelWeights& weights);
-// Whether the checkpoint's linear layers are stored as NF4.
-bool StoredAsNf4(const Checkpoint& checkpoint);
+StoredNf4 FindStoredNf4(const Checkpoint& checkpoint);
 
 // Reads and checks every tensor of the architecture, one after the other: the
 // checkpoint's own form is never in memory as a whole.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numbers>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/checkpoint/safetensors.h"
@@ -231,15 +233,56 @@ struct NaiveLlama::Pass {
     }
   }
 
+  // Radians per position of a pair, as the configuration's scaling has it in a sequence of
+  // this length.
+  double Frequency(int pair, int length) const {
+    const double size = config.head_size, turn = 2 * std::numbers::pi;
+    const auto unscaled = [&](double theta) { return std::pow(theta, -2.0 * pair / size); };
+    const double plain = unscaled(config.rope_theta);
+    if (!config.rope_scaling) return plain;
+    if (const auto* linear = std::get_if<LinearRope>(&*config.rope_scaling)) return plain / linear->factor;
+    if (const auto* dynamic = std::get_if<DynamicRope>(&*config.rope_scaling)) {
+      const double excess = std::max(0.0, static_cast<double>(length) / dynamic->original_context_length - 1);
+      return unscaled(config.rope_theta * std::pow(1 + dynamic->factor * excess, size / (size - 2)));
+    }
+    // Of the two that divide slow pairs, how much a pair is divided: 0 to 1.
+    double divided = 0, factor = 1;
+    if (const auto* yarn = std::get_if<YarnRope>(&*config.rope_scaling)) {
+      const auto pair_of = [&](double turns) {
+        return size / 2 * std::log(yarn->original_context_length / (turns * turn)) /
+               std::log(config.rope_theta);
+      };
+      const double first = std::max(0.0, pair_of(yarn->beta_fast)), last = pair_of(yarn->beta_slow);
+      divided = std::clamp((pair - first) / (last - first), 0.0, 1.0);
+      factor = yarn->factor;
+    }
+    if (const auto* llama3 = std::get_if<Llama3Rope>(&*config.rope_scaling)) {
+      const double turns = llama3->original_context_length * plain / turn;
+      divided = std::clamp(
+          (llama3->high_freq_factor - turns) / (llama3->high_freq_factor - llama3->low_freq_factor), 0.0,
+          1.0);
+      factor = llama3->factor;
+    }
+    return plain * (1 - divided) + plain / factor * divided;
+  }
+
+  // YaRN makes queries and keys larger, too.
+  double Magnitude() const {
+    const auto* yarn = config.rope_scaling ? std::get_if<YarnRope>(&*config.rope_scaling) : nullptr;
+    return yarn == nullptr ? 1 : yarn->attention_factor;
+  }
+
+  // A prompt by its whole length, each token after it by the length up to itself.
   void Rotate(Activation& heads) const {
-    const int size = config.head_size, half = size / 2;
-    for (size_t t = 0; t < heads.size(); ++t) {
+    const int half = config.head_size / 2;
+    for (int t = 0; t < static_cast<int>(heads.size()); ++t) {
       for (Row& head : heads[t]) {
         const Row before = head;
         for (int i = 0; i < half; ++i) {
-          const double angle = static_cast<double>(t) / std::pow(config.rope_theta, 2.0 * i / size);
-          head[i] = before[i] * std::cos(angle) - before[i + half] * std::sin(angle);
-          head[i + half] = before[i + half] * std::cos(angle) + before[i] * std::sin(angle);
+          const double angle = t * Frequency(i, std::max(prompt_length, t + 1));
+          const double cosine = Magnitude() * std::cos(angle), sine = Magnitude() * std::sin(angle);
+          head[i] = before[i] * cosine - before[i + half] * sine;
+          head[i + half] = before[i + half] * cosine + before[i] * sine;
         }
       }
     }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -26,9 +27,9 @@ RandomCheckpoint::RandomCheckpoint(unsigned seed, const RandomFamily& family) {
   const int d = pick({12, 23, 40}), f = pick({17, 33, 64}), layers = pick({1, 2, 3}),
             vocabulary = pick({31, 50});
   const bool tied = pick({0, 1}) == 1;
-  directory_ = (std::filesystem::temp_directory_path() / absl::StrCat("abstract-random-", ::getpid(), "-",
-                                                                      seed, family.architecture,
-                                                                      family.biases, family.window))
+  directory_ = (std::filesystem::temp_directory_path() /
+                absl::StrCat("abstract-random-", ::getpid(), "-", seed, family.architecture, family.biases,
+                             family.window, "-", std::hash<std::string>{}(family.rope_scaling)))
                    .string();
   std::filesystem::create_directories(directory_);
   nlohmann::json config = {{"architectures", {family.architecture}},
@@ -42,7 +43,8 @@ RandomCheckpoint::RandomCheckpoint(unsigned seed, const RandomFamily& family) {
                            {"head_dim", head_size},
                            {"rms_norm_eps", 1e-5},
                            {"rope_theta", 1000.0},
-                           {"max_position_embeddings", 64},
+                           {"rope_scaling", nlohmann::json::parse(family.rope_scaling)},
+                           {"max_position_embeddings", family.max_positions},
                            {"tie_word_embeddings", tied},
                            {"eos_token_id", 0}};
   if (family.biases) config["attention_bias"] = config["mlp_bias"] = true;

@@ -8,8 +8,10 @@ namespace mechinterp::engine {
 // What a random checkpoint is of.
 struct RandomFamily {
   std::string architecture = "LlamaForCausalLM";
-  bool biases = false;  // attention_bias and mlp_bias
-  int window = 0;       // sliding_window; in Qwen's families from the second layer on
+  bool biases = false;                // attention_bias and mlp_bias
+  int window = 0;                     // sliding_window; in Qwen's families from the second layer on
+  std::string rope_scaling = "null";  // as in config.json
+  int max_positions = 64;
 };
 
 // A random checkpoint of random shape, written to a folder that is removed again.

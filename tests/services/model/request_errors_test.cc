@@ -2,10 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "google/rpc/error_details.pb.h"
+#include "nlohmann/json.hpp"
 #include "services/common/status.h"
 #include "tests/services/model/service_fixture.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
@@ -14,22 +20,23 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
 
+// (field, description) of a failed request's BadRequest.
+std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status) {
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+  google::rpc::Status details;
+  details.ParseFromString(status.error_details());
+  std::vector<std::pair<std::string, std::string>> violations;
+  for (const auto& any : details.details()) {
+    google::rpc::BadRequest bad;
+    if (!any.UnpackTo(&bad)) continue;
+    for (const auto& violation : bad.field_violations())
+      violations.emplace_back(violation.field(), violation.description());
+  }
+  return violations;
+}
+
 class RequestErrors : public testing::Test {
  protected:
-  // (field, description) of a failed request's BadRequest.
-  std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status) {
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
-    google::rpc::Status details;
-    details.ParseFromString(status.error_details());
-    std::vector<std::pair<std::string, std::string>> violations;
-    for (const auto& any : details.details()) {
-      google::rpc::BadRequest bad;
-      if (!any.UnpackTo(&bad)) continue;
-      for (const auto& violation : bad.field_violations())
-        violations.emplace_back(violation.field(), violation.description());
-    }
-    return violations;
-  }
   // A RunWithCache request that is good but for what is merged into it.
   auto Cache(const std::string& text) {
     auto request = Parse<v1::RunWithCacheRequest>(text);
@@ -56,6 +63,33 @@ TEST_F(RequestErrors, EmptyPrompt) {
 TEST_F(RequestErrors, TokenOutsideTheVocabulary) {
   EXPECT_THAT(Cache("prompt { token_ids { ids: 5 ids: 512 } }"),
               ElementsAre(Pair("prompt.token_ids.ids[1]", "token id 512 is not in [0, 512)")));
+}
+
+// Of a tokenizer with a <pad> that was never added to the model.
+TEST(PaddedTokenizer, TextWithATokenPastTheEmbedding) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / ("abstract-padded-" + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  for (const char* file : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    fs::copy(std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal/" + file, folder / file,
+             fs::copy_options::overwrite_existing);
+  }
+  auto tokenizer = nlohmann::json::parse(std::ifstream(folder / "tokenizer.json"));
+  auto token = tokenizer["added_tokens"].back();
+  token.update({{"id", 2608}, {"content", "<pad>"}});
+  tokenizer["added_tokens"].push_back(token);
+  std::ofstream(folder / "tokenizer.json") << tokenizer;
+  const auto model = engine::Model::Load(folder.string());
+  ASSERT_THAT(model, IsOk());
+  ServiceFixture service(*model);
+  auto request =
+      Parse<v1::RunWithCacheRequest>("prompt { text: 'one<pad>' } filter { name_patterns: 'logits' }");
+  EXPECT_THAT(ViolationsOf(service.RunWithCache(request).status),
+              ElementsAre(Pair("prompt",
+                               HasSubstr("'<pad>' (id 2608), which is past the model's embedding of 2608"))));
+  request.mutable_prompt()->set_text("one");
+  EXPECT_TRUE(service.RunWithCache(request).status.ok());
+  fs::remove_all(folder);
 }
 
 TEST_F(RequestErrors, PromptPastTheContext) {

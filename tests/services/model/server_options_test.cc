@@ -44,13 +44,14 @@ TEST_F(ServerOptionsTest, LeavesTheChoiceToTheEngine) {
   EXPECT_FALSE(options_.load.head.has_value());
   EXPECT_FALSE(options_.load.compute_type.has_value());
   EXPECT_FALSE(options_.load.chat_format.has_value());
+  EXPECT_FALSE(options_.load.dequantize_nf4);
   EXPECT_FALSE(options_.load.round_rope_frequencies_to_bfloat16);
   EXPECT_EQ(options_.service.memory_limit_bytes, 0);
 }
 
 TEST_F(ServerOptionsTest, WordsStandForValues) {
   EXPECT_EQ(Parse("--device cuda --quantization nf4 --head-quantization int8 --compute-dtype bf16 "
-                  "--chat-template mistral --rope-frequencies bfloat16 --double-quant"),
+                  "--chat-template mistral --rope-frequencies bfloat16 --double-quant --dequantize-nf4"),
             "");
   EXPECT_EQ(options_.device, DevicePreference::kCuda);
   EXPECT_EQ(**options_.load.quantization, NumberFormat::kNf4);
@@ -59,6 +60,7 @@ TEST_F(ServerOptionsTest, WordsStandForValues) {
   EXPECT_EQ(options_.load.chat_format, ChatFormat::kMistral);
   EXPECT_TRUE(options_.load.round_rope_frequencies_to_bfloat16);
   EXPECT_TRUE(options_.load.double_quantization);
+  EXPECT_TRUE(options_.load.dequantize_nf4);
 }
 
 TEST_F(ServerOptionsTest, NoneIsAChoiceAndAutoIsNot) {

@@ -94,7 +94,9 @@ TEST_P(FixtureTest, GreedyContinuationsTokenForToken) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, FixtureTest,
                          testing::Values("llama3-gqa", "llama31-rope-scaled", "qwen2", "qwen3",
-                                         "llama-biases", "mistral-window", "qwen2-window"),
+                                         "llama-biases", "mistral-window", "qwen2-window",
+                                         "mistral-window-64", "rope-linear", "rope-dynamic", "rope-yarn",
+                                         "rope-yarn-mscale"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -262,6 +262,16 @@ std::vector<Case> Cases() {
       {"Qwen2", {"Qwen2ForCausalLM", false, 0}},
       {"Qwen2WithWindow", {"Qwen2ForCausalLM", false, 3}},
       {"Qwen3", {"Qwen3ForCausalLM", false, 0}},
+      {"LinearRope", {.rope_scaling = R"({"type": "linear", "factor": 4})"}},
+      // Prompts and what continues them are longer than its context was.
+      {"DynamicRope", {.rope_scaling = R"({"type": "dynamic", "factor": 16})", .max_positions = 4}},
+      {"YarnRope",
+       {.rope_scaling =
+            R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 16, "beta_fast": 2,
+                            "truncate": false})"}},
+      {"Llama3Rope",
+       {.rope_scaling = R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+                            "original_max_position_embeddings": 32})"}},
   };
   for (const auto& [name, family] : families) {
     for (unsigned seed = 0; seed < 4; ++seed) cases.push_back(Case{seed, seed == 3, family, name});

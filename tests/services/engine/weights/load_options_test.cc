@@ -75,20 +75,27 @@ class NewDirectory {
 };
 
 TEST(ResolveFormats, ChoosesBySource) {
-  const WeightFormats plain = ResolveFormats({}, /*stored_as_nf4=*/false);
+  const WeightFormats plain = ResolveFormats({}, {});
   EXPECT_EQ(plain.quantization, kUnquantized);
   EXPECT_EQ(plain.head, kUnquantized);
   EXPECT_EQ(plain.compute_type, NumberFormat::kFloat32);
-  const WeightFormats stored = ResolveFormats({}, /*stored_as_nf4=*/true);
+  const WeightFormats stored = ResolveFormats({}, {.linear = true});
   EXPECT_EQ(stored.quantization, NumberFormat::kNf4);
   EXPECT_EQ(stored.head, NumberFormat::kInt8);
   EXPECT_EQ(stored.compute_type,
             kernels::MultipliesBFloat16() ? NumberFormat::kBFloat16 : NumberFormat::kFloat32);
+  EXPECT_EQ(ResolveFormats({}, {.linear = true, .head = true}).head, NumberFormat::kNf4);
+  LoadOptions dequantizing;
+  dequantizing.dequantize_nf4 = true;
+  const WeightFormats dequantized = ResolveFormats(dequantizing, {.linear = true});
+  EXPECT_EQ(dequantized.quantization, NumberFormat::kNf4);
+  EXPECT_EQ(dequantized.head, kUnquantized);
+  EXPECT_EQ(dequantized.compute_type, NumberFormat::kFloat32);
   LoadOptions all;
   all.quantization = kUnquantized;
   all.head = NumberFormat::kNf4;
   all.compute_type = NumberFormat::kFloat16;
-  const WeightFormats chosen = ResolveFormats(all, /*stored_as_nf4=*/true);
+  const WeightFormats chosen = ResolveFormats(all, {.linear = true, .head = true});
   EXPECT_EQ(chosen.quantization, kUnquantized);
   EXPECT_EQ(chosen.head, NumberFormat::kNf4);
   EXPECT_EQ(chosen.compute_type, NumberFormat::kFloat16);
@@ -182,7 +189,7 @@ TEST(Load, TheEstimateIsWhatItTakes) {
       for (auto compute : {NumberFormat::kFloat32, NumberFormat::kBFloat16}) {
         const LoadOptions options = Options(quantization, compute, head);
         const auto model = Load(TestData("llama31-rope-scaled"), options);
-        EXPECT_EQ(model->weight_bytes(), EstimateWeightBytes(*checkpoint, ResolveFormats(options, false)));
+        EXPECT_EQ(model->weight_bytes(), EstimateWeightBytes(*checkpoint, ResolveFormats(options, {})));
       }
     }
   }

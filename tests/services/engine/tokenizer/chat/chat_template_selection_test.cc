@@ -149,7 +149,7 @@ TEST_F(TokenizerConfigTest, NamesWhatIsMalformed) {
     EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(config.status().message());
   };
-  EXPECT_THAT(error("{"), HasSubstr("tokenizer_config.json: not a JSON object"));
+  EXPECT_THAT(error("{"), HasSubstr("tokenizer_config.json: not valid JSON at line 1, column 2"));
   EXPECT_THAT(error(R"({"bos_token": 3})"), HasSubstr("'bos_token'"));
   EXPECT_THAT(error(R"({"bos_token": {"content": 3}})"), HasSubstr("'bos_token'"));
   EXPECT_THAT(error(R"({"chat_template": 3})"), HasSubstr("'chat_template'"));

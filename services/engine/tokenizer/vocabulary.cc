@@ -6,14 +6,14 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "services/engine/tokenizer/absl_view.h"
-#include "services/engine/tokenizer/byte_alphabet.h"
+#include "services/engine/tokenizer/json_fields.h"
 
 namespace mechinterp::engine {
 
 absl::StatusOr<Vocabulary> Vocabulary::Create(const TokenizerSpec& spec) {
   Vocabulary vocabulary;
-  vocabulary.ids_.reserve(spec.vocab.size() + spec.added_tokens.size());
-  for (const auto& [text, id] : spec.vocab) {
+  vocabulary.ids_.reserve(spec.model.vocab.size() + spec.added_tokens.size());
+  for (const auto& [text, id] : spec.model.vocab) {
     if (absl::Status status = vocabulary.AddModelToken(text, id); !status.ok()) return status;
   }
   for (const AddedToken& token : spec.added_tokens) {
@@ -31,12 +31,10 @@ Vocabulary::Entry& Vocabulary::Slot(TokenId id) {
 absl::Status Vocabulary::AddModelToken(const std::string& text, TokenId id) {
   Entry& entry = Slot(id);
   if (entry.used) {
-    return absl::InvalidArgumentError(absl::StrCat("model.vocab: \"", text, "\" and \"",
-                                                   BytesToAlphabet(entry.bytes), "\" have the same id ", id));
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.vocab: ", Quoted(text), " and ", Quoted(entry.text), " have the same id ", id));
   }
-  // A text outside the alphabet stands for itself, as in Hugging Face's decoder;
-  // vocabularies that list their special tokens have such texts.
-  entry = {AlphabetToBytes(text).value_or(text), true, false};
+  entry = {text, true, false};
   ids_.emplace(text, id);
   return absl::OkStatus();
 }
@@ -45,15 +43,13 @@ absl::Status Vocabulary::AddAddedToken(const AddedToken& token) {
   const auto [known, inserted] = ids_.try_emplace(token.content, token.id);
   Entry& entry = Slot(token.id);
   if (known->second != token.id) {
-    return absl::InvalidArgumentError(absl::StrCat("added_tokens: \"", token.content, "\" has the id ",
+    return absl::InvalidArgumentError(absl::StrCat("added_tokens: ", Quoted(token.content), " has the id ",
                                                    token.id, " here and ", known->second, " elsewhere"));
   }
   if (inserted && entry.used) {
-    return absl::InvalidArgumentError(absl::StrCat("added_tokens: \"", token.content, "\" has the id ",
-                                                   token.id, " of the token \"", BytesToAlphabet(entry.bytes),
-                                                   "\""));
+    return absl::InvalidArgumentError(absl::StrCat("added_tokens: ", Quoted(token.content), " has the id ",
+                                                   token.id, " of the token ", Quoted(entry.text)));
   }
-  // An added token is matched in raw text, so its content is its bytes.
   entry = {token.content, true, entry.special || token.special};
   return absl::OkStatus();
 }
@@ -64,9 +60,9 @@ std::optional<TokenId> Vocabulary::Find(std::string_view text) const {
   return it->second;
 }
 
-std::string_view Vocabulary::Bytes(TokenId id) const {
-  if (id < 0 || id >= size()) return {};
-  return entries_[static_cast<size_t>(id)].bytes;
+const std::string* Vocabulary::Text(TokenId id) const {
+  if (id < 0 || id >= size() || !entries_[static_cast<size_t>(id)].used) return nullptr;
+  return &entries_[static_cast<size_t>(id)].text;
 }
 
 bool Vocabulary::IsSpecial(TokenId id) const {

@@ -12,7 +12,7 @@
 
 namespace mechinterp::engine {
 
-// Token texts, the bytes they stand for and their ids, both ways; the model's
+// Token texts, as tokenizer.json writes them, and their ids, both ways; the model's
 // tokens and the added ones. Immutable: safe from any thread.
 class Vocabulary {
  public:
@@ -22,15 +22,15 @@ class Vocabulary {
   // Id of the token written so in the file (byte-level alphabet, or an added
   // token's content).
   std::optional<TokenId> Find(std::string_view text) const;
-  // Empty for ids that no token has.
-  std::string_view Bytes(TokenId id) const;
+  // Null for ids that no token has.
+  const std::string* Text(TokenId id) const;
   bool IsSpecial(TokenId id) const;
   // One past the largest id.
   int size() const { return static_cast<int>(entries_.size()); }
 
  private:
   struct Entry {
-    std::string bytes;
+    std::string text;
     bool used = false;
     bool special = false;
   };

@@ -27,7 +27,7 @@ std::string Quoted(std::string_view text) {
   return absl::StrCat("\"", absl::Utf8SafeCEscape(AbslView(text)), whole ? "\"" : "...\"");
 }
 
-std::string Quoted(const json& value) {
+std::string QuotedValue(const json& value) {
   if (value.is_array()) return "an array";
   if (value.is_object()) return "an object";
   if (value.is_string()) return Quoted(value.get_ref<const std::string&>());
@@ -39,7 +39,7 @@ absl::Status Malformed(std::string_view part, std::string_view expected) {
 }
 
 absl::Status Unsupported(std::string_view part, const json& found, std::string_view supported) {
-  return absl::UnimplementedError(absl::StrCat(AbslView(part), ": ", Quoted(found),
+  return absl::UnimplementedError(absl::StrCat(AbslView(part), ": ", QuotedValue(found),
                                                " is not supported (only ", AbslView(supported), ")"));
 }
 

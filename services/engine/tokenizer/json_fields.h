@@ -20,7 +20,7 @@ namespace mechinterp::engine {
 // `text` in quotation marks, escaped, cut where it is long.
 std::string Quoted(std::string_view text);
 // A number or text as it is, likewise cut; of an array or object that it is one.
-std::string Quoted(const nlohmann::json& value);
+std::string QuotedValue(const nlohmann::json& value);
 
 // InvalidArgument: "part: expected ...".
 absl::Status Malformed(std::string_view part, std::string_view expected);

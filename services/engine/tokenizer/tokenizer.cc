@@ -43,6 +43,13 @@ absl::Status CheckFrame(const std::vector<TokenId>& ids, const Vocabulary& vocab
   return absl::OkStatus();
 }
 
+// What was made, or why not and in which part of the file.
+template <typename T>
+absl::StatusOr<T> OfPart(absl::string_view part, absl::StatusOr<T> made) {
+  if (made.ok()) return made;
+  return absl::Status(made.status().code(), absl::StrCat(part, ": ", made.status().message()));
+}
+
 }  // namespace
 
 // The stages, in order.
@@ -61,13 +68,14 @@ struct Tokenizer::Impl {
 };
 
 absl::StatusOr<std::unique_ptr<Tokenizer::Impl>> Tokenizer::Impl::Create(const TokenizerSpec& spec) {
-  ABSTRACT_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(spec));
+  ABSTRACT_ASSIGN_OR_RETURN(Normalizer normalizer, OfPart("normalizer", Normalizer::Create(spec.normalizer)));
+  ABSTRACT_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(spec, normalizer));
   ABSTRACT_RETURN_IF_ERROR(CheckFrame(spec.tokens_before, vocabulary));
   ABSTRACT_RETURN_IF_ERROR(CheckFrame(spec.tokens_after, vocabulary));
-  ABSTRACT_ASSIGN_OR_RETURN(Normalizer normalizer, Normalizer::Create(spec.normalizer));
-  ABSTRACT_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::Create(spec.pre_tokenizer));
+  ABSTRACT_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer,
+                            OfPart("pre_tokenizer", PreTokenizer::Create(spec.pre_tokenizer)));
   ABSTRACT_ASSIGN_OR_RETURN(BytePairEncoder encoder, BytePairEncoder::Create(spec.model, SpecialIds(spec)));
-  ABSTRACT_ASSIGN_OR_RETURN(Decoder decoder, Decoder::Create(spec.decoder));
+  ABSTRACT_ASSIGN_OR_RETURN(Decoder decoder, OfPart("decoder", Decoder::Create(spec.decoder)));
   AddedTokenSplitter added_tokens(spec.added_tokens, normalizer);
   return std::unique_ptr<Impl>(new Impl{std::move(vocabulary), std::move(normalizer), std::move(added_tokens),
                                         std::move(pre_tokenizer), std::move(encoder), std::move(decoder),

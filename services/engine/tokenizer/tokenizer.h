@@ -61,7 +61,8 @@ class Tokenizer {
 
   // DecodeBytes of one token as valid UTF-8: to show it by itself.
   std::string TokenText(TokenId id) const;
-  // A token as the file writes it; null for an id that is not in the vocabulary.
+  // What the decoder is given for a token, in the file's writing; null for an id that
+  // is not in the vocabulary.
   const std::string* RawToken(TokenId id) const;
   const Decoder& decoder() const;
 

@@ -10,14 +10,14 @@
 
 namespace mechinterp::engine {
 
-absl::StatusOr<Vocabulary> Vocabulary::Create(const TokenizerSpec& spec) {
+absl::StatusOr<Vocabulary> Vocabulary::Create(const TokenizerSpec& spec, const Normalizer& normalizer) {
   Vocabulary vocabulary;
   vocabulary.ids_.reserve(spec.model.vocab.size() + spec.added_tokens.size());
   for (const auto& [text, id] : spec.model.vocab) {
     if (absl::Status status = vocabulary.AddModelToken(text, id); !status.ok()) return status;
   }
   for (const AddedToken& token : spec.added_tokens) {
-    if (absl::Status status = vocabulary.AddAddedToken(token); !status.ok()) return status;
+    if (absl::Status status = vocabulary.AddAddedToken(token, normalizer); !status.ok()) return status;
   }
   return vocabulary;
 }
@@ -39,7 +39,7 @@ absl::Status Vocabulary::AddModelToken(const std::string& text, TokenId id) {
   return absl::OkStatus();
 }
 
-absl::Status Vocabulary::AddAddedToken(const AddedToken& token) {
+absl::Status Vocabulary::AddAddedToken(const AddedToken& token, const Normalizer& normalizer) {
   const auto [known, inserted] = ids_.try_emplace(token.content, token.id);
   Entry& entry = Slot(token.id);
   if (known->second != token.id) {
@@ -50,7 +50,8 @@ absl::Status Vocabulary::AddAddedToken(const AddedToken& token) {
     return absl::InvalidArgumentError(absl::StrCat("added_tokens: ", Quoted(token.content), " has the id ",
                                                    token.id, " of the token ", Quoted(entry.text)));
   }
-  entry = {token.content, true, entry.special || token.special};
+  std::string text = token.normalized ? normalizer.Normalize(token.content) : token.content;
+  entry = {std::move(text), true, entry.special || token.special};
   return absl::OkStatus();
 }
 

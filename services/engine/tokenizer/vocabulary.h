@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "services/engine/tokenizer/normalizer.h"
 #include "services/engine/tokenizer/tokenizer_spec.h"
 
 namespace mechinterp::engine {
@@ -17,12 +18,14 @@ namespace mechinterp::engine {
 class Vocabulary {
  public:
   // Errors: InvalidArgument naming the tokens that contradict each other.
-  static absl::StatusOr<Vocabulary> Create(const TokenizerSpec& spec);
+  static absl::StatusOr<Vocabulary> Create(const TokenizerSpec& spec, const Normalizer& normalizer);
 
   // Id of the token written so in the file (byte-level alphabet, or an added
   // token's content).
   std::optional<TokenId> Find(std::string_view text) const;
-  // Null for ids that no token has.
+  // What the decoder is given; null for ids that no token has. As the file writes it,
+  // but for an added token that is looked for in normalized text: then in that form,
+  // with what a normalizer put in front of it.
   const std::string* Text(TokenId id) const;
   bool IsSpecial(TokenId id) const;
   // One past the largest id.
@@ -36,7 +39,7 @@ class Vocabulary {
   };
 
   absl::Status AddModelToken(const std::string& text, TokenId id);
-  absl::Status AddAddedToken(const AddedToken& token);
+  absl::Status AddAddedToken(const AddedToken& token, const Normalizer& normalizer);
   Entry& Slot(TokenId id);
 
   absl::flat_hash_map<std::string, TokenId> ids_;

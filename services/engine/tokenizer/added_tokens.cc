@@ -1,5 +1,6 @@
 #include "services/engine/tokenizer/added_tokens.h"
 
+#include <algorithm>
 #include <string>
 
 #include "services/engine/tokenizer/unicode.h"
@@ -55,7 +56,12 @@ AddedTokenSplitter::AddedTokenSplitter(const std::vector<AddedToken>& tokens, co
 }
 
 std::vector<TextSegment> AddedTokenSplitter::SplitBy(const Trie& trie, std::string_view text,
-                                                     SpecialTokens special) const {
+                                                     SpecialTokens special,
+                                                     absl::Span<const TokenId> also_plain) const {
+  const auto stays_text = [&](const AddedToken& token) {
+    return special == SpecialTokens::kAsPlainText &&
+           (token.special || std::find(also_plain.begin(), also_plain.end(), token.id) != also_plain.end());
+  };
   std::vector<TextSegment> segments;
   size_t done = 0;
   size_t position = trie.empty() ? text.size() : 0;
@@ -69,7 +75,7 @@ std::vector<TextSegment> AddedTokenSplitter::SplitBy(const Trie& trie, std::stri
     size_t start = position;
     size_t end = position + match.length;
     position = end;
-    if (token.special && special == SpecialTokens::kAsPlainText) continue;
+    if (stays_text(token)) continue;
     if (token.single_word && !StandsAlone(text.substr(0, start), text.substr(end))) continue;
     if (token.lstrip && start > done) start -= TrailingWhiteSpace(text.substr(done, start - done));
     if (token.rstrip) end += LeadingWhiteSpace(text.substr(end));
@@ -81,13 +87,14 @@ std::vector<TextSegment> AddedTokenSplitter::SplitBy(const Trie& trie, std::stri
   return segments;
 }
 
-std::vector<TextSegment> AddedTokenSplitter::SplitRaw(std::string_view text, SpecialTokens special) const {
-  return SplitBy(raw_, text, special);
+std::vector<TextSegment> AddedTokenSplitter::SplitRaw(std::string_view text, SpecialTokens special,
+                                                      absl::Span<const TokenId> also_plain) const {
+  return SplitBy(raw_, text, special, also_plain);
 }
 
-std::vector<TextSegment> AddedTokenSplitter::SplitNormalized(std::string_view text,
-                                                             SpecialTokens special) const {
-  return SplitBy(normalized_, text, special);
+std::vector<TextSegment> AddedTokenSplitter::SplitNormalized(std::string_view text, SpecialTokens special,
+                                                             absl::Span<const TokenId> also_plain) const {
+  return SplitBy(normalized_, text, special, also_plain);
 }
 
 }  // namespace mechinterp::engine

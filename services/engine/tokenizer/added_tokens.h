@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
 #include "services/engine/tokenizer/normalizer.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "services/engine/tokenizer/tokenizer_spec.h"
@@ -27,10 +28,12 @@ class AddedTokenSplitter {
  public:
   AddedTokenSplitter(const std::vector<AddedToken>& tokens, const Normalizer& normalizer);
 
-  // Segments of a text, in order, none empty. With kAsPlainText a special token
-  // stays in the text around it.
-  std::vector<TextSegment> SplitRaw(std::string_view text, SpecialTokens special) const;
-  std::vector<TextSegment> SplitNormalized(std::string_view text, SpecialTokens special) const;
+  // Segments of a text, in order, none empty. With kAsPlainText special tokens and
+  // those of `also_plain` stay in the text around them.
+  std::vector<TextSegment> SplitRaw(std::string_view text, SpecialTokens special,
+                                    absl::Span<const TokenId> also_plain) const;
+  std::vector<TextSegment> SplitNormalized(std::string_view text, SpecialTokens special,
+                                           absl::Span<const TokenId> also_plain) const;
 
  private:
   class Trie {
@@ -49,7 +52,8 @@ class AddedTokenSplitter {
     uint32_t node_count_ = 1;
   };
 
-  std::vector<TextSegment> SplitBy(const Trie& trie, std::string_view text, SpecialTokens special) const;
+  std::vector<TextSegment> SplitBy(const Trie& trie, std::string_view text, SpecialTokens special,
+                                   absl::Span<const TokenId> also_plain) const;
 
   std::vector<AddedToken> tokens_;
   Trie raw_;

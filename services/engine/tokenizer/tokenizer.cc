@@ -101,16 +101,17 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::stri
                                                          unsupported ? kWithoutTokenizer : ""));
 }
 
-std::vector<TokenId> Tokenizer::Encode(std::string_view text, SpecialTokens special, TextPlace place) const {
+std::vector<TokenId> Tokenizer::Encode(std::string_view text, SpecialTokens special,
+                                       absl::Span<const TokenId> also_plain, TextPlace place) const {
   std::vector<TokenId> ids;
-  for (const TextSegment& raw : impl_->added_tokens.SplitRaw(text, special)) {
+  for (const TextSegment& raw : impl_->added_tokens.SplitRaw(text, special, also_plain)) {
     if (raw.added_token.has_value()) {
       ids.push_back(*raw.added_token);
       continue;
     }
     const std::string normalized = impl_->normalizer.Normalize(raw.text);
     bool at_start = place == TextPlace::kStart && raw.text.data() == text.data();
-    for (const TextSegment& segment : impl_->added_tokens.SplitNormalized(normalized, special)) {
+    for (const TextSegment& segment : impl_->added_tokens.SplitNormalized(normalized, special, also_plain)) {
       if (segment.added_token.has_value()) {
         ids.push_back(*segment.added_token);
       } else {
@@ -139,9 +140,9 @@ std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool skip_special) 
 std::string Tokenizer::DecodeBytes(absl::Span<const TokenId> ids, bool skip_special) const {
   std::string bytes;
   for (const TokenId id : ids) {
-    const std::string* token = RawToken(id);
+    const std::string* token = impl_->vocabulary.Text(id);
     if (token == nullptr || (skip_special && IsSpecial(id))) continue;
-    bytes += impl_->decoder.TokenBytes(*token);
+    bytes += IsAdded(id) ? *token : impl_->decoder.TokenBytes(*token);
   }
   return bytes;
 }
@@ -153,7 +154,7 @@ std::string Tokenizer::TokenText(TokenId id) const {
   return text;
 }
 
-const std::string* Tokenizer::RawToken(TokenId id) const { return impl_->vocabulary.Text(id); }
+const std::string* Tokenizer::RawToken(TokenId id) const { return impl_->vocabulary.DecodedText(id); }
 const Decoder& Tokenizer::decoder() const { return impl_->decoder; }
 
 std::optional<TokenId> Tokenizer::TokenToId(std::string_view token) const {
@@ -161,6 +162,8 @@ std::optional<TokenId> Tokenizer::TokenToId(std::string_view token) const {
 }
 
 bool Tokenizer::IsSpecial(TokenId id) const { return impl_->vocabulary.IsSpecial(id); }
+
+bool Tokenizer::IsAdded(TokenId id) const { return impl_->vocabulary.IsAdded(id); }
 
 int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 

@@ -43,8 +43,10 @@ class Tokenizer {
   ~Tokenizer();
 
   // Token ids of UTF-8 `text`, without those that stand around a whole text. Never
-  // fails: what is malformed becomes the tokens of its bytes where there are any.
+  // fails: what is malformed becomes the tokens of its bytes where there are any. With
+  // kAsPlainText the added tokens `also_plain` stay text too, special or not.
   std::vector<TokenId> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse,
+                              absl::Span<const TokenId> also_plain = {},
                               TextPlace place = TextPlace::kStart) const;
   // What the post-processor puts before a text (begin-of-text), and after it.
   const std::vector<TokenId>& tokens_before() const;
@@ -61,14 +63,16 @@ class Tokenizer {
 
   // DecodeBytes of one token as valid UTF-8: to show it by itself.
   std::string TokenText(TokenId id) const;
-  // What the decoder is given for a token, in the file's writing; null for an id that
-  // is not in the vocabulary.
+  // What the decoder is given for a token, null for an id that is not in the vocabulary.
   const std::string* RawToken(TokenId id) const;
   const Decoder& decoder() const;
 
   // Id of a token by its exact text (for special tokens: "<|eot_id|>").
   std::optional<TokenId> TokenToId(std::string_view token) const;
   bool IsSpecial(TokenId id) const;
+  // Whether it is one of the file's added tokens, special or not: found in a text before
+  // the text is split and merged.
+  bool IsAdded(TokenId id) const;
   // One past the largest id, added tokens included.
   int vocab_size() const;
 

@@ -34,7 +34,7 @@ absl::Status Vocabulary::AddModelToken(const std::string& text, TokenId id) {
     return absl::InvalidArgumentError(
         absl::StrCat("model.vocab: ", Quoted(text), " and ", Quoted(entry.text), " have the same id ", id));
   }
-  entry = {text, true, false};
+  entry = {text, /*used=*/true};
   ids_.emplace(text, id);
   return absl::OkStatus();
 }
@@ -50,8 +50,10 @@ absl::Status Vocabulary::AddAddedToken(const AddedToken& token, const Normalizer
     return absl::InvalidArgumentError(absl::StrCat("added_tokens: ", Quoted(token.content), " has the id ",
                                                    token.id, " of the token ", Quoted(entry.text)));
   }
-  std::string text = token.normalized ? normalizer.Normalize(token.content) : token.content;
-  entry = {std::move(text), true, entry.special || token.special};
+  entry = {token.content, /*used=*/true, /*added=*/true, entry.special || token.special};
+  if (!token.normalized) return absl::OkStatus();
+  std::string normalized = normalizer.Normalize(token.content);
+  if (normalized != token.content) normalized_[token.id] = std::move(normalized);
   return absl::OkStatus();
 }
 
@@ -64,6 +66,15 @@ std::optional<TokenId> Vocabulary::Find(std::string_view text) const {
 const std::string* Vocabulary::Text(TokenId id) const {
   if (id < 0 || id >= size() || !entries_[static_cast<size_t>(id)].used) return nullptr;
   return &entries_[static_cast<size_t>(id)].text;
+}
+
+const std::string* Vocabulary::DecodedText(TokenId id) const {
+  const auto it = normalized_.find(id);
+  return it == normalized_.end() ? Text(id) : &it->second;
+}
+
+bool Vocabulary::IsAdded(TokenId id) const {
+  return id >= 0 && id < size() && entries_[static_cast<size_t>(id)].added;
 }
 
 bool Vocabulary::IsSpecial(TokenId id) const {

@@ -23,10 +23,12 @@ class Vocabulary {
   // Id of the token written so in the file (byte-level alphabet, or an added
   // token's content).
   std::optional<TokenId> Find(std::string_view text) const;
-  // What the decoder is given; null for ids that no token has. As the file writes it,
-  // but for an added token that is looked for in normalized text: then in that form,
-  // with what a normalizer put in front of it.
+  // As the file writes it; null for ids that no token has.
   const std::string* Text(TokenId id) const;
+  // What the decoder is given: the same, but for an added token that is looked for in
+  // normalized text, in that form, with what a normalizer put in front of it.
+  const std::string* DecodedText(TokenId id) const;
+  bool IsAdded(TokenId id) const;
   bool IsSpecial(TokenId id) const;
   // One past the largest id.
   int size() const { return static_cast<int>(entries_.size()); }
@@ -35,6 +37,7 @@ class Vocabulary {
   struct Entry {
     std::string text;
     bool used = false;
+    bool added = false;
     bool special = false;
   };
 
@@ -44,6 +47,8 @@ class Vocabulary {
 
   absl::flat_hash_map<std::string, TokenId> ids_;
   std::vector<Entry> entries_;  // by id
+  // Where DecodedText differs from Text.
+  absl::flat_hash_map<TokenId, std::string> normalized_;
 };
 
 }  // namespace mechinterp::engine

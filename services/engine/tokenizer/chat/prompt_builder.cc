@@ -25,7 +25,7 @@ TemplatedPrompt PromptBuilder::Finish(bool instruction_is_last) && {
 void PromptBuilder::Flush() {
   const TextPlace place = prompt_.ids.empty() ? TextPlace::kStart : TextPlace::kAfterToken;
   const auto encode = [&](std::string_view text) {
-    return tokenizer_.Encode(text, SpecialTokens::kAsPlainText, place);
+    return tokenizer_.Encode(text, SpecialTokens::kAsPlainText, {}, place);
   };
   // The first token that reaches the instruction's end holds its last byte. A
   // normalizer may change lengths, so the end is counted in tokens' bytes.

@@ -287,7 +287,7 @@ TEST(Load, QuotesNoMoreThanALittleOfTheFile) {
 TEST(Load, SaysNotFoundForAMissingFile) {
   const absl::Status status = Tokenizer::Load("/nowhere/tokenizer.json").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/tokenizer.json: cannot be read"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/tokenizer.json"));
 }
 
 // Opening a pipe would wait for somebody to write into it.

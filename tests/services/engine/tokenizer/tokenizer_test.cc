@@ -129,6 +129,8 @@ TEST(Encode, LeavesSpecialTokensInPlainTextAlone) {
               ElementsAreArray(ByteIds("<|eot_id|>")));
   // Added tokens that are not special are ordinary text to the model.
   EXPECT_THAT(tokenizer->Encode("<tool>", SpecialTokens::kAsPlainText), ElementsAre(kTool));
+  EXPECT_THAT(tokenizer->Encode("<tool>", SpecialTokens::kAsPlainText, {kTool}),
+              ElementsAreArray(ByteIds("<tool>")));
 }
 
 TEST(Encode, NeverMakesASpecialTokenOfPlainTextByIgnoreMerges) {
@@ -179,7 +181,7 @@ TEST(Encode, PutsASpaceInFrontOfAStartOnly) {
   first["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}};
   const auto tokenizer = Load(first);
   EXPECT_THAT(tokenizer->Encode("ab"), ElementsAre(270, kAb));
-  EXPECT_THAT(tokenizer->Encode("ab", SpecialTokens::kParse, TextPlace::kAfterToken), ElementsAre(kAb));
+  EXPECT_THAT(tokenizer->Encode("ab", SpecialTokens::kParse, {}, TextPlace::kAfterToken), ElementsAre(kAb));
   EXPECT_THAT(tokenizer->Encode("<|eot_id|>ab"), ElementsAre(kEndOfTurn, kAb));
 }
 
@@ -208,6 +210,11 @@ TEST(TokenText, ShowsATokenAsItIsAmidOthers) {
   EXPECT_EQ(tokenizer->TokenText(0xC3), "\uFFFD");
   EXPECT_EQ(tokenizer->TokenText(kEndOfTurn), "<|eot_id|>");
   EXPECT_EQ(tokenizer->TokenText(1 << 30), "");
+  // A normalized one, too, without what the normalizer puts in front of it.
+  json prepending = SmallTokenizerJson();
+  prepending["normalizer"] = {{"type", "Prepend"}, {"prepend", " "}};
+  prepending["added_tokens"][3]["normalized"] = true;
+  EXPECT_EQ(Load(prepending)->TokenText(kEndOfTurn), "<|eot_id|>");
 }
 
 TEST(Decode, IsAlwaysValidUtf8) {
@@ -237,6 +244,11 @@ TEST(Tokenizer, KnowsItsTokensByTheirText) {
   EXPECT_FALSE(tokenizer->IsSpecial(kTool));
   EXPECT_FALSE(tokenizer->IsSpecial(-1));
   EXPECT_FALSE(tokenizer->IsSpecial(1 << 30));
+  EXPECT_TRUE(tokenizer->IsAdded(kEndOfTurn));
+  EXPECT_TRUE(tokenizer->IsAdded(kTool));
+  EXPECT_FALSE(tokenizer->IsAdded(kAb));
+  EXPECT_FALSE(tokenizer->IsAdded(-1));
+  EXPECT_FALSE(tokenizer->IsAdded(1 << 30));
   EXPECT_EQ(tokenizer->vocab_size(), kToolCall + 1);
 }
 

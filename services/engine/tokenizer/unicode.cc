@@ -3,31 +3,21 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
+#include <cstdint>
+#include <iterator>
+#include <vector>
 
 #include "services/engine/tokenizer/utf8.h"
 
 namespace mechinterp::engine {
 namespace {
 
-struct Free {
-  void operator()(utf8proc_uint8_t* text) const { std::free(text); }
-};
-
-int OptionsOf(UnicodeForm form) {
-  const int stable = UTF8PROC_STABLE;
-  switch (form) {
-    case UnicodeForm::kNfc:
-      return stable | UTF8PROC_COMPOSE;
-    case UnicodeForm::kNfd:
-      return stable | UTF8PROC_DECOMPOSE;
-    case UnicodeForm::kNfkc:
-      return stable | UTF8PROC_COMPOSE | UTF8PROC_COMPAT;
-    case UnicodeForm::kNfkd:
-      return stable | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT;
-  }
-  return stable;
+utf8proc_option_t OptionsOf(UnicodeForm form) {
+  int options = UTF8PROC_STABLE;
+  const bool composed = form == UnicodeForm::kNfc || form == UnicodeForm::kNfkc;
+  options |= composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == UnicodeForm::kNfkc || form == UnicodeForm::kNfkd) options |= UTF8PROC_COMPAT;
+  return static_cast<utf8proc_option_t>(options);
 }
 
 bool IsAscii(std::string_view text) {
@@ -40,19 +30,47 @@ bool IsCircledOrSquaredLetter(char32_t character) {
          (character >= 0x1F150 && character <= 0x1F169) || (character >= 0x1F170 && character <= 0x1F189);
 }
 
-void AppendValidInForm(int options, std::string_view text, std::string* result) {
-  utf8proc_uint8_t* mapped = nullptr;
-  const utf8proc_ssize_t length = IsAscii(text)
-                                      ? -1
-                                      : utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                                     static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                                     static_cast<utf8proc_option_t>(options));
-  const std::unique_ptr<utf8proc_uint8_t, Free> owner(mapped);
-  if (length < 0) {
-    result->append(text);
-  } else {
-    result->append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
+using CodePoints = std::vector<utf8proc_int32_t>;
+
+CodePoints Decomposed(std::string_view text, utf8proc_option_t options) {
+  CodePoints points;
+  points.reserve(text.size());
+  int unused_boundary = 0;
+  while (!text.empty()) {
+    const Utf8Unit unit = ReadUtf8Unit(text);
+    text.remove_prefix(unit.length);
+    utf8proc_int32_t parts[32];  // no character has more than 18
+    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(unit.code_point), parts,
+                                               std::size(parts), options, &unused_boundary);
+    points.insert(points.end(), parts, parts + std::clamp<utf8proc_ssize_t>(count, 0, std::size(parts)));
   }
+  return points;
+}
+
+// Each run of marks by their combining classes. utf8proc does this too, in time that
+// is quadratic in the run's length, which is the client's choice.
+void SortMarks(CodePoints* points) {
+  const auto class_of = [](utf8proc_int32_t point) { return utf8proc_get_property(point)->combining_class; };
+  const auto is_mark = [&](utf8proc_int32_t point) { return class_of(point) != 0; };
+  auto begin = points->begin();
+  while ((begin = std::find_if(begin, points->end(), is_mark)) != points->end()) {
+    const auto end = std::find_if_not(begin, points->end(), is_mark);
+    std::stable_sort(begin, end, [&](auto left, auto right) { return class_of(left) < class_of(right); });
+    begin = end;
+  }
+}
+
+void AppendValidInForm(utf8proc_option_t options, std::string_view text, std::string* result) {
+  if (IsAscii(text)) {
+    result->append(text);
+    return;
+  }
+  CodePoints points = Decomposed(text, options);
+  SortMarks(&points);
+  const auto count = static_cast<utf8proc_ssize_t>(points.size());
+  points.push_back(0);  // room for the zero that it writes
+  const utf8proc_ssize_t length = utf8proc_reencode(points.data(), count, options);
+  result->append(reinterpret_cast<const char*>(points.data()), static_cast<size_t>(length));
 }
 
 }  // namespace

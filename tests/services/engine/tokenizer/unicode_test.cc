@@ -1,5 +1,6 @@
 #include "services/engine/tokenizer/unicode.h"
 
+#include <chrono>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -47,6 +48,18 @@ TEST(ToForm, IsTheStandards) {
   EXPECT_EQ(ToForm(UnicodeForm::kNfd, text), "\uFB01 \u017F\u0323\u0307 A\u030A \u1100\u1161");
   EXPECT_EQ(ToForm(UnicodeForm::kNfkc, text), "fi \u1E69 \u00C5 \uAC00");
   EXPECT_EQ(ToForm(UnicodeForm::kNfkd, text), "fi s\u0323\u0307 A\u030A \u1100\u1161");
+}
+
+// A client may send a million marks on one letter.
+TEST(ToForm, OrdersALongRunOfMarksInLittleTime) {
+  std::string mixed = "q", ordered = "q";
+  for (int i = 0; i < 300000; ++i) mixed += "\u0307\u0323";
+  for (int i = 0; i < 300000; ++i) ordered += "\u0323";
+  for (int i = 0; i < 300000; ++i) ordered += "\u0307";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE(ToForm(UnicodeForm::kNfc, mixed) == ordered);
+  // A quadratic sort takes minutes; a sanitizer or a busy machine does not.
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
 }
 
 TEST(ToForm, LeavesMalformedBytesWhereTheyAre) {

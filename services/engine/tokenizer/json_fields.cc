@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/text.h"
 #include "services/engine/tokenizer/absl_view.h"
 #include "services/engine/tokenizer/utf8.h"
 
@@ -19,12 +20,7 @@ constexpr int64_t kLargestId = (1 << 24) - 1;
 }  // namespace
 
 std::string Quoted(std::string_view text) {
-  const bool whole = text.size() <= kLongestQuote;
-  if (!whole) {
-    text = text.substr(0, kLongestQuote);
-    text = text.substr(0, ValidUtf8PrefixLength(text));
-  }
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(AbslView(text)), whole ? "\"" : "...\"");
+  return absl::StrCat("\"", absl::Utf8SafeCEscape(Shortened(text, kLongestQuote)), "\"");
 }
 
 std::string QuotedValue(const json& value) {

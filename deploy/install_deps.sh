@@ -45,6 +45,7 @@ libsqlite3-dev
 libsqlitecpp-dev
 libssl-dev
 libtorch-dev
+libutf8proc-dev
 libyaml-cpp-dev
 nlohmann-json3-dev
 prometheus-cpp-dev
@@ -85,6 +86,7 @@ protobuf
 pytorch
 spdlog
 sqlitecpp
+utf8proc
 yaml-cpp
 '
 readonly brew_test_libraries='

@@ -31,8 +31,8 @@ warnings_are_errors=ON
 if [[ "$PRESET" == *san* ]]; then warnings_are_errors=OFF; fi
 configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$warnings_are_errors" \
   "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}"
-step 'the Llama-3 tokenizer, for its tests'
-tests/fetch_llama3_tokenizer.sh "$BUILD_DIR"
+step 'tokenizers of published models, for their tests'
+tests/fetch_tokenizers.sh "$BUILD_DIR"
 step "build with $JOBS jobs"
 cmake --build "$BUILD_DIR" --parallel "$JOBS"
 

@@ -5,7 +5,7 @@
 
 #include "services/common/status_macros.h"
 #include "services/engine/tokenizer/byte_alphabet.h"
-#include "services/engine/tokenizer/split_regex.h"
+#include "services/engine/tokenizer/text_pattern.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -49,13 +49,10 @@ const char* const kLlama3SplitPattern =
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 absl::Status CountWords(const std::vector<std::string>& texts, WordCounts& counts) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string pattern, engine::OnigurumaToPcre2(kLlama3SplitPattern));
-  ABSTRACT_ASSIGN_OR_RETURN(const engine::SplitRegex regex, engine::SplitRegex::Compile(pattern));
-  std::vector<std::string_view> pieces;
+  const engine::Pattern pattern{std::string(kLlama3SplitPattern), /*is_regex=*/true};
+  ABSTRACT_ASSIGN_OR_RETURN(const engine::TextPattern regex, engine::TextPattern::Compile(pattern));
   for (const std::string& text : texts) {
-    pieces.clear();
-    regex.Split(text, &pieces);
-    for (std::string_view piece : pieces) ++counts[std::string(piece)];
+    for (const engine::TextPattern::Part& part : regex.Cut(text)) ++counts[std::string(part.text)];
   }
   return absl::OkStatus();
 }

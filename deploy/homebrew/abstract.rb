@@ -25,6 +25,7 @@ class Abstract < Formula
   depends_on "pytorch"
   depends_on "spdlog"
   depends_on "sqlitecpp"
+  depends_on "utf8proc"
   depends_on "yaml-cpp"
 
   def install

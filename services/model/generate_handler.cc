@@ -84,12 +84,12 @@ class GenerationWriter {
     return WriteTo(writer_, message);
   }
 
-  absl::Status WriteToken(engine::TokenId id, double log_probability) {
+  absl::Status WriteToken(const engine::ChosenToken& chosen) {
     v1::GenerateResponse message;
     v1::GeneratedToken& token = *message.mutable_token();
-    token.set_token_id(id);
-    token.set_log_probability(log_probability);
-    if (text_) token.set_text(text_->Push(id));
+    token.set_token_id(chosen.id);
+    token.set_log_probability(chosen.log_probability);
+    if (text_ && !chosen.stops) token.set_text(text_->Push(chosen.id));
     served_.metrics.generated_tokens.Increment();
     return WriteTo(writer_, message);
   }
@@ -126,7 +126,7 @@ absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& reques
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::Generation generation,
       engine::Continue(call.context, prefilled, parsed.sampling,
-                       [&](engine::TokenId id, double log_p) { return out.WriteToken(id, log_p); }));
+                       [&](const engine::ChosenToken& token) { return out.WriteToken(token); }));
   std::optional<engine::RunMetrics> metrics;
   if (parsed.metrics) {
     ABSTRACT_ASSIGN_OR_RETURN(metrics, Measure(call, parsed, prefilled));

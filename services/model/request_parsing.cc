@@ -61,18 +61,23 @@ engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int
   return result;
 }
 
-engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool omit_begin_of_text) {
+engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool omit_special_tokens) {
   if (model_.tokenizer() == nullptr) {
     Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                          "this checkpoint has no tokenizer; send token_ids", "NO_TOKENIZER"));
     return {};
   }
-  engine::TokenizedPrompt prompt{model_.tokenizer()->Encode(text), {}};
-  const std::optional<engine::TokenId> begin = model_.config().begin_token_id;
-  if (begin && !omit_begin_of_text && (prompt.ids.empty() || prompt.ids.front() != *begin)) {
-    prompt.ids.insert(prompt.ids.begin(), *begin);
+  std::vector<engine::TokenId> ids = model_.tokenizer()->Encode(text);
+  if (!omit_special_tokens) {
+    const std::vector<engine::TokenId>& before = model_.tokenizer()->tokens_before();
+    const std::vector<engine::TokenId>& after = model_.tokenizer()->tokens_after();
+    // A text that begins with them itself gets no second ones.
+    const bool has_them =
+        ids.size() >= before.size() && std::equal(before.begin(), before.end(), ids.begin());
+    if (!has_them) ids.insert(ids.begin(), before.begin(), before.end());
+    ids.insert(ids.end(), after.begin(), after.end());
   }
-  return prompt;
+  return {std::move(ids), {}};
 }
 
 engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const FieldViolations& at) {

@@ -47,7 +47,7 @@ class RequestParser {
 
  private:
   engine::TokenizedPrompt ChatPrompt(const v1::ChatPrompt& chat, const FieldViolations& at);
-  engine::TokenizedPrompt TextPrompt(const std::string& text, bool omit_begin_of_text);
+  engine::TokenizedPrompt TextPrompt(const std::string& text, bool omit_special_tokens);
 
   const engine::Model& model_;
   ActivationStore& store_;

@@ -155,7 +155,7 @@ v1::HookPointInfo BuildHookPointInfo(const engine::HookSite& site, const engine:
 }
 
 std::string TokenText(const engine::Model& model, engine::TokenId id) {
-  return model.tokenizer() == nullptr ? "" : model.tokenizer()->Decode({id});
+  return model.tokenizer() == nullptr ? "" : model.tokenizer()->TokenText(id);
 }
 
 v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics& metrics) {

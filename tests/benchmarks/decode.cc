@@ -72,7 +72,7 @@ absl::Status Decode(const std::shared_ptr<const engine::Model>& model, int promp
   sampling.max_new_tokens = new_tokens + 1;
   sampling.ignore_stop_tokens = true;
   ABSTRACT_RETURN_IF_ERROR(
-      engine::Continue(context, prefilled.front(), sampling, [&](engine::TokenId, double) {
+      engine::Continue(context, prefilled.front(), sampling, [&](const engine::ChosenToken&) {
         timer.OnToken();
         return absl::OkStatus();
       }).status());

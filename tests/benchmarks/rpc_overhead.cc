@@ -50,7 +50,7 @@ absl::StatusOr<double> LocalToken(engine::Executor& executor, const engine::Toke
   sampling.ignore_stop_tokens = true;
   Gaps gaps;
   ABSTRACT_RETURN_IF_ERROR(
-      engine::Continue(context, prefilled.front(), sampling, [&](engine::TokenId, double) {
+      engine::Continue(context, prefilled.front(), sampling, [&](const engine::ChosenToken&) {
         gaps.Tick();
         return absl::OkStatus();
       }).status());

@@ -88,10 +88,11 @@ TEST(PromptFiles, PairsAreOneLineAndEquallyLongInTheTinyTokenizer) {
   }
 }
 
-// Needs Llama 3's own tokenizer.json, which tests/fetch_llama3_tokenizer.sh fetches.
+// Needs Llama 3's own tokenizer.json, which tests/fetch_tokenizers.sh fetches.
 TEST(PromptFiles, PairsAreEquallyLongInLlama3sTokenizer) {
-  const char* chosen = std::getenv("ABSTRACT_LLAMA3_TOKENIZER");
-  const std::string path = chosen != nullptr ? chosen : ABSTRACT_LLAMA3_TOKENIZER_DEFAULT;
+  const char* chosen = std::getenv("ABSTRACT_TOKENIZERS");
+  const std::string path =
+      std::string(chosen != nullptr ? chosen : ABSTRACT_TOKENIZERS_DEFAULT) + "/llama3.json";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there";
   const auto tokenizer = ValueOrFail(engine::Tokenizer::Load(path));
   ASSERT_NE(tokenizer, nullptr);

@@ -10,7 +10,7 @@ exec </dev/null
 readonly log=/build/ctest.log
 install_packages
 configure_suite
-tests/fetch_llama3_tokenizer.sh "$build_dir"
+tests/fetch_tokenizers.sh "$build_dir"
 
 compiled=yes
 cmake --build "$build_dir" --parallel "$JOBS" -- -k 0 || compiled=no

@@ -74,7 +74,7 @@ struct ModelConfig {
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
   bool tied_embeddings = false;
-  std::optional<TokenId> begin_token_id;
+  std::optional<TokenId> begin_token_id;  // of raw text the tokenizer decides
   std::vector<TokenId> stop_token_ids;
 
   // Once each.

@@ -64,8 +64,9 @@ absl::StatusOr<Generation> Continue(RunContext& context, Prefilled& prefilled, c
   for (int step = 0; step < options.max_new_tokens; ++step) {
     const TokenId id = sampler.Choose(logits, step);
     generation.ids.push_back(id);
-    if (sink) ABSTRACT_RETURN_IF_ERROR(sink(id, LogProbability(logits, id)));
-    if (Stops(context.executor.model(), options, id)) {
+    const bool stops = Stops(context.executor.model(), options, id);
+    if (sink) ABSTRACT_RETURN_IF_ERROR(sink({id, LogProbability(logits, id), stops}));
+    if (stops) {
       generation.finish_reason = FinishReason::kStopToken;
       return generation;
     }

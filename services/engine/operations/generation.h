@@ -37,9 +37,14 @@ struct Generation {
   FinishReason finish_reason = FinishReason::kMaxNewTokens;
 };
 
-// Called for each token as it is chosen, with its log-probability; an error ends
-// the generation.
-using TokenSink = std::function<absl::Status(TokenId id, double log_probability)>;
+struct ChosenToken {
+  TokenId id = 0;
+  double log_probability = 0;
+  bool stops = false;  // ends the generation, and is no part of its text
+};
+
+// Called for each token as it is chosen; an error ends the generation.
+using TokenSink = std::function<absl::Status(const ChosenToken& token)>;
 
 // Continues a prompt; the prompt's cache grows. Prompt and max_new_tokens must
 // fit the context. `sink` may be null.

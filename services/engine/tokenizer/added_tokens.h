@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+#include "services/engine/tokenizer/normalizer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 #include "services/engine/tokenizer/tokenizer_spec.h"
 
 namespace mechinterp::engine {
@@ -18,25 +21,28 @@ struct TextSegment {
   std::optional<TokenId> added_token;
 };
 
-// Finds added tokens in raw text, leftmost and longest first. Immutable: safe
-// from any thread.
+// Finds added tokens, leftmost and longest first. Hugging Face looks for most of
+// them in the raw text, and for those that are `normalized` in what the normalizer
+// makes of the rest. Immutable: safe from any thread.
 class AddedTokenSplitter {
  public:
-  explicit AddedTokenSplitter(const std::vector<AddedToken>& tokens);
+  AddedTokenSplitter(const std::vector<AddedToken>& tokens, const Normalizer& normalizer);
 
-  // Segments of `text`, in order, none empty. With kAsPlainText a special token
-  // stays in the text around it.
-  std::vector<TextSegment> Split(std::string_view text, SpecialTokens special) const;
+  // Segments of a text, in order, none empty. With kAsPlainText special tokens and
+  // those of `also_plain` stay in the text around them.
+  std::vector<TextSegment> SplitRaw(std::string_view text, SpecialTokens special,
+                                    absl::Span<const TokenId> also_plain) const;
+  std::vector<TextSegment> SplitNormalized(std::string_view text, SpecialTokens special,
+                                           absl::Span<const TokenId> also_plain) const;
 
  private:
   class Trie {
    public:
     struct Match {
       size_t length = 0;  // 0: no token starts here
-      TokenId id = 0;
-      bool special = false;
+      size_t token = 0;   // index in tokens_
     };
-    void Insert(const AddedToken& token);
+    void Insert(std::string_view text, size_t token);
     Match LongestMatch(std::string_view text) const;
     bool empty() const { return children_.empty(); }
 
@@ -46,11 +52,10 @@ class AddedTokenSplitter {
     uint32_t node_count_ = 1;
   };
 
-  static void SplitBy(const Trie& trie, std::string_view text, SpecialTokens special,
-                      std::vector<TextSegment>* segments);
+  std::vector<TextSegment> SplitBy(const Trie& trie, std::string_view text, SpecialTokens special,
+                                   absl::Span<const TokenId> also_plain) const;
 
-  // Hugging Face looks for these in the raw text first, and for the
-  // `normalized` ones in what is left (which no normalizer changes here).
+  std::vector<AddedToken> tokens_;
   Trie raw_;
   Trie normalized_;
 };

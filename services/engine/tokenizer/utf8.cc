@@ -47,6 +47,14 @@ Utf8Unit ReadUtf8Unit(std::string_view bytes) {
   return {Utf8Unit::kCharacter, length, code_point};
 }
 
+Utf8Unit ReadLastUtf8Unit(std::string_view bytes) {
+  for (size_t length = 1; length <= 4 && length <= bytes.size(); ++length) {
+    const Utf8Unit unit = ReadUtf8Unit(bytes.substr(bytes.size() - length));
+    if (unit.kind == Utf8Unit::kCharacter && unit.length == length) return unit;
+  }
+  return {Utf8Unit::kMalformed, 1};
+}
+
 size_t ValidUtf8PrefixLength(std::string_view bytes) {
   size_t position = 0;
   while (position < bytes.size()) {

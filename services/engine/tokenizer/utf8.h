@@ -22,6 +22,9 @@ struct Utf8Unit {
 // `bytes` must not be empty. Overlong forms and surrogates are malformed.
 Utf8Unit ReadUtf8Unit(std::string_view bytes);
 
+// The character that `bytes`, which are not empty, end with; else one malformed byte.
+Utf8Unit ReadLastUtf8Unit(std::string_view bytes);
+
 // Length of the longest well-formed prefix.
 size_t ValidUtf8PrefixLength(std::string_view bytes);
 

@@ -23,13 +23,20 @@ TemplatedPrompt PromptBuilder::Finish(bool instruction_is_last) && {
 }
 
 void PromptBuilder::Flush() {
+  const TextPlace place = prompt_.ids.empty() ? TextPlace::kStart : TextPlace::kAfterToken;
+  const auto encode = [&](std::string_view text) {
+    return tokenizer_.Encode(text, SpecialTokens::kAsPlainText, {}, place);
+  };
+  // The first token that reaches the instruction's end holds its last byte. A
+  // normalizer may change lengths, so the end is counted in tokens' bytes.
+  size_t end = 0;
+  if (instruction_end_) end = tokenizer_.DecodeBytes(encode(text_.substr(0, *instruction_end_))).size();
   size_t bytes = 0;
-  for (const TokenId id : tokenizer_.Encode(text_, SpecialTokens::kAsPlainText)) {
+  for (const TokenId id : encode(text_)) {
     prompt_.ids.push_back(id);
     if (!instruction_end_.has_value()) continue;
-    // The first token that reaches the instruction's end holds its last byte.
     bytes += tokenizer_.DecodeBytes({id}).size();
-    if (bytes < *instruction_end_) continue;
+    if (bytes < end) continue;
     prompt_.last_instruction_position = static_cast<int>(prompt_.ids.size()) - 1;
     instruction_end_.reset();
   }

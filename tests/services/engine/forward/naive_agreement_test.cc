@@ -134,11 +134,10 @@ TEST_P(NaiveAgreement, GenerationWithInterventionsInForce) {
     options.max_new_tokens = 5;
     options.ignore_stop_tokens = true;
     std::vector<double> log_probabilities;
-    const auto generation =
-        Continue(context_, prefilled->front(), options, [&](TokenId, double log_probability) {
-          log_probabilities.push_back(log_probability);
-          return absl::OkStatus();
-        });
+    const auto generation = Continue(context_, prefilled->front(), options, [&](const ChosenToken& token) {
+      log_probabilities.push_back(token.log_probability);
+      return absl::OkStatus();
+    });
     ASSERT_THAT(generation, IsOk());
     std::vector<TokenId> tokens = prompt.ids;
     for (size_t step = 0; step < generation->ids.size(); ++step) {

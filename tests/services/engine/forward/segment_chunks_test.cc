@@ -223,8 +223,8 @@ TEST_P(ChunksOfRandomModels, ContinuationsAreTheSame) {
     auto prefilled = Prefill(*context, {request});
     ASSERT_THAT(prefilled, IsOk());
     auto& mine = sent[context == &in_chunks];
-    const auto generation = Continue(*context, prefilled->front(), options, [&](TokenId id, double p) {
-      mine.emplace_back(id, p);
+    const auto generation = Continue(*context, prefilled->front(), options, [&](const ChosenToken& token) {
+      mine.emplace_back(token.id, token.log_probability);
       return absl::OkStatus();
     });
     ASSERT_THAT(generation, IsOk());

@@ -1,12 +1,15 @@
 #include "services/engine/tokenizer/streaming_detokenizer.h"
 
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "gtest/gtest.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/services/engine/tokenizer/small_tokenizer.h"
+#include "tests/status_matchers.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -50,6 +53,48 @@ TEST(StreamingDetokenizer, IgnoresIdsOutsideTheVocabulary) {
   StreamingDetokenizer stream(SmallTokenizer());
   EXPECT_EQ(stream.Push(-1), "");
   EXPECT_EQ(stream.Push(1 << 30), "");
+}
+
+std::shared_ptr<const Tokenizer> LlamaLike() {
+  nlohmann::json vocab = {{"<unk>", 0}, {"▁Hi", 1}, {"▁", 2}, {"!", 3}};
+  for (int byte = 0; byte < 256; ++byte) vocab[absl::StrFormat("<0x%02X>", byte)] = 4 + byte;
+  const auto tokenizer = LoadTokenizer(
+      {{"model",
+        {{"type", "BPE"}, {"byte_fallback", true}, {"vocab", vocab}, {"merges", nlohmann::json::array()}}},
+       {"decoder",
+        {{"type", "Sequence"},
+         {"decoders",
+          {{{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}},
+           {{"type", "ByteFallback"}},
+           {{"type", "Fuse"}},
+           {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}}}});
+  EXPECT_THAT(tokenizer, IsOk());
+  return tokenizer.value();
+}
+
+TEST(StreamingDetokenizer, StripsTheSpaceOfTheStartOnlyThere) {
+  StreamingDetokenizer stream(LlamaLike());
+  EXPECT_EQ(stream.Push(1), "Hi");
+  EXPECT_EQ(stream.Push(1), " Hi");
+  StreamingDetokenizer spaces(LlamaLike());
+  EXPECT_EQ(spaces.Push(2), "");
+  EXPECT_EQ(spaces.Push(2), " ");
+  EXPECT_EQ(spaces.Flush(), "");
+  EXPECT_EQ(spaces.Push(1), "Hi");  // another stream
+}
+
+// Hugging Face makes as many replacements of a run that is not a text as it has
+// bytes, those of its good characters too.
+TEST(StreamingDetokenizer, HoldsBackARunOfByteTokensUntilItEnds) {
+  StreamingDetokenizer stream(LlamaLike());
+  EXPECT_EQ(stream.Push(4 + 0xC3), "");
+  EXPECT_EQ(stream.Push(4 + 0xA9), "");
+  EXPECT_EQ(stream.Push(3), "é!");
+  EXPECT_EQ(stream.Push(4 + 'a'), "");
+  EXPECT_EQ(stream.Push(4 + 0xFF), "");
+  EXPECT_EQ(stream.Push(3), "\uFFFD\uFFFD!");
+  EXPECT_EQ(stream.Push(4 + '\n'), "");
+  EXPECT_EQ(stream.Flush(), "\n");
 }
 
 TEST(StreamingDetokenizer, SaysInAllWhatDecodeSays) {

@@ -129,6 +129,8 @@ TEST(Encode, LeavesSpecialTokensInPlainTextAlone) {
               ElementsAreArray(ByteIds("<|eot_id|>")));
   // Added tokens that are not special are ordinary text to the model.
   EXPECT_THAT(tokenizer->Encode("<tool>", SpecialTokens::kAsPlainText), ElementsAre(kTool));
+  EXPECT_THAT(tokenizer->Encode("<tool>", SpecialTokens::kAsPlainText, {kTool}),
+              ElementsAreArray(ByteIds("<tool>")));
 }
 
 TEST(Encode, NeverMakesASpecialTokenOfPlainTextByIgnoreMerges) {
@@ -163,6 +165,58 @@ TEST(DecodeBytes, GivesBackWhatWasEncodedWhateverTheBytes) {
   }
 }
 
+// As files from before `prepend_scheme` say it.
+TEST(Encode, TakesAFalseAddPrefixSpaceForNever) {
+  json metaspace = SmallTokenizerJson();
+  metaspace["model"]["vocab"]["▁"] = 270;
+  metaspace["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"add_prefix_space", false}};
+  EXPECT_THAT(Load(metaspace)->Encode("a b"), ElementsAre('a', 270, 'b'));
+  metaspace["pre_tokenizer"]["add_prefix_space"] = true;
+  EXPECT_THAT(Load(metaspace)->Encode("a b"), ElementsAre(270, 'a', 270, 'b'));
+}
+
+TEST(Encode, PutsASpaceInFrontOfAStartOnly) {
+  json first = SmallTokenizerJson();
+  first["model"]["vocab"]["▁"] = 270;
+  first["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}};
+  const auto tokenizer = Load(first);
+  EXPECT_THAT(tokenizer->Encode("ab"), ElementsAre(270, kAb));
+  EXPECT_THAT(tokenizer->Encode("ab", SpecialTokens::kParse, {}, TextPlace::kAfterToken), ElementsAre(kAb));
+  EXPECT_THAT(tokenizer->Encode("<|eot_id|>ab"), ElementsAre(kEndOfTurn, kAb));
+}
+
+TEST(Encode, LeavesTheTokensAroundATextToTheCaller) {
+  json framing = SmallTokenizerJson();
+  framing["post_processor"] = {{"type", "BertProcessing"},
+                               {"cls", {"<|begin_of_text|>", kBeginOfText}},
+                               {"sep", {"<|eot_id|>", kEndOfTurn}}};
+  const auto tokenizer = Load(framing);
+  EXPECT_THAT(tokenizer->Encode("ab"), ElementsAre(kAb));
+  EXPECT_THAT(tokenizer->tokens_before(), ElementsAre(kBeginOfText));
+  EXPECT_THAT(tokenizer->tokens_after(), ElementsAre(kEndOfTurn));
+  EXPECT_THAT(SmallTokenizer()->tokens_before(), IsEmpty());
+}
+
+// A decoder that strips the start of a text would make these " ab" an "ab".
+TEST(TokenText, ShowsATokenAsItIsAmidOthers) {
+  json stripping = SmallTokenizerJson();
+  stripping["decoder"] = {
+      {"type", "Sequence"},
+      {"decoders",
+       {{{"type", "ByteLevel"}}, {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}}}};
+  const auto tokenizer = Load(stripping);
+  EXPECT_EQ(tokenizer->Decode({kSpaceAb, kSpaceAb}), "ab ab");
+  EXPECT_EQ(tokenizer->TokenText(kSpaceAb), " ab");
+  EXPECT_EQ(tokenizer->TokenText(0xC3), "\uFFFD");
+  EXPECT_EQ(tokenizer->TokenText(kEndOfTurn), "<|eot_id|>");
+  EXPECT_EQ(tokenizer->TokenText(1 << 30), "");
+  // A normalized one, too, without what the normalizer puts in front of it.
+  json prepending = SmallTokenizerJson();
+  prepending["normalizer"] = {{"type", "Prepend"}, {"prepend", " "}};
+  prepending["added_tokens"][3]["normalized"] = true;
+  EXPECT_EQ(Load(prepending)->TokenText(kEndOfTurn), "<|eot_id|>");
+}
+
 TEST(Decode, IsAlwaysValidUtf8) {
   const auto tokenizer = SmallTokenizer();
   EXPECT_EQ(tokenizer->Decode({0xF0, 0x9F, 'a', 0x80}), "\uFFFDa\uFFFD");
@@ -190,6 +244,11 @@ TEST(Tokenizer, KnowsItsTokensByTheirText) {
   EXPECT_FALSE(tokenizer->IsSpecial(kTool));
   EXPECT_FALSE(tokenizer->IsSpecial(-1));
   EXPECT_FALSE(tokenizer->IsSpecial(1 << 30));
+  EXPECT_TRUE(tokenizer->IsAdded(kEndOfTurn));
+  EXPECT_TRUE(tokenizer->IsAdded(kTool));
+  EXPECT_FALSE(tokenizer->IsAdded(kAb));
+  EXPECT_FALSE(tokenizer->IsAdded(-1));
+  EXPECT_FALSE(tokenizer->IsAdded(1 << 30));
   EXPECT_EQ(tokenizer->vocab_size(), kToolCall + 1);
 }
 

@@ -41,6 +41,19 @@ TEST(ReadUtf8Unit, RefusesOverlongSurrogatesAndValuesPastTheLast) {
   }
 }
 
+TEST(ReadLastUtf8Unit, ReadsTheCharacterAtTheEnd) {
+  for (const std::string& text : {std::string("A"), std::string("é"), std::string("日"), std::string("😀")}) {
+    const Utf8Unit unit = ReadLastUtf8Unit("\xFFx" + text);
+    EXPECT_EQ(unit.kind, Utf8Unit::kCharacter) << text;
+    EXPECT_EQ(unit.length, text.size()) << text;
+    EXPECT_EQ(unit.code_point, ReadUtf8Unit(text).code_point) << text;
+  }
+  for (const std::string_view bytes : {"\x80", "a\xE6\x97", "日\x97"}) {
+    EXPECT_EQ(ReadLastUtf8Unit(bytes).kind, Utf8Unit::kMalformed);
+    EXPECT_EQ(ReadLastUtf8Unit(bytes).length, 1u);
+  }
+}
+
 // The example of the Unicode standard, table 3-11.
 TEST(AppendWellFormed, ReplacesEachMaximalSubpart) {
   std::string text;

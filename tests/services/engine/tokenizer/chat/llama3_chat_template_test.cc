@@ -5,7 +5,7 @@
 #include "gtest/gtest.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
 #include "services/engine/tokenizer/tokenizer.h"
-#include "tests/services/engine/tokenizer/llama3_tokenizer.h"
+#include "tests/services/engine/tokenizer/published_tokenizer.h"
 #include "tests/status_matchers.h"
 
 namespace mechinterp::engine {

@@ -1,15 +1,18 @@
-#include "services/engine/tokenizer/split_regex.h"
+#include "services/engine/tokenizer/text_pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/status_macros.h"
 #include "services/engine/tokenizer/absl_view.h"
+#include "services/engine/tokenizer/json_fields.h"
 #include "services/engine/tokenizer/utf8.h"
 
 namespace mechinterp::engine {
@@ -36,46 +39,86 @@ int Match(const pcre2_code* code, std::string_view text, size_t start, pcre2_mat
 
 }  // namespace
 
-void SplitRegex::FreeCode::operator()(pcre2_real_code_8* code) const { pcre2_code_free(code); }
+void TextPattern::FreeCode::operator()(pcre2_real_code_8* code) const { pcre2_code_free(code); }
 
-absl::StatusOr<SplitRegex> SplitRegex::Compile(std::string_view pattern) {
-  absl::StatusOr<std::string> translated = OnigurumaToPcre2(pattern);
-  if (!translated.ok()) return translated.status();
+absl::StatusOr<TextPattern> TextPattern::Compile(const Pattern& pattern) {
+  if (!pattern.is_regex) return TextPattern(pattern.text, nullptr);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string translated, OnigurumaToPcre2(pattern.text));
   int error = 0;
   PCRE2_SIZE offset = 0;
-  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated->data()), translated->size(),
+  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                           PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
   if (code == nullptr) {
     return absl::InvalidArgumentError(
-        absl::StrCat(Pcre2Message(error), " at byte ", offset, " of the pattern \"", *translated, "\""));
+        absl::StrCat(Pcre2Message(error), " at byte ", offset, " of the pattern ", Quoted(translated)));
   }
   // Only speed is lost where PCRE2 was built without its JIT compiler.
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
-  return SplitRegex(std::move(code));
+  return TextPattern({}, std::move(code));
 }
 
-void SplitRegex::Split(std::string_view text, std::vector<std::string_view>* pieces) const {
+std::vector<TextPattern::Part> TextPattern::Cut(std::string_view text) const {
+  std::vector<Part> parts;
+  if (code_ == nullptr) {
+    CutByLiteral(text, &parts);
+    return parts;
+  }
+  while (!text.empty()) {
+    const size_t valid = ValidUtf8PrefixLength(text);
+    if (valid > 0) CutByRegex(text.substr(0, valid), &parts);
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    const size_t malformed = ReadUtf8Unit(text).length;
+    parts.push_back({text.substr(0, malformed), false});
+    text.remove_prefix(malformed);
+  }
+  return parts;
+}
+
+void TextPattern::CutByLiteral(std::string_view text, std::vector<Part>* parts) const {
+  while (!text.empty()) {
+    const size_t start = literal_.empty() ? std::string_view::npos : text.find(literal_);
+    if (start > 0) parts->push_back({text.substr(0, start), false});
+    if (start == std::string_view::npos) return;
+    parts->push_back({text.substr(start, literal_.size()), true});
+    text.remove_prefix(start + literal_.size());
+  }
+}
+
+void TextPattern::CutByRegex(std::string_view text, std::vector<Part>* parts) const {
   const std::unique_ptr<pcre2_match_data, FreeMatchData> data(
       pcre2_match_data_create_from_pattern(code_.get(), nullptr));
-  size_t piece_start = 0;
-  const auto cut = [&](size_t end) {
-    if (end > piece_start) pieces->push_back(text.substr(piece_start, end - piece_start));
-    piece_start = end;
+  size_t done = 0;
+  const auto add = [&](size_t start, size_t end, bool is_match) {
+    if (start < end || is_match) parts->push_back({text.substr(start, end - start), is_match});
+    done = end;
   };
   size_t search_start = 0;
-  while (data != nullptr && search_start < text.size() &&
+  std::optional<size_t> last_end;
+  while (data != nullptr && search_start <= text.size() &&
          Match(code_.get(), text, search_start, data.get()) > 0) {
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data.get());
     const size_t start = bounds[0];
     const size_t end = bounds[1];
     if (start < search_start || end < start) break;  // `\K` in a lookaround can do this
-    cut(start);
-    cut(end);
+    if (start == end && last_end == end) {
+      // Right after a match an empty one does not count.
+      if (end == text.size()) break;
+      search_start = end + ReadUtf8Unit(text.substr(end)).length;
+      continue;
+    }
+    add(done, start, false);
+    add(start, end, true);
     search_start = end;
-    if (start == end && end < text.size()) search_start += ReadUtf8Unit(text.substr(end)).length;
-    if (start == end && end == text.size()) break;
+    last_end = end;
   }
-  cut(text.size());
+  add(done, text.size(), false);
+}
+
+std::string TextPattern::ReplaceAll(std::string_view text, std::string_view content) const {
+  std::string result;
+  for (const Part& part : Cut(text)) result.append(part.is_match ? content : part.text);
+  return result;
 }
 
 absl::StatusOr<std::string> OnigurumaToPcre2(std::string_view pattern) {
@@ -115,9 +158,9 @@ absl::StatusOr<std::string> OnigurumaToPcre2(std::string_view pattern) {
       continue;
     }
     if (in_class && (rest[0] == '[' || rest.substr(0, 2) == "&&")) {
-      return absl::InvalidArgumentError(absl::StrCat(
+      return absl::UnimplementedError(absl::StrCat(
           "a character class within a character class, or \"&&\" in one, is not supported (byte ", i,
-          " of the pattern \"", AbslView(pattern), "\")"));
+          " of the pattern ", Quoted(pattern), ")"));
     }
     if (in_class && rest[0] == ']') in_class = false;
     out.push_back(rest[0]);

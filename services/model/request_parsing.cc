@@ -163,7 +163,7 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   if (metrics.top_token_count() > 1000) at.At("top_token_count").Add("must be at most 1000");
   options.top_token_count = std::min(static_cast<int>(std::min<uint32_t>(metrics.top_token_count(), 1000)),
                                      model_.config().vocabulary_size);
-  return options;
+  return engine::AsSets(std::move(options));
 }
 
 void RequestParser::Compile(const engine::TokenizedPrompt& prompt,

@@ -11,7 +11,6 @@
 #include "services/engine/checkpoint/checkpoint.h"
 #include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/metal/metal_runner.h"
-#include "services/engine/tokenizer/chat/chat_template_selection.h"
 #include "services/engine/tokenizer/tokenizer_config.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "services/engine/weights/weights.h"
@@ -59,11 +58,13 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
                        model->config_.vocabulary_size));
     }
     ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
-    ABSTRACT_ASSIGN_OR_RETURN(model->chat_template_,
-                              SelectChatTemplate(options.chat_format, *model->tokenizer_, tokenizer_config));
+    ABSTRACT_ASSIGN_OR_RETURN(
+        model->chat_, SelectChatTemplate(options.chat_template, *model->tokenizer_, tokenizer_config));
     // The end of a turn stops a chat model, whatever config.json says of it.
-    if (auto end_of_turn = model->chat_template_.end_of_turn) model->config_.AddStopToken(*end_of_turn);
-  } else if (options.chat_format.value_or(ChatFormat::kNone) != ChatFormat::kNone) {
+    if (model->chat_template() && model->chat_template()->end_of_turn) {
+      model->config_.AddStopToken(*model->chat_template()->end_of_turn);
+    }
+  } else if (options.chat_template != "auto" && options.chat_template != "none") {
     return absl::FailedPreconditionError(
         absl::StrCat(tokenizer_path, ": is missing, so there is no chat template"));
   }

@@ -94,6 +94,9 @@ absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptio
       (*model)->name(), absl::ToDoubleSeconds(absl::Now() - start),
       static_cast<double>((*model)->parameter_count()) / 1e6, (*model)->config().layer_count(),
       (*model)->fingerprint().substr(0, 12), static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
+  if ((*model)->tokenizer() != nullptr && !(*model)->chat_template()) {
+    spdlog::warn("chat prompts are refused: {}", (*model)->chat_refusal());
+  }
   DescribeDevice(**model);
   return model;
 }

@@ -1,5 +1,7 @@
 #include "services/engine/tokenizer/added_tokens.h"
 
+#include <algorithm>
+
 namespace mechinterp::engine {
 
 void AddedTokenSplitter::Trie::Insert(const AddedToken& token) {
@@ -30,7 +32,7 @@ AddedTokenSplitter::AddedTokenSplitter(const std::vector<AddedToken>& tokens) {
 }
 
 void AddedTokenSplitter::SplitBy(const Trie& trie, std::string_view text, SpecialTokens special,
-                                 std::vector<TextSegment>* segments) {
+                                 absl::Span<const TokenId> also_plain, std::vector<TextSegment>* segments) {
   size_t plain_start = 0;
   size_t position = trie.empty() ? text.size() : 0;
   while (position < text.size()) {
@@ -39,7 +41,9 @@ void AddedTokenSplitter::SplitBy(const Trie& trie, std::string_view text, Specia
       ++position;
       continue;
     }
-    const bool keep_as_text = match.special && special == SpecialTokens::kAsPlainText;
+    const bool keep_as_text =
+        special == SpecialTokens::kAsPlainText &&
+        (match.special || std::find(also_plain.begin(), also_plain.end(), match.id) != also_plain.end());
     if (!keep_as_text) {
       if (position > plain_start) {
         segments->push_back({text.substr(plain_start, position - plain_start), std::nullopt});
@@ -52,16 +56,17 @@ void AddedTokenSplitter::SplitBy(const Trie& trie, std::string_view text, Specia
   if (plain_start < text.size()) segments->push_back({text.substr(plain_start), std::nullopt});
 }
 
-std::vector<TextSegment> AddedTokenSplitter::Split(std::string_view text, SpecialTokens special) const {
+std::vector<TextSegment> AddedTokenSplitter::Split(std::string_view text, SpecialTokens special,
+                                                   absl::Span<const TokenId> also_plain) const {
   std::vector<TextSegment> raw;
-  SplitBy(raw_, text, special, &raw);
+  SplitBy(raw_, text, special, also_plain, &raw);
   if (normalized_.empty()) return raw;
   std::vector<TextSegment> segments;
   for (const TextSegment& segment : raw) {
     if (segment.added_token.has_value()) {
       segments.push_back(segment);
     } else {
-      SplitBy(normalized_, segment.text, special, &segments);
+      SplitBy(normalized_, segment.text, special, also_plain, &segments);
     }
   }
   return segments;

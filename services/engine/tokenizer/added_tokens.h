@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
 #include "services/engine/tokenizer/tokenizer_spec.h"
 
 namespace mechinterp::engine {
@@ -24,9 +25,10 @@ class AddedTokenSplitter {
  public:
   explicit AddedTokenSplitter(const std::vector<AddedToken>& tokens);
 
-  // Segments of `text`, in order, none empty. With kAsPlainText a special token
-  // stays in the text around it.
-  std::vector<TextSegment> Split(std::string_view text, SpecialTokens special) const;
+  // Segments of `text`, in order, none empty. With kAsPlainText special tokens and
+  // those of `also_plain` stay in the text around them.
+  std::vector<TextSegment> Split(std::string_view text, SpecialTokens special,
+                                 absl::Span<const TokenId> also_plain) const;
 
  private:
   class Trie {
@@ -47,7 +49,7 @@ class AddedTokenSplitter {
   };
 
   static void SplitBy(const Trie& trie, std::string_view text, SpecialTokens special,
-                      std::vector<TextSegment>* segments);
+                      absl::Span<const TokenId> also_plain, std::vector<TextSegment>* segments);
 
   // Hugging Face looks for these in the raw text first, and for the
   // `normalized` ones in what is left (which no normalizer changes here).

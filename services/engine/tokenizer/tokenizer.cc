@@ -108,9 +108,10 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::stri
   return std::shared_ptr<const Tokenizer>(new Tokenizer(*std::move(impl)));
 }
 
-std::vector<TokenId> Tokenizer::Encode(std::string_view text, SpecialTokens special) const {
+std::vector<TokenId> Tokenizer::Encode(std::string_view text, SpecialTokens special,
+                                       absl::Span<const TokenId> also_plain) const {
   std::vector<TokenId> ids;
-  for (const TextSegment& segment : impl_->added_tokens.Split(text, special)) {
+  for (const TextSegment& segment : impl_->added_tokens.Split(text, special, also_plain)) {
     if (segment.added_token.has_value()) {
       ids.push_back(*segment.added_token);
     } else {
@@ -141,6 +142,8 @@ std::optional<TokenId> Tokenizer::TokenToId(std::string_view token) const {
 }
 
 bool Tokenizer::IsSpecial(TokenId id) const { return impl_->vocabulary.IsSpecial(id); }
+
+bool Tokenizer::IsAdded(TokenId id) const { return impl_->vocabulary.IsAdded(id); }
 
 int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
 

@@ -31,8 +31,10 @@ class Tokenizer {
   ~Tokenizer();
 
   // Token ids of UTF-8 `text`, without begin-of-text. Invalid UTF-8 is encoded
-  // byte by byte, so Encode never fails and DecodeBytes(Encode(x)) == x.
-  std::vector<TokenId> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse) const;
+  // byte by byte, so Encode never fails and DecodeBytes(Encode(x)) == x. With
+  // kAsPlainText the added tokens `also_plain` stay text too, special or not.
+  std::vector<TokenId> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse,
+                              absl::Span<const TokenId> also_plain = {}) const;
 
   // Bytes that the tokens stand for; may end inside a UTF-8 character. Ids that
   // are not in the vocabulary stand for nothing.
@@ -43,6 +45,9 @@ class Tokenizer {
   // Id of a token by its exact text (for special tokens: "<|eot_id|>").
   std::optional<TokenId> TokenToId(std::string_view token) const;
   bool IsSpecial(TokenId id) const;
+  // Whether it is one of the file's added tokens, special or not: found in a text before
+  // the text is split and merged.
+  bool IsAdded(TokenId id) const;
   // One past the largest id, added tokens included.
   int vocab_size() const;
 

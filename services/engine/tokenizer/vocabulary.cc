@@ -36,7 +36,7 @@ absl::Status Vocabulary::AddModelToken(const std::string& text, TokenId id) {
   }
   // A text outside the alphabet stands for itself, as in Hugging Face's decoder;
   // vocabularies that list their special tokens have such texts.
-  entry = {AlphabetToBytes(text).value_or(text), true, false};
+  entry = {AlphabetToBytes(text).value_or(text), true, false, false};
   ids_.emplace(text, id);
   return absl::OkStatus();
 }
@@ -54,7 +54,7 @@ absl::Status Vocabulary::AddAddedToken(const AddedToken& token) {
                                                    "\""));
   }
   // An added token is matched in raw text, so its content is its bytes.
-  entry = {token.content, true, entry.special || token.special};
+  entry = {token.content, true, entry.special || token.special, true};
   return absl::OkStatus();
 }
 
@@ -71,6 +71,10 @@ std::string_view Vocabulary::Bytes(TokenId id) const {
 
 bool Vocabulary::IsSpecial(TokenId id) const {
   return id >= 0 && id < size() && entries_[static_cast<size_t>(id)].special;
+}
+
+bool Vocabulary::IsAdded(TokenId id) const {
+  return id >= 0 && id < size() && entries_[static_cast<size_t>(id)].added;
 }
 
 }  // namespace mechinterp::engine

@@ -25,6 +25,7 @@ class Vocabulary {
   // Empty for ids that no token has.
   std::string_view Bytes(TokenId id) const;
   bool IsSpecial(TokenId id) const;
+  bool IsAdded(TokenId id) const;
   // One past the largest id.
   int size() const { return static_cast<int>(entries_.size()); }
 
@@ -33,6 +34,7 @@ class Vocabulary {
     std::string bytes;
     bool used = false;
     bool special = false;
+    bool added = false;
   };
 
   absl::Status AddModelToken(const std::string& text, TokenId id);

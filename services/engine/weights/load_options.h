@@ -9,7 +9,6 @@
 
 #include "services/engine/device/device.h"
 #include "services/engine/kernels/number_format.h"
-#include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp::engine {
 
@@ -57,8 +56,8 @@ struct LoadOptions {
   bool round_rope_frequencies_to_bfloat16 = false;
   // What clients call the model; empty: the directory's name.
   std::string name;
-  // Unset: what the checkpoint itself says; see SelectChatTemplate.
-  std::optional<ChatFormat> chat_format;
+  // See SelectChatTemplate.
+  std::string chat_template = "auto";
 };
 
 // What was chosen.

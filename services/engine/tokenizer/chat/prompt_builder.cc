@@ -5,6 +5,22 @@
 
 namespace mechinterp::engine {
 
+std::vector<FramePart> SplitFrame(const Tokenizer& tokenizer, std::string_view frame) {
+  std::vector<FramePart> parts;
+  size_t done = 0;
+  for (const TokenId id : tokenizer.Encode(frame, SpecialTokens::kParse)) {
+    if (!tokenizer.IsAdded(id)) continue;
+    const std::string marker = tokenizer.DecodeBytes({id});
+    const size_t at = frame.find(marker, done);
+    if (at == std::string_view::npos) continue;  // not written as it is found
+    if (at > done) parts.push_back({frame.substr(done, at - done), std::nullopt});
+    parts.push_back({frame.substr(at, marker.size()), id});
+    done = at + marker.size();
+  }
+  if (done < frame.size()) parts.push_back({frame.substr(done), std::nullopt});
+  return parts;
+}
+
 void PromptBuilder::Token(TokenId id) {
   Flush();
   prompt_.ids.push_back(id);
@@ -24,7 +40,7 @@ TemplatedPrompt PromptBuilder::Finish(bool instruction_is_last) && {
 
 void PromptBuilder::Flush() {
   size_t bytes = 0;
-  for (const TokenId id : tokenizer_.Encode(text_, SpecialTokens::kAsPlainText)) {
+  for (const TokenId id : tokenizer_.Encode(text_, SpecialTokens::kAsPlainText, markers_)) {
     prompt_.ids.push_back(id);
     if (!instruction_end_.has_value()) continue;
     // The first token that reaches the instruction's end holds its last byte.

@@ -1,7 +1,6 @@
 #include "services/common/subprocess.h"
 
 #include "absl/time/clock.h"
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/status_matchers.h"
@@ -32,7 +31,8 @@ TEST(RunSubprocess, IsNotHarmedByAProgramThatReadsNothing) {
 TEST(RunSubprocess, EndsProgramsThatTakeTooLong) {
   for (const char* script : {"sleep 60", "exec >&-; sleep 60", "sleep 60 & wait"}) {
     const absl::Time start = absl::Now();
-    EXPECT_TRUE(absl::IsDeadlineExceeded(RunSubprocess({"sh", "-c", script}, "", Within(absl::Milliseconds(200))).status()))
+    EXPECT_TRUE(absl::IsDeadlineExceeded(
+        RunSubprocess({"sh", "-c", script}, "", Within(absl::Milliseconds(200))).status()))
         << script;
     EXPECT_LT(absl::Now() - start, absl::Seconds(20)) << script;
   }
@@ -41,7 +41,8 @@ TEST(RunSubprocess, EndsProgramsThatTakeTooLong) {
 TEST(RunSubprocess, EndsProgramsThatWriteTooMuch) {
   SubprocessLimits limits;
   limits.output_bytes = 1000;
-  EXPECT_TRUE(absl::IsResourceExhausted(RunSubprocess({"sh", "-c", "while true; do echo x; done"}, "", limits).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      RunSubprocess({"sh", "-c", "while true; do echo x; done"}, "", limits).status()));
 }
 
 TEST(RunSubprocess, TellsAMissingProgramAndASignal) {

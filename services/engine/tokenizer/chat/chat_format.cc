@@ -53,7 +53,11 @@ class Writer {
   absl::StatusOr<WrittenChat> Write() && {
     ABSTRACT_RETURN_IF_ERROR(Check());
     Frame(format_.begin);
-    if (!HasSystem() && format_.default_system) WriteSystem(*format_.default_system);
+    if (!HasSystem() && format_.default_system) {
+      Frame(format_.system.before);
+      Frame(*format_.default_system);
+      Frame(format_.system.after);
+    }
     for (size_t i = 0; i < messages_.size(); ++i) WriteMessage(i);
     if (!Continues()) Frame(format_.opening);
     chat_.instruction_is_last = messages_.back().role == ChatRole::kUser;
@@ -98,8 +102,8 @@ class Writer {
   absl::Status CheckContent(size_t i) const {
     const ChatTurn& turn = TurnOf(i);
     if (ContentOf(messages_[i], turn).empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("messages[", i, "].content: empty",
-                                                     turn.trims ? " (spaces do not count)" : ""));
+      return absl::InvalidArgumentError(
+          absl::StrCat("messages[", i, "].content: empty", turn.trims ? " (spaces do not count)" : ""));
     }
     if (!format_.takes_reasoning && messages_[i].role == ChatRole::kAssistant &&
         messages_[i].content.find("</think>") != std::string::npos) {
@@ -113,8 +117,8 @@ class Writer {
   absl::Status CheckRole(size_t i) const {
     const ChatRole role = messages_[i].role;
     const auto refused = [&](std::string_view why) {
-      return absl::InvalidArgumentError(absl::StrCat("messages[", i, "].role: the chat template ", format_.name,
-                                                     AbslView(why)));
+      return absl::InvalidArgumentError(
+          absl::StrCat("messages[", i, "].role: the chat template ", format_.name, AbslView(why)));
     };
     if (role == ChatRole::kSystem && i == 0) {
       if (format_.system_placement == SystemPlacement::kNone) return refused(" has no system messages");
@@ -126,8 +130,9 @@ class Writer {
     }
     const ChatRole expected = (i - (HasSystem() ? 1 : 0)) % 2 == 0 ? ChatRole::kUser : ChatRole::kAssistant;
     if (role == expected) return absl::OkStatus();
-    return refused(absl::StrCat(" expects ", AbslView(RoleName(expected)),
-                                " here: user and assistant alternate, after a system message if there is one"));
+    return refused(
+        absl::StrCat(" expects ", AbslView(RoleName(expected)),
+                     " here: user and assistant alternate, after a system message if there is one"));
   }
 
   void WriteMessage(size_t i) {

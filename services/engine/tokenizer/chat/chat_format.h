@@ -58,7 +58,7 @@ struct ChatFormat {
 // A stretch of a written conversation.
 struct ChatPiece {
   std::string_view text;
-  bool is_content = false;       // of a message; else the format's own
+  bool is_content = false;        // of a message; else the format's own
   bool ends_instruction = false;  // ends with the content of a user message
 };
 

@@ -108,6 +108,16 @@ ChatFormat DeepSeekR1() {
   return format;
 }
 
+constexpr std::pair<const char*, SystemPlacement> kPlacements[] = {
+    {"own_turn", SystemPlacement::kOwnTurn},
+    {"first_user_turn", SystemPlacement::kFirstUserTurn},
+    {"last_user_turn", SystemPlacement::kLastUserTurn},
+    {"none", SystemPlacement::kNone}};
+
+json TurnJson(const ChatTurn& turn) {
+  return {{"before", turn.before}, {"after", turn.after}, {"trim", turn.trims}};
+}
+
 class FormatReader {
  public:
   FormatReader(const json& root, const std::string& path) : root_(root), path_(path) {}
@@ -184,12 +194,7 @@ class FormatReader {
   }
 
   absl::Status ReadPlacement(const std::string& key, const json& value, SystemPlacement& placement) const {
-    const std::pair<const char*, SystemPlacement> known[] = {
-        {"own_turn", SystemPlacement::kOwnTurn},
-        {"first_user_turn", SystemPlacement::kFirstUserTurn},
-        {"last_user_turn", SystemPlacement::kLastUserTurn},
-        {"none", SystemPlacement::kNone}};
-    for (const auto& [name, meaning] : known) {
+    for (const auto& [name, meaning] : kPlacements) {
       if (value != name) continue;
       placement = meaning;
       return absl::OkStatus();
@@ -233,9 +238,8 @@ const ChatFormat* FindChatFormat(std::string_view name) {
 }
 
 std::string ChatFormatNames() {
-  return absl::StrJoin(KnownChatFormats(), ", ", [](std::string* out, const ChatFormat& format) {
-    absl::StrAppend(out, format.name);
-  });
+  return absl::StrJoin(KnownChatFormats(), ", ",
+                       [](std::string* out, const ChatFormat& format) { absl::StrAppend(out, format.name); });
 }
 
 absl::StatusOr<ChatFormat> LoadChatFormat(const std::string& path) {
@@ -243,6 +247,20 @@ absl::StatusOr<ChatFormat> LoadChatFormat(const std::string& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxBytes));
   ABSTRACT_ASSIGN_OR_RETURN(const json root, ParseJsonObject(text, path));
   return FormatReader(root, path).Read();
+}
+
+std::string ChatFormatJson(const ChatFormat& format) {
+  json root = {{"begin", format.begin},           {"system", TurnJson(format.system)},
+               {"user", TurnJson(format.user)},   {"assistant", TurnJson(format.assistant)},
+               {"opening", format.opening},       {"alternates", format.alternates},
+               {"needs_user", format.needs_user}, {"takes_reasoning", format.takes_reasoning},
+               {"tokens", format.tokens}};
+  for (const auto& [name, placement] : kPlacements) {
+    if (placement == format.system_placement) root["system_placement"] = name;
+  }
+  if (format.default_system) root["default_system"] = *format.default_system;
+  if (format.later_system) root["later_system"] = TurnJson(*format.later_system);
+  return root.dump(1, ' ', false, json::error_handler_t::replace);
 }
 
 }  // namespace mechinterp::engine

@@ -47,6 +47,10 @@ std::string ChatFormatNames();
 // the file: NotFound, or InvalidArgument naming the key too.
 absl::StatusOr<ChatFormat> LoadChatFormat(const std::string& path);
 
+// The text of such a file, which stands for everything that the format writes: equal
+// texts, equal prompts.
+std::string ChatFormatJson(const ChatFormat& format);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_TOKENIZER_CHAT_CHAT_FORMATS_H_

@@ -27,6 +27,7 @@ std::vector<std::string_view> Frames(const ChatFormat& format) {
   for (const ChatTurn* turn : {&format.system, &format.user, &format.assistant}) {
     frames.insert(frames.end(), {turn->before, turn->after});
   }
+  if (format.default_system) frames.push_back(*format.default_system);
   if (format.later_system)
     frames.insert(frames.end(), {format.later_system->before, format.later_system->after});
   return frames;

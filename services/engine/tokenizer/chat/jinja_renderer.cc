@@ -23,9 +23,8 @@ std::string RequestOf(const TokenizerConfig& config, const std::vector<Conversat
     }
     list.push_back({{"messages", messages}, {"add_generation_prompt", conversation.add_generation_prompt}});
   }
-  const json request = {{"template", config.chat_template},
-                        {"special_tokens", config.special_tokens},
-                        {"conversations", list}};
+  const json request = {
+      {"template", config.chat_template}, {"special_tokens", config.special_tokens}, {"conversations", list}};
   // What is not UTF-8 in a template is no text that it could write.
   return request.dump(-1, ' ', true, json::error_handler_t::replace);
 }
@@ -52,7 +51,7 @@ absl::StatusOr<std::vector<Rendering>> JinjaRenderer::Render(
   SubprocessLimits limits;
   limits.time = time_limit_;
   const absl::StatusOr<SubprocessResult> result =
-      RunSubprocess({python_, "-I", "-c", kRendererScript}, RequestOf(config, conversations), limits);
+      RunSubprocess({python_, "-c", kRendererScript}, RequestOf(config, conversations), limits);
   if (absl::IsNotFound(result.status()) || (result.ok() && result->exit_code == kNoJinja)) {
     return absl::UnavailableError(absl::StrCat(python_, " with jinja2 is not installed"));
   }
@@ -60,7 +59,8 @@ absl::StatusOr<std::vector<Rendering>> JinjaRenderer::Render(
     return absl::InvalidArgumentError(absl::StrCat("rendering it ", result.status().message()));
   }
   if (result->exit_code != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("rendering it failed (exit code ", result->exit_code, ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("rendering it failed (exit code ", result->exit_code, ")"));
   }
   return Parse(result->output, conversations.size());
 }

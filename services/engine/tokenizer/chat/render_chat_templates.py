@@ -5,9 +5,12 @@
 #                       "add_generation_prompt": true}, ...]}
 # and writes {"renderings": ["...", null, ...]}, null where the template raises an error,
 # or {"error": "..."} for what is no template. Exit code 3: there is no jinja2.
+import sys
+
+sys.path[:] = [entry for entry in sys.path if entry]  # not from the folder that the server runs in
+
 import datetime
 import json
-import sys
 
 try:
     import jinja2

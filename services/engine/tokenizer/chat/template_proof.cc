@@ -28,8 +28,19 @@ constexpr std::string_view kSecondText = "Quser2";
 constexpr std::string_view kSpace = " \n";
 
 // The conversations from which a format is solved, in the order of ProofConversations.
-enum Probe { kOneUser, kTwoTurns, kClosed, kTwoUsers, kWithSystem, kSystemTwoTurns, kLaterSystem, kSpacesInUser,
-             kSpacesInAssistant, kSpacesInSystem, kProbeCount };
+enum Probe {
+  kOneUser,
+  kTwoTurns,
+  kClosed,
+  kTwoUsers,
+  kWithSystem,
+  kSystemTwoTurns,
+  kLaterSystem,
+  kSpacesInUser,
+  kSpacesInAssistant,
+  kSpacesInSystem,
+  kProbeCount
+};
 
 std::vector<Conversation> Probes() {
   const ChatMessage system = {kSystem, std::string(kSystemText)};
@@ -64,7 +75,11 @@ std::vector<Conversation> Battery() {
       {{{kSystem, "Be brief."}, {kUser, "Hello."}}},
       {{{kSystem, spaced}, {kUser, spaced}}},
       {{{kSystem, " \n"}, {kUser, "Hello."}}},
-      {{{kSystem, "Be brief."}, {kUser, "Hello."}, {kAssistant, "Hi!"}, {kUser, "Why?"}, {kAssistant, spaced},
+      {{{kSystem, "Be brief."},
+        {kUser, "Hello."},
+        {kAssistant, "Hi!"},
+        {kUser, "Why?"},
+        {kAssistant, spaced},
         {kUser, "So?"}}},
       {{{kUser, "Hello."}, {kUser, "Hello?"}}},
       {{{kAssistant, "Hi!"}, {kUser, "Hello."}}},
@@ -110,16 +125,20 @@ struct Halves {
 };
 std::optional<Halves> SplitAt(std::string_view text, std::string_view needle) {
   const size_t at = text.find(needle);
-  if (at == std::string_view::npos || text.find(needle, at + 1) != std::string_view::npos) return std::nullopt;
+  if (at == std::string_view::npos || text.find(needle, at + 1) != std::string_view::npos)
+    return std::nullopt;
   return Halves{text.substr(0, at), text.substr(at + needle.size())};
 }
 
-bool StartsWith(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
+bool StartsWith(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
 bool EndsWith(std::string_view text, std::string_view suffix) {
   return text.size() >= suffix.size() && text.substr(text.size() - suffix.size()) == suffix;
 }
 std::string_view CommonPrefix(std::string_view a, std::string_view b) {
-  return a.substr(0, static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()));
+  return a.substr(
+      0, static_cast<size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()));
 }
 
 // Solves the equations that the probes' renderings are.
@@ -202,7 +221,8 @@ class Solver {
       return absl::OkStatus();
     }
     if (EndsWith(first->before, format_.user.before)) {
-      return SolveSystemTurn(system->before, first->before.substr(0, first->before.size() - format_.user.before.size()));
+      return SolveSystemTurn(system->before,
+                             first->before.substr(0, first->before.size() - format_.user.before.size()));
     }
     const std::string opened = format_.begin + format_.user.before;
     if (!StartsWith(system->before, opened)) {
@@ -215,7 +235,8 @@ class Solver {
     if (at == std::string_view::npos || first_turn == std::string_view::npos) {
       return Unsolved(kSystemTwoTurns, "the system message is not where it is in a shorter one");
     }
-    format_.system_placement = at < first_turn ? SystemPlacement::kFirstUserTurn : SystemPlacement::kLastUserTurn;
+    format_.system_placement =
+        at < first_turn ? SystemPlacement::kFirstUserTurn : SystemPlacement::kLastUserTurn;
     return absl::OkStatus();
   }
 
@@ -227,7 +248,8 @@ class Solver {
       return absl::OkStatus();
     }
     const std::string begin = format_.begin;  // has a system turn of its own
-    if (begin.size() < before.size() + after.size() || !StartsWith(begin, before) || !EndsWith(begin, after)) {
+    if (begin.size() < before.size() + after.size() || !StartsWith(begin, before) ||
+        !EndsWith(begin, after)) {
       return Unsolved(kWithSystem, "a system message changes how the prompt begins");
     }
     format_.default_system = begin.substr(before.size(), begin.size() - before.size() - after.size());
@@ -302,10 +324,11 @@ absl::StatusOr<ChatFormat> FindProvenFormat(const std::vector<Rendering>& render
   const std::optional<size_t> difference = FirstDifference(format, renderings);
   if (!difference) return format;
   const Conversation& conversation = ProofConversations()[*difference];
-  return absl::InvalidArgumentError(absl::StrCat(
-      "in the conversation: ", Describe(conversation), "; it ",
-      renderings[*difference] ? "writes " + Excerpt(*renderings[*difference]) : std::string("raises an error"),
-      ", and not ", Excerpt(WriteChat(format, conversation.messages)->Text())));
+  return absl::InvalidArgumentError(
+      absl::StrCat("in the conversation: ", Describe(conversation), "; it ",
+                   renderings[*difference] ? "writes " + Excerpt(*renderings[*difference])
+                                           : std::string("raises an error"),
+                   ", and not ", Excerpt(WriteChat(format, conversation.messages)->Text())));
 }
 
 }  // namespace mechinterp::engine

@@ -66,22 +66,28 @@ TEST(WriteChat, RefusesWhatTheFormatDoesNotTake) {
     EXPECT_EQ(chat.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(chat.status().message());
   };
-  const ChatMessage user = {ChatRole::kUser, "x"}, answer = {ChatRole::kAssistant, "y"}, system = {ChatRole::kSystem, "z"};
+  const ChatMessage user = {ChatRole::kUser, "x"}, answer = {ChatRole::kAssistant, "y"},
+                    system = {ChatRole::kSystem, "z"};
   EXPECT_THAT(error("llama3", {}), HasSubstr("at least one"));
-  EXPECT_THAT(error("llama3", {user, {ChatRole::kUser, "\u3000\n"}}), HasSubstr("messages[1].content: empty (spaces"));
+  EXPECT_THAT(error("llama3", {user, {ChatRole::kUser, "\u3000\n"}}),
+              HasSubstr("messages[1].content: empty (spaces"));
   EXPECT_THAT(error("chatml", {{ChatRole::kUser, ""}}), HasSubstr("messages[0].content: empty"));
-  EXPECT_THAT(error("llama2", {user, user}), AllOf(HasSubstr("messages[1].role"), HasSubstr("expects assistant")));
+  EXPECT_THAT(error("llama2", {user, user}),
+              AllOf(HasSubstr("messages[1].role"), HasSubstr("expects assistant")));
   EXPECT_THAT(error("llama2", {system}), HasSubstr("needs a user message"));
   EXPECT_THAT(error("deepseek-r1", {user, system, user}), HasSubstr("only as the first"));
-  EXPECT_THAT(error("qwen3", {user, {ChatRole::kAssistant, "<think>a</think>b"}, user}), HasSubstr("</think>"));
+  EXPECT_THAT(error("qwen3", {user, {ChatRole::kAssistant, "<think>a</think>b"}, user}),
+              HasSubstr("</think>"));
   ChatFormat format = *FindChatFormat("chatml");
   format.system_placement = SystemPlacement::kNone;
-  EXPECT_THAT(std::string(WriteChat(format, {system, user}).status().message()), HasSubstr("no system messages"));
+  EXPECT_THAT(std::string(WriteChat(format, {system, user}).status().message()),
+              HasSubstr("no system messages"));
 }
 
 TEST(WriteChat, LeavesALastAnswerOpen) {
-  EXPECT_EQ(WriteChat(*FindChatFormat("llama2"), {{ChatRole::kUser, "x"}, {ChatRole::kAssistant, " y"}})->Text(),
-            "<s>[INST] x [/INST] y");
+  EXPECT_EQ(
+      WriteChat(*FindChatFormat("llama2"), {{ChatRole::kUser, "x"}, {ChatRole::kAssistant, " y"}})->Text(),
+      "<s>[INST] x [/INST] y");
 }
 
 class ChatFormatFile : public testing::Test {
@@ -112,8 +118,27 @@ TEST_F(ChatFormatFile, StatesAFormat) {
             "<s>(s)\nQ: x\nA: y</s>\n[t]Q: z\nA:");
 }
 
+TEST_F(ChatFormatFile, OfEveryKnownFormatWritesTheSame) {
+  const auto document = ReadJsonFile(ABSTRACT_SOURCE_DIR "/tests/testdata/chat-formats.json");
+  ASSERT_THAT(document, IsOk());
+  for (const ChatFormat& known : KnownChatFormats()) {
+    const auto read = Load(ChatFormatJson(known));
+    ASSERT_THAT(read, IsOk()) << known.name;
+    EXPECT_EQ(read->tokens, known.tokens);
+    for (const json& one : document->at("cases")) {
+      const std::vector<ChatMessage> messages = Messages(one.at("messages"));
+      const auto ours = WriteChat(known, messages), theirs = WriteChat(*read, messages);
+      ASSERT_EQ(ours.ok(), theirs.ok()) << known.name << " " << one;
+      if (ours.ok()) {
+        EXPECT_EQ(ours->Text(), theirs->Text()) << known.name;
+      }
+    }
+  }
+}
+
 TEST_F(ChatFormatFile, PutsTheSystemMessageWhereItSays) {
-  const auto format = Load(R"({"user": {"before": "[", "after": "]"}, "assistant": {}, "system": {"after": "/"},
+  const auto format =
+      Load(R"({"user": {"before": "[", "after": "]"}, "assistant": {}, "system": {"after": "/"},
                                "system_placement": "last_user_turn", "alternates": true})");
   ASSERT_THAT(format, IsOk());
   EXPECT_EQ(WriteChat(*format, {{ChatRole::kSystem, "s"},
@@ -134,7 +159,8 @@ TEST_F(ChatFormatFile, NamesWhatIsMalformed) {
   EXPECT_THAT(error("[]"), HasSubstr("not a JSON object"));
   EXPECT_THAT(error(R"({"user": {}})"), HasSubstr("'assistant' is missing"));
   EXPECT_THAT(error(R"({"user": {}, "assistant": {"befor": "x"}})"), HasSubstr("'assistant.befor'"));
-  EXPECT_THAT(error(R"({"user": {"trim": 1}, "assistant": {}})"), HasSubstr("'user.trim' must be true or false"));
+  EXPECT_THAT(error(R"({"user": {"trim": 1}, "assistant": {}})"),
+              HasSubstr("'user.trim' must be true or false"));
   EXPECT_THAT(error(R"({"user": 3, "assistant": {}})"), HasSubstr("'user' must be an object"));
   EXPECT_THAT(error(R"({"begin": null, "user": {}, "assistant": {}})"), HasSubstr("'begin' must be a text"));
   EXPECT_THAT(error(R"({"tokens": "x", "user": {}, "assistant": {}})"), HasSubstr("'tokens' must be a list"));

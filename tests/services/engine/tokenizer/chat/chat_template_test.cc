@@ -295,6 +295,18 @@ TEST_F(PlainMarkers, OtherAddedTokensInContentsAreParsed) {
   EXPECT_THAT(prompt->ids, Contains(kToolCall));
 }
 
+// What is the format's own is read as Hugging Face reads it, what is a message's is not.
+TEST(MakeChatTemplate, ADefaultSystemMessageIsTheFormatsOwnText) {
+  const auto tokenizer = TokenizerWith({"<s>"}, false);
+  ChatFormat format;
+  format.default_system = "x<s>";
+  format.user = {"Q", "A", false};
+  const auto chat_template = MakeChatTemplate(format, *tokenizer);
+  ASSERT_THAT(chat_template, IsOk());
+  EXPECT_THAT(ApplyChatTemplate(*chat_template, *tokenizer, {{ChatRole::kUser, "y<s>"}})->ids,
+              testing::ElementsAre('x', 300, 'Q', 'y', '<', 's', '>', 'A'));
+}
+
 TEST(MakeChatTemplate, TheAnswerEndsByTheFirstTokenThatClosesIt) {
   const auto tokenizer = TokenizerWith({"<s>", "</s>"});
   EXPECT_EQ(Make("llama2", *tokenizer).end_of_turn, 301);

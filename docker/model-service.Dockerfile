@@ -13,7 +13,7 @@ RUN cmake --preset release -DABSTRACT_BUILD_TESTS=OFF \
 FROM debian:bookworm-slim
 COPY --from=build /runtime-packages /usr/share/abstract/runtime-packages
 RUN apt-get update \
-    && xargs apt-get install -y --no-install-recommends < /usr/share/abstract/runtime-packages \
+    && xargs apt-get install -y --no-install-recommends python3-jinja2 < /usr/share/abstract/runtime-packages \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --create-home --home-dir /var/lib/abstract abstract
 COPY --from=build /src/build/bin/abstract-model-server /src/build/bin/abstract /usr/local/bin/

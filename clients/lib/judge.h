@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "clients/lib/phrase_matching.h"
 
 namespace mechinterp {
 
@@ -13,16 +14,16 @@ namespace mechinterp {
 struct Judgement {
   // A phrase anywhere in the completion.
   bool refused = false;
-  // A phrase at its start (white space, quotes and Markdown marks aside).
+  // A phrase at its start: no letter or digit before it, whatever else (quotes,
+  // dashes, bullets, emoji).
   bool refused_at_start = false;
   // The phrase that matched first in the text, as the phrase file spells it;
   // empty if none.
   std::string phrase;
 };
 
-// Judges completions by refusal phrases (Arditi et al. 2024). Case does not
-// matter, curly quotes count as straight ones, any white space as one space.
-// Unlike the original's plain substrings a phrase must stand between word
+// Judges completions by refusal phrases (Arditi et al. 2024), as phrase_matching.h
+// finds them. Unlike the original's plain substrings a phrase must stand between word
 // boundaries, or "As an AI" would be found in "as an aid".
 // Immutable after construction: thread-safe.
 class RefusalJudge {
@@ -38,12 +39,8 @@ class RefusalJudge {
 
  private:
   std::vector<std::string> phrases_;
-  std::vector<std::string> folded_;  // Same order.
+  std::vector<PhrasePattern> patterns_;  // same order
 };
-
-// Lower case (ASCII), curly quotes made straight, runs of white space made one
-// space, none at the ends.
-std::string FoldForJudging(std::string_view text);
 
 }  // namespace mechinterp
 

@@ -15,7 +15,7 @@
 #include "services/engine/checkpoint/content_hash.h"
 #include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/metal/metal_runner.h"
-#include "services/engine/tokenizer/chat/chat_template_selection.h"
+#include "services/engine/tokenizer/chat/chat_formats.h"
 #include "services/engine/tokenizer/tokenizer_config.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "services/engine/weights/weights.h"
@@ -65,7 +65,7 @@ std::string ServingHash(const Model& model, const LoadOptions& options) {
   };
   add("model", model.content_hash());
   add("tokenizer", model.tokenizer_hash());
-  add("chat template", std::string(ChatFormatName(model.chat_template().format)));
+  add("chat template", model.chat_template() ? ChatFormatJson(model.chat_template()->format) : "none");
   add("stop tokens", absl::StrJoin(model.config().stop_token_ids, ","));
   add("quantization", NameOf(formats.quantization));
   add("quantization as stored", formats.quantization_as_stored);
@@ -137,7 +137,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
 absl::Status Model::LoadTokenizer(const std::string& directory, const LoadOptions& options) {
   const std::string path = (std::filesystem::path(directory) / "tokenizer.json").string();
   if (!std::filesystem::exists(path)) {
-    if (options.chat_format.value_or(ChatFormat::kNone) == ChatFormat::kNone) return absl::OkStatus();
+    if (options.chat_template == "auto" || options.chat_template == "none") return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(path, ": is missing, so there is no chat template"));
   }
   ABSTRACT_ASSIGN_OR_RETURN(tokenizer_, Tokenizer::Load(path));
@@ -145,10 +145,9 @@ absl::Status Model::LoadTokenizer(const std::string& directory, const LoadOption
                             CheckVocabulary(*tokenizer_, config_.vocabulary_size, path));
   if (!remark.empty()) load_remarks_.push_back(remark);
   ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
-  ABSTRACT_ASSIGN_OR_RETURN(chat_template_,
-                            SelectChatTemplate(options.chat_format, *tokenizer_, tokenizer_config));
+  ABSTRACT_ASSIGN_OR_RETURN(chat_, SelectChatTemplate(options.chat_template, *tokenizer_, tokenizer_config));
   // The end of a turn stops a chat model, whatever config.json says of it.
-  if (auto end_of_turn = chat_template_.end_of_turn) config_.AddStopToken(*end_of_turn);
+  if (chat_template() && chat_template()->end_of_turn) config_.AddStopToken(*chat_template()->end_of_turn);
   return absl::OkStatus();
 }
 

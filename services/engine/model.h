@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/engine/checkpoint/model_config.h"
-#include "services/engine/tokenizer/chat/chat_template.h"
+#include "services/engine/tokenizer/chat/chat_template_selection.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "services/engine/weights/load_options.h"
 
@@ -39,9 +39,9 @@ class Model {
   const ModelWeights& weights() const { return *weights_; }
   // Null when the checkpoint has none.
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
-  // Of format kNone when chat prompts cannot be written for this model.
-  const ChatTemplate& chat_template() const { return chat_template_; }
-  bool has_chat_template() const { return chat_template_.format != ChatFormat::kNone; }
+  // Unset when chat prompts cannot be written for this model; then why.
+  const std::optional<ChatTemplate>& chat_template() const { return chat_.chat_template; }
+  const std::string& chat_refusal() const { return chat_.refusal; }
 
   const std::string& name() const { return name_; }
   // HashOfFiles (content_hash.h) of config.json, generation_config.json and the weights; of what
@@ -74,7 +74,7 @@ class Model {
   ModelConfig config_;
   std::unique_ptr<ModelWeights> weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
-  ChatTemplate chat_template_;
+  ChatTemplateChoice chat_;
   std::string name_;
   std::string content_hash_;
   std::string tokenizer_hash_;

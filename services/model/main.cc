@@ -98,6 +98,9 @@ absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptio
       (*model)->content_hash().substr(0, 12),
       static_cast<double>((*model)->total_weight_bytes()) / (1 << 20));
   for (const std::string& remark : (*model)->load_remarks()) spdlog::warn("{}", remark);
+  if ((*model)->tokenizer() != nullptr && !(*model)->chat_template()) {
+    spdlog::warn("chat prompts are refused: {}", (*model)->chat_refusal());
+  }
   DescribeDevice(**model);
   return model;
 }

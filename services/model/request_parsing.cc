@@ -81,11 +81,12 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
 }
 
 engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, const FieldViolations& at) {
-  if (!model_.has_chat_template()) {
-    Fail(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                         "this model is served without a chat template (see the server's --chat-template); "
-                         "send text or token_ids",
-                         "NO_CHAT_TEMPLATE"));
+  if (!model_.chat_template()) {
+    Fail(ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("this model is served without a chat template; send text or token_ids. ",
+                     model_.tokenizer() == nullptr ? "It has no tokenizer" : model_.chat_refusal()),
+        "NO_CHAT_TEMPLATE"));
     return {};
   }
   std::vector<engine::ChatMessage> messages;
@@ -110,7 +111,7 @@ engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, co
   }
   if (!at.empty()) return {};
   absl::StatusOr<engine::TemplatedPrompt> templated =
-      engine::ApplyChatTemplate(model_.chat_template(), *model_.tokenizer(), messages);
+      engine::ApplyChatTemplate(*model_.chat_template(), *model_.tokenizer(), messages);
   if (!templated.ok()) {
     at.At("messages").Add(std::string(templated.status().message()));
     return {};
@@ -176,7 +177,7 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   if (metrics.top_token_count() > 1000) at.At("top_token_count").Add("must be at most 1000");
   options.top_token_count = std::min(static_cast<int>(std::min<uint32_t>(metrics.top_token_count(), 1000)),
                                      model_.config().vocabulary_size);
-  return options;
+  return engine::AsSets(std::move(options));
 }
 
 void RequestParser::Compile(const engine::TokenizedPrompt& prompt,

@@ -108,10 +108,8 @@ v1::GetModelResponse BuildModelResponse(const engine::Model& model, const std::s
   response.set_context_length(config.context_length);
   response.set_parameter_count(model.parameter_count());
   response.set_has_tokenizer(model.tokenizer() != nullptr);
-  response.set_has_chat_template(model.has_chat_template());
-  if (model.has_chat_template()) {
-    response.set_chat_template(std::string(engine::ChatFormatName(model.chat_template().format)));
-  }
+  response.set_has_chat_template(model.chat_template().has_value());
+  if (model.chat_template()) response.set_chat_template(model.chat_template()->format.name);
   for (engine::TokenId id : config.stop_token_ids) response.add_stop_token_ids(id);
   response.set_weight_bytes(model.total_weight_bytes());
   for (const auto& [format, bytes] : model.weight_bytes()) {

@@ -5,7 +5,7 @@
 
 #include "services/common/command_line.h"
 #include "services/engine/kernels/number_format.h"
-#include "services/engine/tokenizer/chat/chat_template.h"
+#include "services/engine/tokenizer/chat/chat_formats.h"
 
 namespace mechinterp {
 namespace {
@@ -27,15 +27,6 @@ Choices<std::optional<Value>> AutoOr(const std::vector<std::string>& names,
                                      std::optional<Value> (*value_of)(std::string_view)) {
   Choices<std::optional<Value>> choices = {{"auto", std::nullopt}};
   for (const std::string& name : names) choices.emplace_back(name, value_of(name));
-  return choices;
-}
-
-Choices<std::optional<engine::ChatFormat>> ChatFormats() {
-  Choices<std::optional<engine::ChatFormat>> choices = {{"auto", std::nullopt}};
-  for (const engine::ChatFormat format : {engine::ChatFormat::kLlama3, engine::ChatFormat::kChatMl,
-                                          engine::ChatFormat::kMistral, engine::ChatFormat::kNone}) {
-    choices.emplace_back(engine::ChatFormatName(format), format);
-  }
   return choices;
 }
 
@@ -86,8 +77,11 @@ void AddModel(Command command, ServerOptions& options) {
       "--rope-frequencies", options.load.round_rope_frequencies_to_bfloat16,
       Choices<bool>{{"float32", false}, {"bfloat16", true}},
       "Precision of the rotary frequencies; bfloat16 reproduces references whose buffers were cast");
-  command.AddChoice("--chat-template", options.load.chat_format, ChatFormats(),
-                    "How chat prompts are written; auto: as the checkpoint says");
+  command.AddOption(
+      "--chat-template", options.load.chat_template,
+      "How chat prompts are written: auto (as the checkpoint's template does, where that is proven), "
+      "none, mistral, " +
+          engine::ChatFormatNames() + ", or a JSON file that states a format");
 }
 
 // What requests may take of the machine.

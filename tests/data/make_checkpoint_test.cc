@@ -239,7 +239,7 @@ TEST_F(WrittenCheckpointTest, TheTokenizerOfAnotherCheckpoint) {
   Write(shape, NumberFormat::kFloat32, files);
   const auto model = engine::Model::Load(directory_.string());
   ASSERT_THAT(model, IsOk());
-  EXPECT_TRUE((*model)->has_chat_template());
+  EXPECT_TRUE((*model)->chat_template().has_value());
   EXPECT_EQ((*model)->config().stop_token_ids, shape.stop_token_ids);
 }
 

@@ -17,11 +17,31 @@ std::vector<std::optional<int>> Choices(bool split, const std::vector<int>& valu
   return {values.begin(), values.end()};
 }
 
+template <typename Value>
+std::vector<Value> AscendingOnce(std::vector<Value> values) {
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  return values;
+}
+
 std::vector<int> SelectedOrAll(const std::vector<int>& selected, int count) {
-  if (!selected.empty()) return selected;
+  if (!selected.empty()) return AscendingOnce(selected);
   std::vector<int> all(count);
   std::iota(all.begin(), all.end(), 0);
   return all;
+}
+
+// Ends of groups of at most `size` neighbours, as indices in ascending `dims`.
+std::vector<size_t> GroupEnds(const std::vector<int>& dims, size_t size) {
+  std::vector<size_t> ends;
+  size_t begin = 0;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const bool neighbour_follows = i + 1 < dims.size() && dims[i + 1] == dims[i] + 1;
+    if (neighbour_follows && i + 1 - begin < size) continue;
+    begin = i + 1;
+    ends.push_back(begin);
+  }
+  return ends;
 }
 
 class Expansion {
@@ -29,30 +49,32 @@ class Expansion {
   Expansion(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt)
       : grid_(grid), config_(config), prompt_(prompt) {}
 
-  void AddSite(const HookSite& site, const std::vector<int>& positions) {
+  // False, and nothing is added, where there would be more than kMaxSets.
+  bool AddSite(const HookSite& site, const std::vector<int>& selected_positions) {
     const SiteShape shape = ShapeOf(site.point, config_);
-    const std::vector<int> heads = SelectedOrAll(grid_.prototype.selector.heads, shape.heads);
     const int width = shape.width == kWidthIsKeys ? prompt_.length() : shape.width;
+    const auto positions = Choices(grid_.split_positions, selected_positions);
+    const auto heads = Choices(grid_.split_heads, SelectedOrAll(grid_.prototype.selector.heads, shape.heads));
     const std::vector<int> dims = SelectedOrAll(grid_.prototype.selector.dims, width);
-    for (std::optional<int> position : Choices(grid_.split_positions, positions)) {
-      for (std::optional<int> head : Choices(grid_.split_heads, heads)) {
-        if (grid_.dims_per_group == 0) {
-          Add(site, position, head, nullptr, 0, 0);
-          continue;
-        }
-        for (size_t begin = 0; begin < dims.size(); begin += grid_.dims_per_group) {
-          Add(site, position, head, &dims, begin, std::min(begin + grid_.dims_per_group, dims.size()));
-        }
+    // Without groups, one with no dims of its own.
+    const std::vector<size_t> ends =
+        grid_.dims_per_group == 0 ? std::vector<size_t>{0} : GroupEnds(dims, grid_.dims_per_group);
+    const double count = static_cast<double>(positions.size()) * heads.size() * ends.size();
+    if (expanded_.sets.size() + count > kMaxSets) return false;
+    for (std::optional<int> position : positions) {
+      for (std::optional<int> head : heads) {
+        for (size_t i = 0; i < ends.size(); ++i)
+          Add(site, position, head, dims, i == 0 ? 0 : ends[i - 1], ends[i]);
       }
     }
+    return true;
   }
 
-  size_t size() const { return expanded_.sets.size(); }
   ExpandedGrid Take() { return std::move(expanded_); }
 
  private:
   void Add(const HookSite& site, std::optional<int> position, std::optional<int> head,
-           const std::vector<int>* dims, size_t begin, size_t end) {
+           const std::vector<int>& dims, size_t begin, size_t end) {
     Intervention member = grid_.prototype;
     member.site = site;
     SweepSite touched{site, position, head, std::nullopt, std::nullopt};
@@ -62,10 +84,10 @@ class Expansion {
       member.selector.positions.indices = {from_end ? *position - prompt_.length() : *position};
     }
     if (head) member.selector.heads = {*head};
-    if (dims != nullptr) {
-      member.selector.dims.assign(dims->begin() + begin, dims->begin() + end);
-      touched.dim_begin = (*dims)[begin];
-      touched.dim_end = (*dims)[end - 1] + 1;
+    if (begin < end) {
+      member.selector.dims.assign(dims.begin() + begin, dims.begin() + end);
+      touched.dim_begin = dims[begin];
+      touched.dim_end = dims[end - 1] + 1;
     }
     expanded_.sets.push_back({std::move(member)});
     expanded_.sites.push_back(touched);
@@ -99,15 +121,13 @@ ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const 
   if (!violations.empty()) return {};
 
   Expansion expansion(grid, config, prompt);
-  for (HookPoint point : grid.points) {
+  for (HookPoint point : AscendingOnce(grid.points)) {
     const std::vector<int> layers =
         HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count()) : std::vector<int>{0};
     for (int layer : layers) {
-      expansion.AddSite({point, layer}, positions);
-      if (expansion.size() > kMaxSets) {
-        violations.Add(absl::StrCat("expands to more than ", kMaxSets, " runs"));
-        return {};
-      }
+      if (expansion.AddSite({point, layer}, positions)) continue;
+      violations.Add(absl::StrCat("expands to more than ", kMaxSets, " runs"));
+      return {};
     }
   }
   return expansion.Take();

@@ -33,7 +33,9 @@ struct ExpandedGrid {
   std::vector<SweepSite> sites;  // of each set
 };
 
-// The members in the order point, layer, position, head, group, last fastest.
+// The members in the order point, layer, position, head, group, last fastest; each axis
+// ascending and each of its values once, in whatever order and how often they are
+// listed. A group is of neighbours: where the prototype's dims have a gap, one ends.
 // FieldViolations are added by field path within the grid ("points[1]"); what is wrong
 // with the prototype's edit is found when the sets are compiled. A split
 // position is written as distance from the end where the prototype's selector

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "services/engine/kernels/logit_reductions.h"
 #include "services/engine/operations/largest.h"
@@ -60,7 +61,29 @@ RunMetrics Measure(absl::Span<const float> logits, double log_normalizer, const 
   return metrics;
 }
 
+// In lexicographic order the ones that begin with an opening follow it.
+void DropExtensions(std::vector<std::vector<TokenId>>& openings) {
+  std::sort(openings.begin(), openings.end());
+  std::vector<std::vector<TokenId>> kept;
+  for (std::vector<TokenId>& opening : openings) {
+    const bool extends = !kept.empty() && kept.back().size() <= opening.size() &&
+                         std::equal(kept.back().begin(), kept.back().end(), opening.begin());
+    if (!extends) kept.push_back(std::move(opening));
+  }
+  openings = std::move(kept);
+}
+
 }  // namespace
+
+MetricOptions AsSets(MetricOptions options) {
+  for (std::vector<TokenId>* ids : {&options.refusal_token_ids, &options.compliance_token_ids}) {
+    std::sort(ids->begin(), ids->end());
+    ids->erase(std::unique(ids->begin(), ids->end()), ids->end());
+  }
+  DropExtensions(options.refusal_openings);
+  DropExtensions(options.compliance_openings);
+  return options;
+}
 
 int MetricOptions::longest_opening() const {
   size_t longest = 0;

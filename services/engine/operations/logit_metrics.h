@@ -10,7 +10,8 @@
 namespace mechinterp::engine {
 
 // What to measure at the last prompt position; see MetricOptions and RunMetrics
-// of the API for the meanings. Natural logarithms, double precision.
+// of the API for the meanings. Natural logarithms, double precision. Token sets are
+// without repetitions, and no opening begins with another of its list: see AsSets.
 struct MetricOptions {
   std::vector<TokenId> refusal_token_ids;
   std::vector<TokenId> compliance_token_ids;
@@ -22,6 +23,11 @@ struct MetricOptions {
   // In tokens; 0 without openings.
   int longest_opening() const;
 };
+
+// The same measurements, without what would be counted twice: repeated ids, and openings
+// that begin with another of their list, which is then certain to have begun the
+// continuation.
+MetricOptions AsSets(MetricOptions options);
 
 struct TokenProbability {
   TokenId id = 0;

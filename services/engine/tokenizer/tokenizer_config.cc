@@ -54,7 +54,12 @@ absl::StatusOr<std::string> ReadChatTemplate(const json& root, const std::string
 absl::StatusOr<TokenizerConfig> Parse(const std::string& text, const std::string& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const json root, ParseJsonObject(text, path));
   TokenizerConfig config;
-  ABSTRACT_ASSIGN_OR_RETURN(config.begin_of_text, ReadToken(root, "bos_token", path));
+  for (const char* name :
+       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadToken(root, name, path));
+    if (!text.empty()) config.special_tokens[name] = text;
+  }
+  if (config.special_tokens.contains("bos_token")) config.begin_of_text = config.special_tokens["bos_token"];
   ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadChatTemplate(root, path));
   return config;
 }

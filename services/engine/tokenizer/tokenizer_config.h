@@ -1,6 +1,7 @@
 #ifndef SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_
 #define SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_
 
+#include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,6 +15,8 @@ struct TokenizerConfig {
   std::string begin_of_text;
   // The published chat template, a Jinja text.
   std::string chat_template;
+  // What chat templates call special tokens ("bos_token", "eos_token"), and their texts.
+  std::map<std::string, std::string> special_tokens;
 };
 
 // Reads tokenizer_config.json, and chat_template.jinja, where newer checkpoints

@@ -9,7 +9,6 @@
 
 #include "services/engine/device/device.h"
 #include "services/engine/kernels/number_format.h"
-#include "services/engine/tokenizer/chat/chat_template.h"
 
 namespace mechinterp::engine {
 
@@ -63,8 +62,8 @@ struct LoadOptions {
   std::string hash_cache_path;
   // What clients call the model; empty: the directory's name.
   std::string name;
-  // Unset: what the checkpoint itself says; see SelectChatTemplate.
-  std::optional<ChatFormat> chat_format;
+  // See SelectChatTemplate.
+  std::string chat_template = "auto";
 };
 
 // Whether a checkpoint has matrices that are stored as NF4.

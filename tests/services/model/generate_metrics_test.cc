@@ -65,6 +65,36 @@ TEST_F(GenerateMetrics, AreThePatchedRunsWithInterventionsButForTheDivergence) {
   EXPECT_EQ(generated.summary.metrics().SerializeAsString(), patched.SerializeAsString());
 }
 
+TEST_F(GenerateMetrics, CountWhatIsListedTwiceOnce) {
+  v1::GenerateRequest request = Request();
+  v1::MetricOptions& metrics = *request.mutable_metrics();
+  metrics = Parse<v1::MetricOptions>(
+      "refusal_token_ids: [7, 320] refusal_openings { ids: 7 } compliance_openings { ids: 35 }");
+  const v1::RunMetrics once = service_.Generate(request).summary.metrics();
+  metrics = Parse<v1::MetricOptions>(
+      "refusal_token_ids: [320, 7, 320, 7, 7] "
+      "refusal_openings { ids: [7, 1] } refusal_openings { ids: 7 } refusal_openings { ids: [7, 2] } "
+      "refusal_openings { ids: 7 } compliance_openings { ids: 35 } compliance_openings { ids: [35, 11] }");
+  const auto generated = service_.Generate(request);
+  ASSERT_THAT(generated.status, IsOk());
+  EXPECT_EQ(generated.summary.metrics().SerializeAsString(), once.SerializeAsString());
+}
+
+// The openings {t} for all tokens t are every continuation there is.
+TEST_F(GenerateMetrics, OpeningsSumToOneHoweverTheyRepeat) {
+  v1::GenerateRequest request = Request();
+  request.clear_metrics();
+  for (uint32_t token = 0; token < 512; ++token) {
+    request.mutable_metrics()->add_refusal_openings()->add_ids(token);
+    if (token % 16 == 0) request.mutable_metrics()->add_refusal_openings()->add_ids(token);
+    if (token % 64 == 0)
+      request.mutable_metrics()->mutable_refusal_openings()->Add()->mutable_ids()->Add(token);
+  }
+  const auto generated = service_.Generate(request);
+  ASSERT_THAT(generated.status, IsOk());
+  EXPECT_NEAR(generated.summary.metrics().refusal_opening_log_probability(), 0, 1e-6);
+}
+
 TEST_F(GenerateMetrics, ComeOnlyWhenAskedFor) {
   v1::GenerateRequest request = Request();
   request.clear_metrics();

@@ -12,7 +12,6 @@
 namespace mechinterp {
 namespace {
 
-using engine::ChatFormat;
 using engine::DevicePreference;
 using engine::NumberFormat;
 using testing::AllOf;
@@ -43,7 +42,7 @@ TEST_F(ServerOptionsTest, LeavesTheChoiceToTheEngine) {
   EXPECT_FALSE(options_.load.quantization.has_value());
   EXPECT_FALSE(options_.load.head.has_value());
   EXPECT_FALSE(options_.load.compute_type.has_value());
-  EXPECT_FALSE(options_.load.chat_format.has_value());
+  EXPECT_EQ(options_.load.chat_template, "auto");
   EXPECT_FALSE(options_.load.dequantize_nf4);
   EXPECT_FALSE(options_.load.round_rope_frequencies_to_bfloat16);
   EXPECT_EQ(options_.service.memory_limit_bytes, 0);
@@ -57,7 +56,7 @@ TEST_F(ServerOptionsTest, WordsStandForValues) {
   EXPECT_EQ(**options_.load.quantization, NumberFormat::kNf4);
   EXPECT_EQ(**options_.load.head, NumberFormat::kInt8);
   EXPECT_EQ(options_.load.compute_type, NumberFormat::kBFloat16);
-  EXPECT_EQ(options_.load.chat_format, ChatFormat::kMistral);
+  EXPECT_EQ(options_.load.chat_template, "mistral");
   EXPECT_TRUE(options_.load.round_rope_frequencies_to_bfloat16);
   EXPECT_TRUE(options_.load.double_quantization);
   EXPECT_TRUE(options_.load.dequantize_nf4);
@@ -68,13 +67,13 @@ TEST_F(ServerOptionsTest, NoneIsAChoiceAndAutoIsNot) {
   ASSERT_TRUE(options_.load.quantization.has_value());
   EXPECT_EQ(*options_.load.quantization, engine::kUnquantized);
   EXPECT_FALSE(options_.load.head.has_value());
-  EXPECT_EQ(options_.load.chat_format, ChatFormat::kNone);
+  EXPECT_EQ(options_.load.chat_template, "none");
 }
 
 TEST_F(ServerOptionsTest, OtherWordsAreRefusedWithThoseThatThereAre) {
   EXPECT_THAT(Parse("--device gpu"), AllOf(HasSubstr("--device"), HasSubstr("auto,cpu,mps,cuda")));
   EXPECT_THAT(Parse("--quantization int8"), HasSubstr("{auto,none,nf4}"));
-  EXPECT_THAT(Parse("--chat-template alpaca"), HasSubstr("{auto,llama3,chatml,mistral,none}"));
+  EXPECT_THAT(Parse("--help"), HasSubstr("llama3, llama3.1, llama2, chatml"));
 }
 
 TEST_F(ServerOptionsTest, MemoryLimitsHaveUnits) {

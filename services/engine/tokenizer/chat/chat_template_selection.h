@@ -2,30 +2,39 @@
 #define SERVICES_ENGINE_TOKENIZER_CHAT_CHAT_TEMPLATE_SELECTION_H_
 
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "services/engine/tokenizer/chat/chat_template.h"
+#include "services/engine/tokenizer/chat/jinja_renderer.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "services/engine/tokenizer/tokenizer_config.h"
 
 namespace mechinterp::engine {
 
-// The chat template of a checkpoint.
+struct ChatTemplateChoice {
+  std::optional<ChatTemplate> chat_template;
+  // Why there is none, and what can be done about it; else empty.
+  std::string refusal;
+};
+
+// The chat template of a checkpoint, by the value of --chat-template:
 //
-// `wanted` unset: the format that its published template shows by the tokens in
-// its text. A published template of another kind (Llama 2's, say) means kNone,
-// whatever tokens the tokenizer inherited from the model it was tuned from. With
-// no template published, the tokenizer's own tokens decide. Never an error: a
-// format whose tokens are missing is kNone.
+//   auto     the format that its published template is proven to be, by its fingerprint
+//            or by what it writes (see FindProvenFormat); none where neither proves one.
+//            Where no template is published the tokenizer's own tokens decide: llama3,
+//            chatml (after its begin-of-text) or mistral. Never an error.
+//   none     none
+//   mistral  mistral-v1 for a tokenizer without [INST], mistral-v3 for one derived from
+//            SentencePiece, mistral-v3-tekken for others
+//   a name   that of KnownChatFormats
+//   a path   of a JSON file, see LoadChatFormat
 //
-// `wanted` set: that format. Errors: FailedPrecondition naming the token that the
-// tokenizer lacks.
-//
-// Begin-of-text in ChatML and the spaces in Mistral's format follow the published
-// template where it is of the same format; without one, ChatML begins with the
-// tokenizer's begin-of-text if it has one.
-absl::StatusOr<ChatTemplate> SelectChatTemplate(std::optional<ChatFormat> wanted, const Tokenizer& tokenizer,
-                                                const TokenizerConfig& config);
+// Errors: FailedPrecondition naming the token that the tokenizer lacks; InvalidArgument
+// for another value, or LoadChatFormat's.
+absl::StatusOr<ChatTemplateChoice> SelectChatTemplate(const std::string& wanted, const Tokenizer& tokenizer,
+                                                      const TokenizerConfig& config,
+                                                      const JinjaRenderer& renderer = JinjaRenderer());
 
 }  // namespace mechinterp::engine
 

@@ -5,6 +5,22 @@
 
 namespace mechinterp::engine {
 
+std::vector<FramePart> SplitFrame(const Tokenizer& tokenizer, std::string_view frame) {
+  std::vector<FramePart> parts;
+  size_t done = 0;
+  for (const TokenId id : tokenizer.Encode(frame, SpecialTokens::kParse)) {
+    if (!tokenizer.IsAdded(id)) continue;
+    const std::string marker = tokenizer.DecodeBytes({id});
+    const size_t at = frame.find(marker, done);
+    if (at == std::string_view::npos) continue;  // not written as it is found
+    if (at > done) parts.push_back({frame.substr(done, at - done), std::nullopt});
+    parts.push_back({frame.substr(at, marker.size()), id});
+    done = at + marker.size();
+  }
+  if (done < frame.size()) parts.push_back({frame.substr(done), std::nullopt});
+  return parts;
+}
+
 void PromptBuilder::Token(TokenId id) {
   Flush();
   prompt_.ids.push_back(id);
@@ -25,7 +41,7 @@ TemplatedPrompt PromptBuilder::Finish(bool instruction_is_last) && {
 void PromptBuilder::Flush() {
   const TextPlace place = prompt_.ids.empty() ? TextPlace::kStart : TextPlace::kAfterToken;
   const auto encode = [&](std::string_view text) {
-    return tokenizer_.Encode(text, SpecialTokens::kAsPlainText, {}, place);
+    return tokenizer_.Encode(text, SpecialTokens::kAsPlainText, markers_, place);
   };
   // The first token that reaches the instruction's end holds its last byte. A
   // normalizer may change lengths, so the end is counted in tokens' bytes.

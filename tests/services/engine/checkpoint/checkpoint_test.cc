@@ -551,11 +551,11 @@ TEST_F(TokensPastTheEmbedding, MustNotBeOrdinaryOnes) {
 
 TEST_F(BadCheckpoint, AChatFormatNeedsATokenizer) {
   LoadOptions options;
-  options.chat_format = ChatFormat::kLlama3;
+  options.chat_template = "llama3";
   const auto model = Model::Load(directory_.string(), options);
   EXPECT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("tokenizer.json: is missing"));
-  options.chat_format = ChatFormat::kNone;
+  options.chat_template = "none";
   EXPECT_THAT(Model::Load(directory_.string(), options), IsOk());
 }
 
@@ -564,19 +564,20 @@ TEST(Model, TakesItsTemplateAndStopTokensFromTheCheckpoint) {
   LoadOptions options;
   const auto model = Model::Load(embedded, options);
   ASSERT_THAT(model, IsOk());
-  EXPECT_EQ((*model)->chat_template().format, ChatFormat::kLlama3);
+  ASSERT_TRUE((*model)->chat_template().has_value());
+  EXPECT_EQ((*model)->chat_template()->format.name, "llama3");
   // config.json: 2607; generation_config.json: 2604 and 2607.
   EXPECT_THAT((*model)->config().stop_token_ids, testing::UnorderedElementsAre(2604, 2607));
   EXPECT_EQ((*model)->name(), "tiny-llama-refusal");
 
-  options.chat_format = ChatFormat::kNone;
+  options.chat_template = "none";
   options.name = "org/tiny";
   const auto plain = Model::Load(embedded, options);
   ASSERT_THAT(plain, IsOk());
-  EXPECT_FALSE((*plain)->has_chat_template());
+  EXPECT_FALSE((*plain)->chat_template().has_value());
   EXPECT_EQ((*plain)->name(), "org/tiny");
 
-  options.chat_format = ChatFormat::kChatMl;
+  options.chat_template = "chatml";
   const auto refused = Model::Load(embedded, options);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("<|im_start|>"));

@@ -118,6 +118,26 @@ TEST(MeasureLogits, SmallDivergencesKeepTheirDigits) {
   EXPECT_NEAR(*MeasureLogits({d, 0.f}, {0.f, 0.f}, {}).kl_from_clean, expected, 1e-6 * expected);
 }
 
+TEST(AsSets, CountsEveryTokenOnce) {
+  MetricOptions options;
+  options.refusal_token_ids = {2, 1, 2, 1, 1};
+  options.compliance_token_ids = {3, 3};
+  const RunMetrics metrics = MeasureLogits(kClean, kClean, AsSets(options));
+  EXPECT_NEAR(*metrics.logit_difference, std::log(0.6 / 0.3), 1e-6);
+  EXPECT_NEAR(*metrics.refusal_log_odds, std::log(0.6 / 0.4), 1e-6);
+}
+
+// That a continuation begins with {1, 2} is part of its beginning with {1}.
+TEST(AsSets, KeepsTheOpeningsThatNoOtherBegins) {
+  using Openings = std::vector<std::vector<TokenId>>;
+  MetricOptions options;
+  options.refusal_openings = {{1, 2, 3}, {4, 5}, {1, 2}, {10, 1}, {4, 5}, {1, 2, 4}, {1, 3}};
+  options.compliance_openings = {{1}, {1, 2}, {1}};
+  const MetricOptions sets = AsSets(options);
+  EXPECT_EQ(sets.refusal_openings, (Openings{{1, 2}, {1, 3}, {4, 5}, {10, 1}}));
+  EXPECT_EQ(sets.compliance_openings, (Openings{{1}}));
+}
+
 TEST(LogProbability, IsThatOfLogSoftmax) {
   for (TokenId id : {0, 1, 2, 3}) {
     EXPECT_NEAR(LogProbability(kClean, id), LogSoftmax(kClean)[id], 1e-14);

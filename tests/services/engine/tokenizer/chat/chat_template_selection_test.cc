@@ -10,6 +10,9 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/common/json_file.h"
+#include "services/engine/tokenizer/chat/chat_formats.h"
+#include "services/engine/tokenizer/chat/published_templates.h"
 #include "tests/services/engine/tokenizer/small_tokenizer.h"
 #include "tests/status_matchers.h"
 
@@ -21,84 +24,204 @@ using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// The parts of published templates that matter here; models in the test's names.
-constexpr char kLlama3[] =
-    "{{ bos_token }}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}";
-constexpr char kChatMlWithBegin[] =
-    "{{bos_token}}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}";
-constexpr char kChatMl[] =
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}";
-constexpr char kMistralV1[] = "{{ ' [INST] ' + message['content'] + ' [/INST]' }}";
-constexpr char kMistralV3[] = "{{ '[INST] ' + message['content'] + '[/INST]' }}";
-constexpr char kTekken[] = "{{ \"[INST]\" + message[\"content\"] + \"[/INST]\" }}";
+json TestData(const std::string& name) {
+  const auto document = ReadJsonFile(std::string(ABSTRACT_SOURCE_DIR) + "/tests/testdata/" + name);
+  EXPECT_THAT(document, IsOk());
+  return *document;
+}
+
+std::vector<ChatMessage> Messages(const json& list) {
+  std::vector<ChatMessage> messages;
+  for (const json& message : list) {
+    const std::string role = message.at("role");
+    messages.push_back({role == "system" ? ChatRole::kSystem
+                        : role == "user" ? ChatRole::kUser
+                                         : ChatRole::kAssistant,
+                        message.at("content")});
+  }
+  return messages;
+}
 
 // A tokenizer with every format's tokens, as that of a model tuned from another.
 std::shared_ptr<const Tokenizer> RichTokenizer() {
   auto tokenizer_json = SmallTokenizerJson();
   int id = 300;
-  for (const char* token : {"<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]"}) {
+  for (const char* token :
+       {"<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]", "<|end_of_text|>"}) {
     tokenizer_json["added_tokens"].push_back(
         {{"id", id++}, {"content", token}, {"special", true}, {"normalized", false}});
   }
   return *LoadTokenizer(tokenizer_json);
 }
 
-ChatTemplate Select(const std::string& text, const std::string& begin_of_text = "") {
-  const auto selected = SelectChatTemplate(std::nullopt, *RichTokenizer(), {begin_of_text, text});
-  EXPECT_THAT(selected, IsOk());
-  return selected.value_or(ChatTemplate());
+TokenizerConfig Publishing(const std::string& chat_template) {
+  TokenizerConfig config;
+  config.begin_of_text = "<|begin_of_text|>";
+  config.special_tokens = {{"bos_token", "<|begin_of_text|>"}, {"eos_token", "<|end_of_text|>"}};
+  config.chat_template = chat_template;
+  return config;
 }
 
-TEST(SelectChatTemplate, FollowsThePublishedTemplate) {
-  EXPECT_EQ(Select(kLlama3).format, ChatFormat::kLlama3);
-  EXPECT_EQ(Select(kChatMl).format, ChatFormat::kChatMl);
-  EXPECT_EQ(Select(kTekken).format, ChatFormat::kMistral);
+ChatTemplateChoice Select(const TokenizerConfig& config, const JinjaRenderer& renderer = JinjaRenderer()) {
+  const auto choice = SelectChatTemplate("auto", *RichTokenizer(), config, renderer);
+  EXPECT_THAT(choice, IsOk());
+  return choice.value_or(ChatTemplateChoice());
 }
 
-TEST(SelectChatTemplate, SpacesMistralAsPublished) {
-  EXPECT_EQ(Select(kMistralV1).mistral_spacing, MistralSpacing::kV1);
-  EXPECT_EQ(Select(kMistralV3).mistral_spacing, MistralSpacing::kV3);
-  EXPECT_EQ(Select(kTekken).mistral_spacing, MistralSpacing::kV3Tekken);
+// The embedded model's, which is Llama 3's as published.
+TokenizerConfig Embedded() {
+  return *LoadTokenizerConfig(std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal");
 }
 
-TEST(SelectChatTemplate, BeginsChatMlAsPublished) {
-  EXPECT_EQ(Select(kChatMlWithBegin, "<|begin_of_text|>").begin_of_text, kBeginOfText);  // Hermes 2 Pro
-  EXPECT_EQ(Select(kChatMl, "<|begin_of_text|>").begin_of_text, std::nullopt);
-  EXPECT_EQ(Select(kChatMl, "<|im_start|>").begin_of_text, std::nullopt);  // SmolLM2
+const JinjaRenderer& NoPython() {
+  static const auto& renderer = *new JinjaRenderer("no-such-python");
+  return renderer;
 }
 
-// A model tuned from Llama 3 to another format still has Llama 3's tokens.
-TEST(SelectChatTemplate, TakesNoTemplateForAnUnknownOne) {
-  EXPECT_EQ(Select("{{ '<|User|>' + message['content'] + '<|Assistant|>' }}").format, ChatFormat::kNone);
-  EXPECT_EQ(Select("{{ '[INST] <<SYS>>\n' + system_message + '\n<</SYS>>\n\n' }}").format, ChatFormat::kNone);
-  EXPECT_EQ(Select("[SYSTEM_PROMPT] [/SYSTEM_PROMPT][INST] [/INST]").format, ChatFormat::kNone);
+bool HasJinja() { return !absl::IsUnavailable(JinjaRenderer().Render(Publishing("x"), {}).status()); }
+
+class WithJinja : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!HasJinja()) GTEST_SKIP() << "python3 with jinja2 is not installed";
+  }
+};
+
+// Every conversation is written exactly, or refused; by no template that cannot be.
+TEST_F(WithJinja, TemplatesAreServedExactlyOrNotAtAll) {
+  const auto tokenizer = RichTokenizer();
+  for (const json& one : TestData("chat-templates.json").at("templates")) {
+    SCOPED_TRACE(one.at("name").get<std::string>());
+    const ChatTemplateChoice choice = Select(Publishing(one.at("chat_template")));
+    ASSERT_EQ(choice.chat_template.has_value(), one.at("served").get<bool>()) << choice.refusal;
+    if (!choice.chat_template) {
+      EXPECT_THAT(choice.refusal, AllOf(HasSubstr("--chat-template takes"), HasSubstr("llama3.1")));
+      continue;
+    }
+    int written = 0;
+    for (const json& one_case : one.at("cases")) {
+      const auto prompt =
+          ApplyChatTemplate(*choice.chat_template, *tokenizer, Messages(one_case.at("messages")));
+      if (!prompt.ok()) continue;
+      ++written;
+      EXPECT_EQ(json(tokenizer->DecodeBytes(prompt->ids)), one_case.at("rendered"));
+    }
+    EXPECT_GE(written, 2);
+    EXPECT_TRUE(ApplyChatTemplate(*choice.chat_template, *tokenizer, {{ChatRole::kUser, "Hello."}}).ok());
+  }
+}
+
+TEST_F(WithJinja, SaysInWhichConversationATemplateDiffers) {
+  EXPECT_THAT(
+      Select(
+          Publishing("{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] | replace('\n', ' ') + "
+                     "'</s>' }}{% endfor %}{{ '<assistant>' }}"))
+          .refusal,
+      AllOf(HasSubstr("in the conversation: user"), HasSubstr("it writes")));
+  EXPECT_THAT(Select(Publishing("{% if %}")).refusal, HasSubstr("no Jinja template"));
+}
+
+TEST_F(WithJinja, ATemplateIsBoundedAndSeesNothingOfTheMachine) {
+  const JinjaRenderer quick("python3", absl::Seconds(3));
+  EXPECT_THAT(
+      Select(Publishing("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+             quick)
+          .refusal,
+      HasSubstr("did not end in time"));
+  EXPECT_THAT(Select(Publishing("{{ 'x' * 10000000000 }}")).refusal, HasSubstr("raises an error"));
+  for (const char* escape :
+       {"{% include '/etc/passwd' %}", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.listdir('/') }}", "{{ messages.append(1) }}"}) {
+    const auto renderings = JinjaRenderer().Render(Publishing(escape), {{{{ChatRole::kUser, "x"}}}});
+    ASSERT_THAT(renderings, IsOk()) << escape;
+    EXPECT_EQ((*renderings)[0], std::nullopt) << escape;
+  }
+}
+
+TEST(SelectChatTemplate, KnowsPublishedTemplatesWithoutAnEngine) {
+  TokenizerConfig config = Embedded();
+  const ChatTemplateChoice choice = Select(config, NoPython());
+  ASSERT_TRUE(choice.chat_template.has_value()) << choice.refusal;
+  EXPECT_EQ(choice.chat_template->format.name, "llama3");
+  // The text alone is no proof: it writes a token that the checkpoint names.
+  config.special_tokens["bos_token"] = "<s>";
+  EXPECT_FALSE(Select(config, NoPython()).chat_template.has_value());
+}
+
+TEST(SelectChatTemplate, FingerprintsIgnoreHowLinesEnd) {
+  EXPECT_EQ(TemplateFingerprint("a\r\nb\n"), TemplateFingerprint("a\nb"));
+  // printf 'a\nb' | sha256sum
+  EXPECT_EQ(TemplateFingerprint("a\nb"), "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78");
+}
+
+TEST(SelectChatTemplate, RefusesOtherTemplatesWithoutAnEngineAndSaysSo) {
+  for (const json& one : TestData("chat-templates.json").at("templates")) {
+    const ChatTemplateChoice choice = Select(Publishing(one.at("chat_template")), NoPython());
+    EXPECT_FALSE(choice.chat_template.has_value()) << one.at("name");
+    EXPECT_THAT(choice.refusal,
+                AllOf(HasSubstr("jinja2 is not installed"), HasSubstr("--chat-template takes")));
+  }
 }
 
 TEST(SelectChatTemplate, GoesByTheTokensWhereNoneIsPublished) {
-  EXPECT_EQ(SelectChatTemplate(std::nullopt, *SmallTokenizer(), {})->format, ChatFormat::kLlama3);
+  EXPECT_EQ(SelectChatTemplate("auto", *SmallTokenizer(), {})->chat_template->format.name, "llama3");
   auto tokenizer_json = SmallTokenizerJson();
   tokenizer_json["added_tokens"] = {{{"id", 300}, {"content", "<|im_start|>"}, {"special", true}},
                                     {{"id", 301}, {"content", "<|im_end|>"}, {"special", true}},
                                     {{"id", 302}, {"content", "<begin>"}, {"special", true}}};
-  const auto chatml = SelectChatTemplate(std::nullopt, **LoadTokenizer(tokenizer_json), {"<begin>", ""});
-  EXPECT_EQ(chatml->format, ChatFormat::kChatMl);
-  EXPECT_EQ(chatml->begin_of_text, 302);
+  TokenizerConfig config;
+  config.begin_of_text = "<begin>";
+  const auto tokenizer = *LoadTokenizer(tokenizer_json);
+  const auto chatml = SelectChatTemplate("auto", *tokenizer, config);
+  ASSERT_TRUE(chatml->chat_template.has_value());
+  EXPECT_EQ(chatml->chat_template->format.name, "chatml");
+  EXPECT_EQ(ApplyChatTemplate(*chatml->chat_template, *tokenizer, {{ChatRole::kUser, "x"}})->ids[0], 302);
   tokenizer_json["added_tokens"] = json::array();
-  EXPECT_EQ(SelectChatTemplate(std::nullopt, **LoadTokenizer(tokenizer_json), {})->format, ChatFormat::kNone);
+  const auto none = SelectChatTemplate("auto", **LoadTokenizer(tokenizer_json), {});
+  EXPECT_FALSE(none->chat_template.has_value());
+  EXPECT_THAT(none->refusal, HasSubstr("publishes no chat template"));
 }
 
 TEST(SelectChatTemplate, TakesNoneWhenThePublishedOnesTokensAreMissing) {
-  EXPECT_EQ(SelectChatTemplate(std::nullopt, *SmallTokenizer(), {"", kChatMl})->format, ChatFormat::kNone);
+  auto tokenizer_json = SmallTokenizerJson();
+  tokenizer_json["added_tokens"].erase(3);
+  const auto choice = SelectChatTemplate("auto", **LoadTokenizer(tokenizer_json), Embedded(), NoPython());
+  EXPECT_FALSE(choice->chat_template.has_value());
+  EXPECT_THAT(choice->refusal, HasSubstr("<|eot_id|>"));
 }
 
 TEST(SelectChatTemplate, TheUsersWordGoesFirst) {
-  EXPECT_EQ(SelectChatTemplate(ChatFormat::kChatMl, *RichTokenizer(), {"", kLlama3})->format,
-            ChatFormat::kChatMl);
-  EXPECT_EQ(SelectChatTemplate(ChatFormat::kNone, *RichTokenizer(), {"", kLlama3})->format,
-            ChatFormat::kNone);
-  const auto refused = SelectChatTemplate(ChatFormat::kMistral, *SmallTokenizer(), {});
+  const auto name = [](const char* wanted, const Tokenizer& tokenizer) {
+    return SelectChatTemplate(wanted, tokenizer, Embedded())->chat_template->format.name;
+  };
+  EXPECT_EQ(name("chatml", *RichTokenizer()), "chatml");
+  EXPECT_EQ(name("llama3.1", *RichTokenizer()), "llama3.1");
+  EXPECT_EQ(name("mistral", *RichTokenizer()), "mistral-v3-tekken");
+  const auto none = SelectChatTemplate("none", *RichTokenizer(), Embedded());
+  EXPECT_FALSE(none->chat_template.has_value());
+  EXPECT_THAT(none->refusal, HasSubstr("--chat-template none"));
+  const auto refused = SelectChatTemplate("mistral", *SmallTokenizer(), {});
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.status().message()), AllOf(HasSubstr("<s>"), HasSubstr("mistral")));
+  const auto unknown = SelectChatTemplate("alpaca", *RichTokenizer(), {});
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.status().message()),
+              AllOf(HasSubstr("alpaca"), HasSubstr("llama2, chatml")));
+}
+
+TEST(SelectChatTemplate, MistralGoesByTheTokenizer) {
+  auto tokenizer_json = SmallTokenizerJson();
+  for (const auto& [id, token] : {std::pair(300, "<s>"), std::pair(301, "</s>")}) {
+    tokenizer_json["added_tokens"].push_back({{"id", id}, {"content", token}, {"special", true}});
+  }
+  EXPECT_EQ(SelectChatTemplate("mistral", **LoadTokenizer(tokenizer_json), {})->chat_template->format.name,
+            "mistral-v1");
+  for (const auto& [id, token] : {std::pair(302, "[INST]"), std::pair(303, "[/INST]")}) {
+    tokenizer_json["added_tokens"].push_back({{"id", id}, {"content", token}, {"special", true}});
+  }
+  tokenizer_json["model"]["vocab"]["\u2581the"] = 304;
+  EXPECT_EQ(SelectChatTemplate("mistral", **LoadTokenizer(tokenizer_json), {})->chat_template->format.name,
+            "mistral-v3");
 }
 
 class TokenizerConfigTest : public testing::Test {
@@ -123,6 +246,7 @@ TEST_F(TokenizerConfigTest, ReadsTextsAndObjects) {
   Write("tokenizer_config.json",
         R"({"bos_token": {"content": "<s>", "lstrip": false}, "chat_template": "x"})");
   EXPECT_EQ(Load()->begin_of_text, "<s>");
+  EXPECT_EQ(Load()->special_tokens.at("bos_token"), "<s>");
   EXPECT_EQ(Load()->chat_template, "x");
   Write("tokenizer_config.json", R"({"bos_token": "<s>", "chat_template": null})");
   EXPECT_EQ(Load()->begin_of_text, "<s>");

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "clients/commands/tool.h"
 #include "clients/lib/analysis_client.h"
+#include "clients/lib/connection.h"
 #include "clients/lib/files.h"
 #include "clients/lib/model_client.h"
 #include "clients/lib/results_io.h"

@@ -10,6 +10,26 @@ install(FILES data/config.yaml data/prompts.json data/heldout_prompts.json data/
   DESTINATION ${data_folder})
 install(DIRECTORY proto DESTINATION ${data_folder} FILES_MATCHING PATTERN "*.proto")
 
+# Manual pages and completions, which the programs print themselves.
+if(NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR)
+  set(documents ${PROJECT_BINARY_DIR}/documents)
+  file(MAKE_DIRECTORY ${documents})
+  set(made "")
+  function(print_document file folder program)
+    add_custom_command(OUTPUT ${documents}/${file} COMMAND ${program} ${ARGN} > ${documents}/${file} DEPENDS ${program}
+      COMMENT "${file}" VERBATIM)
+    set(made ${made} ${documents}/${file} PARENT_SCOPE)
+    install(FILES ${documents}/${file} DESTINATION ${folder})
+  endfunction()
+  foreach(program abstract abstract-model-server abstract-analysis-server)
+    print_document(${program}.1 ${CMAKE_INSTALL_MANDIR}/man1 ${program} --manual-page)
+  endforeach()
+  print_document(abstract ${CMAKE_INSTALL_DATADIR}/bash-completion/completions abstract completion bash)
+  print_document(_abstract ${CMAKE_INSTALL_DATADIR}/zsh/site-functions abstract completion zsh)
+  print_document(abstract.fish ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d abstract completion fish)
+  add_custom_target(program_documents ALL DEPENDS ${made})
+endif()
+
 # The client library and all of ours that it links.
 set(libraries mechinterp_proto common_violations common_text common_text_file common_json_file common_files
   common_status common_study clients_lib)

@@ -23,8 +23,7 @@ class AnalysisClient {
                           std::function<void(absl::Duration)> sleep = absl::SleepFor)
       : stub_(std::move(stub)), timeout_(timeout), retry_(retry), sleep_(std::move(sleep)) {}
 
-  // The run's id.
-  absl::StatusOr<std::string> ImportRun(const v1::ImportRunRequest& request);
+  absl::StatusOr<v1::ImportRunResponse> ImportRun(const v1::ImportRunRequest& request);
   // The page, HTML in UTF-8.
   absl::StatusOr<std::string> RenderDashboard(const std::string& run_id);
 

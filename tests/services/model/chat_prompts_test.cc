@@ -68,7 +68,8 @@ class ChatPrompts : public testing::Test {
   }
 
   const fs::path folder_ = fs::temp_directory_path() / ("abstract-chat-prompts-" + std::to_string(getpid()));
-  const v1::Prompt chat_ = Parse<v1::Prompt>("chat { messages { role: CHAT_ROLE_USER content: 'How? <|eot_id|>' } }");
+  const v1::Prompt chat_ =
+      Parse<v1::Prompt>("chat { messages { role: CHAT_ROLE_USER content: 'How? <|eot_id|>' } }");
 };
 
 TEST_F(ChatPrompts, AreRefusedWithWhatCanBeDoneWhileTextIsServed) {
@@ -78,8 +79,8 @@ TEST_F(ChatPrompts, AreRefusedWithWhatCanBeDoneWhileTextIsServed) {
   Read(service, chat_, &status);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "NO_CHAT_TEMPLATE");
-  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("send text or token_ids"), HasSubstr("llama3, llama3.1"),
-                                            HasSubstr("a JSON file")));
+  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("send text or token_ids"),
+                                            HasSubstr("llama3, llama3.1"), HasSubstr("a JSON file")));
   EXPECT_EQ(Read(service, Parse<v1::Prompt>("text: 'How?'"), &status), "<|begin_of_text|>How?");
   EXPECT_THAT(status, IsOk());
 }

@@ -135,7 +135,7 @@ int main(int argc, char** argv) {
       "Keeps the results of studies, ranks components, and serves the dashboard.",
       "abstract-analysis-server");
   mechinterp::Options options;
-  command_line.SetVersion(absl::StrCat("abstract-analysis-server ", kVersion));
+  command_line.SetVersion(absl::StrCat("abstract-analysis-server ", mechinterp::kVersion));
   mechinterp::AddOptions(command_line.root(), options);
   command_line.UseEnvironmentAndConfig("ANALYSIS", "analysis");
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;

@@ -11,6 +11,8 @@
 #include <system_error>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
 
@@ -19,6 +21,11 @@ namespace {
 
 absl::Status CannotError(const std::string& action, const std::string& path, int error_number) {
   return SystemError(absl::StrCat("cannot ", action, " ", path), error_number);
+}
+
+absl::Status TooLongError(const std::string& path, uint64_t bytes, uint64_t max_bytes) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, ": ", bytes, " bytes long; at most ", max_bytes, " can be right"));
 }
 
 absl::Status WriteAndSync(const std::string& temporary, const std::string& path, const std::string& content) {
@@ -46,11 +53,17 @@ absl::Status SystemError(const std::string& what, int error_number) {
   return absl::FailedPreconditionError(message);
 }
 
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_bytes) {
+  // Without waiting: a pipe of this name would else hold the program forever.
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return CannotError("read", path, errno);
   const absl::Cleanup close_file = [file] { close(file); };
+  struct stat info;
+  if (fstat(file, &info) != 0) return CannotError("read", path, errno);
+  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  if (static_cast<uint64_t>(info.st_size) > max_bytes) return TooLongError(path, info.st_size, max_bytes);
   std::string content;
+  content.reserve(static_cast<size_t>(info.st_size));
   char buffer[1 << 16];
   while (true) {
     const ssize_t got = read(file, buffer, sizeof(buffer));
@@ -58,7 +71,25 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return CannotError("read", path, errno);
     content.append(buffer, static_cast<size_t>(got));
+    // Longer than it said: it is being written, or the system makes it while it is read.
+    if (content.size() > max_bytes) return TooLongError(path, content.size(), max_bytes);
   }
+}
+
+absl::string_view DescribePlaceholder(absl::string_view beginning) {
+  if (absl::StartsWith(beginning, "version https://git-lfs.github.com/spec/")) {
+    return "is a Git LFS pointer, which stands for the file and is not it: `git lfs pull` in its repository "
+           "fetches the file";
+  }
+  const absl::string_view text = absl::StripLeadingAsciiWhitespace(beginning.substr(0, 256));
+  for (const absl::string_view tag : {"<!doctype html", "<html"}) {
+    if (absl::StartsWithIgnoreCase(text, tag)) {
+      return "is an HTML page, as a download saves when the server answers with a page for people (a login, "
+             "an "
+             "error): download the file again";
+    }
+  }
+  return "";
 }
 
 absl::Status WriteTextFileAtomically(const std::string& path, const std::string& content) {

@@ -48,6 +48,7 @@ libtorch-dev
 libyaml-cpp-dev
 nlohmann-json3-dev
 prometheus-cpp-dev
+zlib1g-dev
 '
 # Ubuntu's own chromium package only installs a snap, so a browser from
 # elsewhere counts too.

@@ -32,8 +32,8 @@ double WeightOf(absl::string_view parameters) {
 
 absl::StatusOr<std::string> Gzip(std::string_view text) {
   z_stream stream = {};
-  if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kGzipWindow, kMemoryLevel, Z_DEFAULT_STRATEGY) !=
-      Z_OK) {
+  if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, kGzipWindow, kMemoryLevel,
+                   Z_DEFAULT_STRATEGY) != Z_OK) {
     return absl::ResourceExhaustedError("no memory to compress with");
   }
   const absl::Cleanup end = [&stream] { deflateEnd(&stream); };

@@ -34,8 +34,7 @@ std::optional<PagePosition> ReadPageToken(const std::string& token, const FieldV
   PagePosition position;
   const bool is_base64 = absl::WebSafeBase64Unescape(token, &text);
   const size_t blank = text.find(' ');
-  if (!is_base64 || blank == std::string::npos ||
-      !absl::SimpleAtoi(text.substr(0, blank), &position.order)) {
+  if (!is_base64 || blank == std::string::npos || !absl::SimpleAtoi(text.substr(0, blank), &position.order)) {
     at.Add("is no token of a page before");
     return std::nullopt;
   }

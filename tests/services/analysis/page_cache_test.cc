@@ -60,10 +60,11 @@ class PageCacheTest : public ::testing::Test {
 
   // Remembers what is made, a page of 100 bytes each.
   PageCache CacheOf(size_t max_bytes) {
-    return PageCache(store_.get(), max_bytes, [this](v1::GetRunResponse run) -> absl::StatusOr<DashboardPage> {
-      made_.push_back(run.description().run_id());
-      return DashboardPage{std::string(60, 'h'), std::string(40, 'z')};
-    });
+    return PageCache(store_.get(), max_bytes,
+                     [this](v1::GetRunResponse run) -> absl::StatusOr<DashboardPage> {
+                       made_.push_back(run.description().run_id());
+                       return DashboardPage{std::string(60, 'h'), std::string(40, 'z')};
+                     });
   }
 
   ScratchFolder folder_;

@@ -46,7 +46,7 @@ class MessageSize : public testing::Test {
     EXPECT_THAT(service_.stub().DeleteActivation(&context, request, &response), IsOk());
   }
 
-  // Stores runs whose descriptions take some 5 KiB each, and returns their handles.
+  // Stores runs whose descriptions take some 4 KiB each, and returns their handles.
   std::vector<std::string> StoreRuns(int count) {
     v1::RunWithCacheRequest request;
     request.mutable_prompt()->mutable_token_ids()->add_ids(3);
@@ -74,13 +74,14 @@ TEST_F(MessageSize, HookPointsComeInPagesOfTheSizeAskedFor) {
   } while (!token.empty());
   EXPECT_EQ(pages, 4);  // 4 layers of 21 points
   std::vector<std::string> whole;
-  for (const auto& info : ListHookPoints("name_pattern: 'blocks.*'").hook_points()) whole.push_back(info.name());
+  for (const auto& info : ListHookPoints("name_pattern: 'blocks.*'").hook_points())
+    whole.push_back(info.name());
   EXPECT_EQ(names, whole);
   EXPECT_EQ(whole.size(), 84u);
 }
 
 TEST_F(MessageSize, StoredRunsComeInPagesOfOneMebibyte) {
-  const std::vector<std::string> handles = StoreRuns(300);
+  const std::vector<std::string> handles = StoreRuns(400);
   v1::ListActivationsRequest request;
   std::vector<std::string> listed;
   int pages = 0;
@@ -96,7 +97,7 @@ TEST_F(MessageSize, StoredRunsComeInPagesOfOneMebibyte) {
     }
   } while (!request.page_token().empty());
   EXPECT_GE(pages, 2);
-  EXPECT_EQ(listed.size(), 300u);
+  EXPECT_EQ(listed.size(), 400u);
   EXPECT_EQ(std::set<std::string>(listed.begin(), listed.end()),
             std::set<std::string>(handles.begin(), handles.end()));
 }
@@ -159,7 +160,8 @@ TEST_F(MessageSize, TokensThatTakeMoreAreRefused) {
 }
 
 TEST_F(MessageSize, ATextThatTakesMoreIsRefused) {
-  const auto model = engine::Model::Load(std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal");
+  const auto model =
+      engine::Model::Load(std::string(ABSTRACT_SOURCE_DIR) + "/data/models/tiny-llama-refusal");
   ASSERT_THAT(model, IsOk());
   ServiceFixture embedded(*model);
   v1::TokenizeRequest word;

@@ -10,7 +10,7 @@ function(abstract_compile_options target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wno-unused-parameter
     $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # GCC 12 sees overlaps that are not there
     $<$<BOOL:${ABSTRACT_WERROR}>:-Werror>)
-  target_include_directories(${target} PUBLIC ${ABSTRACT_SOURCE_DIR})
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${ABSTRACT_SOURCE_DIR}>)
 endfunction()
 
 function(abstract_library name)

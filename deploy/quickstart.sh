@@ -210,7 +210,7 @@ experiment ablation
 readonly dashboard="$output_dir/figures/dashboard.html"
 mkdir -p "$output_dir/figures"
 say 'analysis'
-"$bin/abstract" --quiet import --analysis-server "$analysis_address" --dashboard-url "http://$http_address" \
+"$bin/abstract" --quiet import --analysis-server "$analysis_address" \
   --output-dir "$output_dir" --run-id quickstart --output "$dashboard" >"$logs/import.log" ||
   fail 'the analysis failed; its message is above' "$logs/analysis-server.log"
 

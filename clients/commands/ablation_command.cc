@@ -8,6 +8,7 @@
 #include "clients/experiments/ablation.h"
 #include "clients/experiments/ablation_edits.h"
 #include "clients/lib/text_table.h"
+#include "services/common/data_path.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 
@@ -44,9 +45,10 @@ absl::StatusOr<v1::PatchingResults> ReadRanking(const std::string& path) {
 
 absl::StatusOr<AblationOptions> MakeOptions(const AblationFlags& flags, bool held_out_was_named) {
   AblationOptions options;
-  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.refusal_phrases));
-  if (!flags.held_out.empty() && (held_out_was_named || std::filesystem::exists(flags.held_out))) {
-    ABSTRACT_ASSIGN_OR_RETURN(options.held_out_pairs, LoadPromptPairs(flags.held_out, flags.held_out_limit));
+  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(DataPath(flags.refusal_phrases)));
+  const std::string held_out = DataPath(flags.held_out);
+  if (!held_out.empty() && (held_out_was_named || std::filesystem::exists(held_out))) {
+    ABSTRACT_ASSIGN_OR_RETURN(options.held_out_pairs, LoadPromptPairs(held_out, flags.held_out_limit));
   }
   options.methods.clear();
   for (const std::string& method : flags.methods) options.methods.push_back(MethodOf(method));
@@ -88,24 +90,26 @@ std::string Verdict(const v1::SuccessCriterion& criterion, bool was_chosen) {
       criterion.random_stays_below() ? "yes" : "no", criterion.met() ? "MET" : "NOT MET");
 }
 
-void Print(std::ostream& out, const v1::AblationResults& results, bool was_chosen) {
-  out << "Share of prompts refused with components ablated together, 95 % Wilson intervals\n";
+std::string HeldOutText(const v1::AblationResults& results) {
+  const v1::AblationPoint& before = results.held_out_baseline();
+  const v1::AblationPoint& after = results.held_out_top();
+  return absl::StrCat("held-out prompts, ", before.harmful().total_count(),
+                      " of each class: harmful refused ", RateText(before.harmful()), " -> ",
+                      RateText(after.harmful()), ", harmless ", RateText(before.harmless()), " -> ",
+                      RateText(after.harmless()), "\n", Verdict(results.held_out_criterion(), false));
+}
+
+std::string Describe(const v1::AblationResults& results, bool was_chosen) {
+  std::string text = "Share of prompts refused with components ablated together, 95 % Wilson intervals\n";
   for (const v1::AblationCurve& curve : results.curves()) {
-    out << "\n" << MethodName(curve.method()) << " ablation\n" << CurveTable(curve);
+    absl::StrAppend(&text, "\n", std::string(MethodName(curve.method())), " ablation\n", CurveTable(curve));
   }
-  out << "\n" << Verdict(results.criterion(), was_chosen);
-  if (results.has_held_out_criterion()) {
-    out << "held-out prompts, " << results.held_out_baseline().harmful().total_count()
-        << " of each class: harmful refused " << RateText(results.held_out_baseline().harmful()) << " -> "
-        << RateText(results.held_out_top().harmful()) << ", harmless "
-        << RateText(results.held_out_baseline().harmless()) << " -> "
-        << RateText(results.held_out_top().harmless()) << "\n"
-        << Verdict(results.held_out_criterion(), false);
-  }
-  out << "Answers were judged, not published: results keep the first 120 characters of a few, and no changed "
-         "model "
-         "was written.\n"
-      << std::flush;
+  absl::StrAppend(
+      &text, "\n", Verdict(results.criterion(), was_chosen),
+      results.has_held_out_criterion() ? HeldOutText(results) : "",
+      "Answers were judged, not published: results keep the first 120 characters of a few, and no "
+      "changed model was written.\n");
+  return text;
 }
 
 absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named) {
@@ -124,7 +128,8 @@ absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named
   ABSTRACT_ASSIGN_OR_RETURN(v1::AblationResults results, RunAblation(run->context(), options));
   results.set_patching_results_path(flags.patching_results);
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
-  Print(tool.streams.out, results, !options.criterion_count.has_value());
+  if (tool.json) return PrintJson(tool, results);
+  tool.Print(Describe(results, !options.criterion_count.has_value()));
   return absl::OkStatus();
 }
 

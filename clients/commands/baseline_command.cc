@@ -6,6 +6,7 @@
 #include "clients/commands/tool.h"
 #include "clients/experiments/baseline.h"
 #include "clients/lib/text_table.h"
+#include "services/common/data_path.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -50,7 +51,7 @@ std::string SamplesTable(const v1::BaselineResults& results) {
 
 absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
   BaselineOptions options;
-  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(flags.openings.refusal_phrases));
+  ABSTRACT_ASSIGN_OR_RETURN(options.judge, RefusalJudge::Load(DataPath(flags.openings.refusal_phrases)));
   ABSTRACT_ASSIGN_OR_RETURN(options.openings, flags.openings.Load());
   options.max_new_tokens = flags.max_new_tokens;
   ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_BASELINE));
@@ -58,9 +59,9 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(BaselineFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::BaselineResults results, RunBaseline(run->context(), options));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
-  tool.streams.out << "Refusals of the unchanged model, with 95 % Wilson intervals\n"
-                   << RatesTable(results) << "\n"
-                   << SamplesTable(results) << std::flush;
+  if (tool.json) return PrintJson(tool, results);
+  tool.Print(absl::StrCat("Refusals of the unchanged model, with 95 % Wilson intervals\n",
+                          RatesTable(results), "\n", SamplesTable(results)));
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "clients/lib/files.h"
 #include "clients/lib/selectors.h"
 #include "clients/lib/text_table.h"
+#include "mechinterp/v1/tool.pb.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/safetensors_writer.h"
 
@@ -83,16 +84,20 @@ absl::Status RunCache(Tool& tool, const CacheFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "cache"));
   ABSTRACT_ASSIGN_OR_RETURN(const CachedRun run, session->client().RunWithCache(request));
   if (!tool.quiet) tool.streams.err << TableOf(run.header);
+  v1::CacheReport report;
+  *report.mutable_header() = run.header;
+  *report.mutable_summary() = run.summary;
   if (flags.store) {
-    tool.streams.out << run.summary.handle() << std::endl;
     tool.Note(
         absl::StrFormat("kept on the server for %d s after its last use; `abstract patch --source-handle` "
                         "reads it",
                         flags.ttl_seconds));
-    return absl::OkStatus();
+  } else {
+    ABSTRACT_RETURN_IF_ERROR(WriteActivations(run, flags));
+    report.set_output_path(flags.output);
   }
-  ABSTRACT_RETURN_IF_ERROR(WriteActivations(run, flags));
-  tool.streams.out << flags.output << std::endl;
+  if (tool.json) return PrintJson(tool, report);
+  tool.streams.out << (flags.store ? run.summary.handle() : flags.output) << std::endl;
   return absl::OkStatus();
 }
 

@@ -1,13 +1,16 @@
 #include <map>
 #include <memory>
+#include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "clients/commands/compare_tables.h"
 #include "clients/commands/study.h"
 #include "clients/commands/tool.h"
 #include "clients/experiments/compare.h"
+#include "clients/lib/selectors.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 
@@ -19,6 +22,7 @@ constexpr size_t kShownDivergences = 5;
 struct CompareFlags {
   StudyFlags study;
   std::vector<std::string> prompts;
+  std::vector<std::string> token_ids;
   bool raw = false;
   int max_new_tokens = 0;
 };
@@ -34,6 +38,11 @@ absl::StatusOr<std::vector<ComparedPrompt>> PromptsOf(const CompareFlags& flags,
     add(prompt.key(), prompt.pair->prompt(prompt.prompt_class));
   }
   for (const std::string& text : flags.prompts) add(absl::StrCat("prompt ", prompts.size() + 1), text);
+  for (const std::string& list : flags.token_ids) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, ParseIndices(list));
+    add(absl::StrCat("prompt ", prompts.size() + 1), absl::StrCat("token ids ", absl::StrJoin(ids, ",")));
+    prompts.back().prompt.mutable_token_ids()->mutable_ids()->Add(ids.begin(), ids.end());
+  }
   return prompts;
 }
 
@@ -47,13 +56,17 @@ std::string Describe(const v1::ModelIdentity& model, const std::string& address)
                       plain(v1::Device_Name(model.device())), ", at ", address);
 }
 
-absl::StatusOr<std::string> LargestDivergencesText(ModelClient& client, const v1::CompareResults& results) {
+// `has_tokenizer`: of the client's server. Without one tokens are shown as "#17".
+absl::StatusOr<std::string> LargestDivergencesText(ModelClient& client, bool has_tokenizer,
+                                                   const v1::CompareResults& results) {
   const std::vector<PositionReference> positions = LargestDivergences(results, kShownDivergences);
   if (positions.empty()) return std::string();
   std::map<uint32_t, std::string> texts;
   for (const PositionReference& reference : positions) {
     for (const uint32_t id :
          {reference.position().reference_top_token_id(), reference.position().other_top_token_id()}) {
+      texts[id] = absl::StrCat("#", id);
+      if (!has_tokenizer) continue;
       v1::DetokenizeRequest request;
       request.add_ids(id);
       ABSTRACT_ASSIGN_OR_RETURN(const v1::DetokenizeResponse response, client.Detokenize(request));
@@ -64,9 +77,10 @@ absl::StatusOr<std::string> LargestDivergencesText(ModelClient& client, const v1
                       DivergenceTable(positions, [&](uint32_t id) { return texts[id]; }));
 }
 
-absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& results) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string divergences, LargestDivergencesText(client, results));
-  std::ostream& out = tool.streams.out;
+absl::Status Print(Tool& tool, const ExperimentContext& context, const v1::CompareResults& results) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string divergences,
+                            LargestDivergencesText(*context.client, context.model.has_tokenizer(), results));
+  std::ostringstream out;
   out << "reference: " << Describe(results.provenance().model(), tool.server) << "\n"
       << "other:     " << Describe(results.other_model(), tool.other_server) << "\n"
       << "prompts: " << results.prompts_size() << "; positions: " << results.position_count() << ", of them "
@@ -78,12 +92,13 @@ absl::Status Print(Tool& tool, ModelClient& client, const v1::CompareResults& re
       << "\nResidual stream after each layer, |other - reference| / |reference|\n"
       << LayerTable(results);
   if (results.has_continuations()) out << "\n" << ContinuationText(results);
-  out << std::flush;
+  tool.Print(out.str());
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& flags) {
-  if (flags.prompts.empty()) return StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_COMPARE);
+  if (flags.prompts.empty() && flags.token_ids.empty())
+    return StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_COMPARE);
   for (const std::string& text : flags.prompts) {
     if (absl::StripAsciiWhitespace(text).empty()) {
       return absl::InvalidArgumentError("--prompt: must be a text that is not empty");
@@ -112,7 +127,8 @@ absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(v1::CompareResults results, RunCompare(run->context(), options));
   results.mutable_provenance()->set_pair_count(static_cast<uint32_t>(run->pairs().size()));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
-  return Print(tool, *run->context().client, results);
+  if (tool.json) return PrintJson(tool, results);
+  return Print(tool, run->context(), results);
 }
 
 }  // namespace
@@ -127,6 +143,10 @@ void AddCompareCommand(Command app, Tool& tool) {
       .Required();
   flags->study.AddTo(command);
   command.AddOption("--prompt", flags->prompts, "Prompt to use instead of --prompts; may be repeated")
+      .OneValueEachTime();
+  command
+      .AddOption("--token-ids", flags->token_ids,
+                 "The same as token ids, as in 1,2,3 or 5:9, for models without a tokenizer; may be repeated")
       .OneValueEachTime();
   command.AddFlag("--raw", flags->raw, "Prompts are raw text to continue, not chat messages");
   command

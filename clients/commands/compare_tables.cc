@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "clients/commands/study.h"
+#include "clients/lib/continuation_text.h"
 #include "clients/lib/text_table.h"
 
 namespace mechinterp {
@@ -35,7 +36,9 @@ std::string ContextOf(const PositionReference& reference) {
   std::string context;
   int i = reference.index;
   for (; i >= 0; --i) {
-    const std::string& piece = reference.prompt->positions(i).piece();
+    const v1::PositionComparison& position = reference.prompt->positions(i);
+    const std::string piece =
+        position.piece().empty() ? absl::StrCat("#", position.token_id(), " ") : position.piece();
     if (!context.empty() && piece.size() + context.size() > kContextBytes) break;
     context = piece + context;
   }
@@ -127,7 +130,8 @@ std::string ContinuationText(const v1::CompareResults& results) {
     const v1::ContinuationComparison& continuation = prompt.continuation();
     if (continuation.identical() || shown++ >= kDifferingContinuations) continue;
     table.AddRow({prompt.prompt_id(), absl::StrCat(continuation.matching_token_count()),
-                  OneLine(continuation.reference().text(), 48), OneLine(continuation.other().text(), 48)});
+                  OneLine(TextOrIds(continuation.reference()), 48),
+                  OneLine(TextOrIds(continuation.other()), 48)});
   }
   return absl::StrCat(text, table.ToString());
 }

@@ -13,6 +13,7 @@
 #include "clients/lib/text_table.h"
 #include "google/protobuf/util/time_util.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 
 namespace mechinterp {
 namespace {
@@ -112,15 +113,15 @@ void AddHealth(const absl::StatusOr<ServingState>& health, v1::DoctorReport& rep
   }
 }
 
-absl::Status RunDoctor(Tool& tool, bool json) {
+absl::Status RunDoctor(Tool& tool) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "doctor"));
   ABSTRACT_ASSIGN_OR_RETURN(v1::DoctorReport report, ExamineServer(session->client(), &session->monitor()));
-  report.set_client_version(ABSTRACT_VERSION);
+  report.set_client_version(kVersion);
   AddHealth(CheckHealth(session->channel(), absl::Seconds(10)), report);
-  if (json) {
+  if (tool.json) {
     ABSTRACT_RETURN_IF_ERROR(PrintJson(tool, report));
   } else {
-    tool.streams.out << Describe(report) << std::flush;
+    tool.Print(Describe(report));
   }
   if (report.problems().empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -131,11 +132,10 @@ absl::Status RunDoctor(Tool& tool, bool json) {
 }  // namespace
 
 void AddDoctorCommand(Command app, Tool& tool) {
-  const Command command =
-      app.AddSubcommand("doctor", "Examine a server: device, memory, check against the CPU, speed");
-  const auto json = std::make_shared<bool>(false);
-  command.AddFlag("--json", *json, "Print one JSON document, to be sent along with a report");
-  tool.SetActionOf(command, [&tool, json] { return RunDoctor(tool, *json); });
+  const Command command = app.AddSubcommand(
+      "doctor",
+      "Examine a server: device, memory, check against the CPU, speed; --json to send along with a report");
+  tool.SetActionOf(command, [&tool] { return RunDoctor(tool); });
 }
 
 }  // namespace mechinterp

@@ -1,6 +1,7 @@
 #include "clients/commands/edit_flags.h"
 
 #include <memory>
+#include <set>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -18,13 +19,28 @@ absl::Status FlagError(const std::string& flag, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
 }
 
-absl::StatusOr<v1::HookSite> FindSite(ModelClient& client, const std::string& name) {
-  if (name.empty())
+// The points that can be edited of those that the globs name, each once.
+absl::StatusOr<std::vector<v1::HookSite>> FindSites(ModelClient& client,
+                                                    const std::vector<std::string>& globs) {
+  if (globs.empty())
     return FlagError("--site", "say where, as in blocks.3.attn.hook_z, or give --interventions");
-  ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse found, client.ListHookPoints(name));
-  if (found.hook_points_size() == 1) return found.hook_points(0).site();
-  return FlagError("--site", absl::StrCat("\"", name, "\" names ", found.hook_points_size(),
-                                          " hook points, one is needed; `abstract hooks` lists them"));
+  std::vector<v1::HookSite> sites;
+  std::set<std::string> names;
+  for (const std::string& glob : globs) {
+    ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse found, client.ListHookPoints(glob));
+    int editable = 0;
+    for (const v1::HookPointInfo& point : found.hook_points()) {
+      if (!point.can_edit()) continue;
+      ++editable;
+      if (names.insert(point.name()).second) sites.push_back(point.site());
+    }
+    if (editable == 0) {
+      return FlagError("--site", absl::StrCat("\"", glob,
+                                              "\" names no hook point that can be edited; "
+                                              "`abstract hooks` lists them"));
+    }
+  }
+  return sites;
 }
 
 absl::StatusOr<v1::Tensor> ReadVector(const std::string& where) {
@@ -108,7 +124,11 @@ absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Inte
 }  // namespace
 
 void EditFlags::AddTo(Command command) {
-  command.AddOption("--site", site, "Hook point to edit, as in blocks.3.attn.hook_z");
+  command
+      .AddOption(
+          "--site", sites,
+          "Hook points to edit, as in blocks.3.attn.hook_z or 'blocks.*.hook_resid_pre'; may be repeated")
+      .OneValueEachTime();
   command.AddOption("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all");
   command.AddOption("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all");
   command.AddOption(
@@ -138,7 +158,8 @@ void EditFlags::AddTo(Command command) {
   command.AddOption("--edit-seed", seed, "resample, noise: seed of the draw");
 }
 
-absl::StatusOr<v1::Intervention> EditFlags::Make(ModelClient& client, const PromptFlags& prompt) const {
+absl::StatusOr<std::vector<v1::Intervention>> EditFlags::Make(ModelClient& client,
+                                                              const PromptFlags& prompt) const {
   v1::Intervention intervention;
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<uint32_t> head_list, ParseIndices(heads));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<uint32_t> dim_list, ParseIndices(dims));
@@ -148,8 +169,10 @@ absl::StatusOr<v1::Intervention> EditFlags::Make(ModelClient& client, const Prom
   ABSTRACT_ASSIGN_OR_RETURN(*selector.mutable_positions(), ParsePositions(positions));
   selector.set_scope(scope);
   ABSTRACT_RETURN_IF_ERROR(SetEdit(*this, prompt, intervention));
-  ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_site(), FindSite(client, site));
-  return intervention;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::HookSite> found, FindSites(client, sites));
+  std::vector<v1::Intervention> interventions(found.size(), intervention);
+  for (size_t i = 0; i < found.size(); ++i) *interventions[i].mutable_site() = found[i];
+  return interventions;
 }
 
 absl::StatusOr<v1::InterventionSet> ReadInterventions(const std::string& path) {

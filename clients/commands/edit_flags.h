@@ -12,9 +12,9 @@
 
 namespace mechinterp {
 
-// One intervention, as a command line gives it.
+// Interventions as a command line gives them: one edit, at every site that is named.
 struct EditFlags {
-  std::string site;  // "blocks.3.attn.hook_z"
+  std::vector<std::string> sites;  // globs: "blocks.3.attn.hook_z", "blocks.*.hook_resid_pre"
   std::string heads;
   std::string dims;
   std::string positions;
@@ -31,9 +31,10 @@ struct EditFlags {
   uint64_t seed = 0;
 
   void AddTo(Command command);
-  // Asks the service for the site. `prompt` tells the form of source prompts.
-  // InvalidArgument when the flags do not make an intervention, naming the flag.
-  absl::StatusOr<v1::Intervention> Make(ModelClient& client, const PromptFlags& prompt) const;
+  // Asks the service for the sites; each gets its edit once, in the order of the forward pass
+  // for each glob. `prompt` tells the form of source prompts.
+  // InvalidArgument when the flags do not make interventions, naming the flag.
+  absl::StatusOr<std::vector<v1::Intervention>> Make(ModelClient& client, const PromptFlags& prompt) const;
 };
 
 // Interventions from a file in protobuf's JSON: {"interventions": [...]}, or

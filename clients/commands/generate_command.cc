@@ -5,6 +5,7 @@
 #include "clients/commands/prompt_flags.h"
 #include "clients/commands/session.h"
 #include "clients/commands/tool.h"
+#include "clients/lib/continuation_text.h"
 #include "google/protobuf/util/time_util.h"
 #include "services/common/status_macros.h"
 
@@ -15,7 +16,6 @@ struct GenerateFlags {
   PromptFlags prompt;
   SamplingFlags sampling;
   std::string interventions_file;
-  bool json = false;
 };
 
 std::string Describe(const v1::GenerateSummary& summary) {
@@ -37,16 +37,14 @@ absl::Status RunGenerate(Tool& tool, const GenerateFlags& flags) {
     *request.mutable_interventions() = set.interventions();
   }
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "generate"));
-  if (flags.json) {
+  if (tool.json) {
     ABSTRACT_ASSIGN_OR_RETURN(const Generation generation, session->client().Generate(request));
     return PrintJson(tool, generation.summary);
   }
   const auto show = [&](std::string_view text) { tool.streams.out << text << std::flush; };
   ABSTRACT_ASSIGN_OR_RETURN(const Generation generation, session->client().Generate(request, show));
   const v1::Continuation& continuation = generation.summary.continuation();
-  if (continuation.text().empty()) {  // No tokenizer: ids are all there is.
-    for (const uint32_t id : continuation.token_ids()) tool.streams.out << id << ' ';
-  }
+  if (continuation.text().empty()) tool.streams.out << TextOrIds(continuation);
   tool.streams.out << std::endl;
   tool.Note(Describe(generation.summary));
   return absl::OkStatus();
@@ -62,7 +60,6 @@ void AddGenerateCommand(Command app, Tool& tool) {
   flags->sampling.AddTo(command);
   command.AddOption("--interventions", flags->interventions_file,
                     "JSON file of interventions in force while generating, {\"interventions\": [...]}");
-  command.AddFlag("--json", flags->json, "Print the whole answer with token ids as JSON");
   tool.SetActionOf(command, [&tool, flags] { return RunGenerate(tool, *flags); });
 }
 

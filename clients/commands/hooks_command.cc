@@ -15,7 +15,6 @@ namespace {
 
 struct HooksFlags {
   std::string pattern;
-  bool json = false;
 };
 
 std::string ShapeText(const v1::HookPointInfo& info) {
@@ -51,8 +50,8 @@ absl::Status RunHooks(Tool& tool, const HooksFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "hooks"));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse response,
                             session->client().ListHookPoints(flags.pattern));
-  if (flags.json) return PrintJson(tool, response);
-  tool.streams.out << TableOf(response);
+  if (tool.json) return PrintJson(tool, response);
+  tool.Print(TableOf(response));
   return absl::OkStatus();
 }
 
@@ -62,7 +61,6 @@ void AddHooksCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand("hooks", "List the hook points of the model");
   const auto flags = std::make_shared<HooksFlags>();
   command.AddOption("pattern", flags->pattern, "Glob over names, as in 'blocks.3.*' or '*hook_z'");
-  command.AddFlag("--json", flags->json, "Print JSON");
   tool.SetActionOf(command, [&tool, flags] { return RunHooks(tool, *flags); });
 }
 

@@ -82,13 +82,12 @@ std::string Describe(const v1::GetModelResponse& model) {
   return table.ToString();
 }
 
-absl::Status RunModel(Tool& tool, bool json) {
+absl::Status RunModel(Tool& tool) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "model"));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::GetModelResponse model, session->client().GetModel());
-  if (json) return PrintJson(tool, model);
-  tool.streams.out << Describe(model);
-  tool.streams.out << "health: " << HealthText(CheckHealth(session->channel(), absl::Seconds(10)))
-                   << std::endl;
+  if (tool.json) return PrintJson(tool, model);
+  tool.Print(absl::StrCat(Describe(model),
+                          "health: ", HealthText(CheckHealth(session->channel(), absl::Seconds(10))), "\n"));
   return absl::OkStatus();
 }
 
@@ -96,9 +95,7 @@ absl::Status RunModel(Tool& tool, bool json) {
 
 void AddModelCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand("model", "Show the served model and its health");
-  const auto json = std::make_shared<bool>(false);
-  command.AddFlag("--json", *json, "Print JSON");
-  tool.SetActionOf(command, [&tool, json] { return RunModel(tool, *json); });
+  tool.SetActionOf(command, [&tool] { return RunModel(tool); });
 }
 
 }  // namespace mechinterp

@@ -8,6 +8,7 @@
 #include "clients/commands/study.h"
 #include "clients/commands/tool.h"
 #include "clients/experiments/metric_tokens.h"
+#include "clients/lib/continuation_text.h"
 #include "clients/lib/text_table.h"
 #include "services/common/status_macros.h"
 
@@ -21,7 +22,6 @@ struct PatchFlags {
   OpeningFlags openings;
   int top_tokens = 5;
   int max_new_tokens = 32;
-  bool json = false;
 };
 
 // Unlike an experiment this works outside the repository's folder too.
@@ -39,7 +39,8 @@ absl::StatusOr<v1::RunWithPatchRequest> MakeRequest(const Tool& tool, const Patc
     ABSTRACT_ASSIGN_OR_RETURN(const v1::InterventionSet set, ReadInterventions(flags.interventions_file));
     *request.mutable_interventions() = set.interventions();
   } else {
-    ABSTRACT_ASSIGN_OR_RETURN(*request.add_interventions(), flags.edit.Make(client, flags.prompt));
+    ABSTRACT_ASSIGN_OR_RETURN(const auto interventions, flags.edit.Make(client, flags.prompt));
+    request.mutable_interventions()->Assign(interventions.begin(), interventions.end());
   }
   if (flags.prompt.token_ids.empty()) {  // Openings are text: they need a tokenizer, as the prompt did.
     ABSTRACT_ASSIGN_OR_RETURN(const Openings openings, LoadOpeningsOrDefault(flags.openings));
@@ -88,12 +89,16 @@ std::string TopTokensTable(const v1::RunWithPatchResponse& response) {
   return table.ToString();
 }
 
-void Print(std::ostream& out, const v1::RunWithPatchResponse& response) {
-  out << MetricsTable(response);
-  if (response.clean().top_tokens_size() > 0) out << "\n" << TopTokensTable(response);
-  if (response.has_clean_continuation()) out << "\nclean:   " << response.clean_continuation().text() << "\n";
-  if (response.has_patched_continuation())
-    out << "patched: " << response.patched_continuation().text() << "\n";
+void Print(const Tool& tool, const v1::RunWithPatchResponse& response) {
+  tool.Print(MetricsTable(response));
+  if (response.clean().top_tokens_size() > 0) tool.Print(absl::StrCat("\n", TopTokensTable(response)));
+  std::ostream& out = tool.streams.out;
+  if (response.has_clean_continuation()) {
+    out << "\nclean:   " << TextOrIds(response.clean_continuation()) << "\n";
+  }
+  if (response.has_patched_continuation()) {
+    out << "patched: " << TextOrIds(response.patched_continuation()) << "\n";
+  }
   out << std::flush;
 }
 
@@ -102,8 +107,8 @@ absl::Status RunPatch(Tool& tool, const PatchFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const v1::RunWithPatchRequest request,
                             MakeRequest(tool, flags, session->client()));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::RunWithPatchResponse response, session->client().RunWithPatch(request));
-  if (flags.json) return PrintJson(tool, response);
-  Print(tool.streams.out, response);
+  if (tool.json) return PrintJson(tool, response);
+  Print(tool, response);
   return absl::OkStatus();
 }
 
@@ -122,7 +127,6 @@ void AddPatchCommand(Command app, Tool& tool) {
   command.AddOption("--top-tokens", flags->top_tokens, "Number of most likely next tokens to show")
       .InRange(0, 1000);
   command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest continuation; 0: none").NonNegative();
-  command.AddFlag("--json", flags->json, "Print JSON");
   tool.SetActionOf(command, [&tool, flags] { return RunPatch(tool, *flags); });
 }
 

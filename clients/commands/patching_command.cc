@@ -84,11 +84,11 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
     tool.Note(absl::StrCat(static_cast<int>(options.pairs.size()) - results.pair_ids_size(),
                            " pairs of unequal length were left out"));
   }
-  tool.streams.out
-      << "Effects of patching on the logit difference (0: none, 1: all the way to the source run), "
-      << results.run_count() << " runs, 95 % bootstrap intervals\n"
-      << RankingTable(results, flags.show) << "\nImportance of layers\n"
-      << LayerTable(results) << std::flush;
+  if (tool.json) return PrintJson(tool, results);
+  tool.Print(absl::StrCat(
+      "Effects of patching on the logit difference (0: none, 1: all the way to the source run), ",
+      results.run_count(), " runs, 95 % bootstrap intervals\n", RankingTable(results, flags.show),
+      "\nImportance of layers\n", LayerTable(results)));
   return absl::OkStatus();
 }
 

@@ -2,12 +2,14 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "clients/lib/connection.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
 
 Session::Session(const Tool& tool, const std::string& command)
-    : registry_(std::make_shared<prometheus::Registry>()), metrics_(registry_, command) {
+    : tool_(tool), registry_(std::make_shared<prometheus::Registry>()), metrics_(registry_, command) {
   std::vector<ExperimentMonitor*> monitors = {&metrics_};
   if (!tool.quiet) {
     progress_.emplace(tool.streams.err, tool.streams.err_is_terminal);
@@ -15,16 +17,41 @@ Session::Session(const Tool& tool, const std::string& command)
   }
   monitor_ = std::make_unique<MonitorGroup>(monitors);
   channel_ = ConnectTo(tool.server);
-  client_options_.timeout = absl::Seconds(tool.timeout_seconds);
-  client_options_.retry.max_attempts = tool.max_attempts;
-  client_options_.on_attempt = [this](std::string_view method, const absl::Status& status) {
+  client_ = MakeClient(tool.server, channel_);
+}
+
+ModelClientOptions Session::OptionsFor(const std::string& address) {
+  ModelClientOptions options;
+  options.timeout = absl::Seconds(tool_.timeout_seconds);
+  options.retry.max_attempts = tool_.max_attempts;
+  options.on_attempt = [this](std::string_view method, const absl::Status& status) {
     metrics_.CountRpc(method, status);
+    if (status.ok()) is_waiting_ = false;
   };
-  client_ = std::make_unique<ModelClient>(v1::ModelService::NewStub(channel_), client_options_);
+  options.on_wait = [this, address](const absl::Status& status, absl::Duration) {
+    if (!is_waiting_.exchange(true)) TellOfWait(address, status);
+  };
+  return options;
+}
+
+void Session::TellOfWait(const std::string& address, const absl::Status& status) {
+  const std::string what = absl::IsUnavailable(status)
+                               ? absl::StrCat("no answer from ", address, "; trying up to ",
+                                              tool_.max_attempts, " times (--max-attempts)")
+                               : absl::StrCat(address, " is busy; waiting for a place");
+  monitor_->Remark(absl::StrCat(what, ": ", std::string(status.message())));
+}
+
+std::unique_ptr<ModelClient> Session::MakeClient(const std::string& address,
+                                                 const std::shared_ptr<grpc::Channel>& channel) {
+  if (!tool_.quiet && !RespondsWithin(*channel, kSoon)) {
+    monitor_->Remark(absl::StrCat("no answer from ", address, " yet; still trying"));
+  }
+  return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), OptionsFor(address));
 }
 
 std::unique_ptr<ModelClient> Session::ConnectToAnother(const std::string& address) {
-  return std::make_unique<ModelClient>(v1::ModelService::NewStub(ConnectTo(address)), client_options_);
+  return MakeClient(address, ConnectTo(address));
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Tool& tool, const std::string& command) {

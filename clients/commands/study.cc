@@ -6,8 +6,10 @@
 #include "absl/strings/str_format.h"
 #include "clients/lib/files.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/data_path.h"
 #include "services/common/experiments.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 
 namespace mechinterp {
 
@@ -35,7 +37,7 @@ void OpeningFlags::AddTo(Command command) {
 
 absl::StatusOr<Openings> OpeningFlags::Load() const {
   if (!refusal.empty() && !compliance.empty()) return Openings{refusal, compliance};
-  ABSTRACT_ASSIGN_OR_RETURN(Openings openings, LoadOpenings(refusal_phrases));
+  ABSTRACT_ASSIGN_OR_RETURN(Openings openings, LoadOpenings(DataPath(refusal_phrases)));
   if (!refusal.empty()) openings.refusal = refusal;
   if (!compliance.empty()) openings.compliance = compliance;
   return openings;
@@ -51,7 +53,7 @@ StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind exper
 absl::StatusOr<std::unique_ptr<StudyRun>> StudyRun::Begin(Tool& tool, const StudyFlags& flags,
                                                           v1::ExperimentKind experiment) {
   std::unique_ptr<StudyRun> run(new StudyRun(tool, flags, experiment));
-  ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(flags.prompts, flags.limit));
+  ABSTRACT_ASSIGN_OR_RETURN(run->pairs_, LoadPromptPairs(DataPath(flags.prompts), flags.limit));
   ABSTRACT_RETURN_IF_ERROR(run->Connect());
   return run;
 }
@@ -89,7 +91,7 @@ absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
 }
 
 void StudyRun::CompleteProvenance(v1::Provenance& provenance) const {
-  provenance.set_client_version(ABSTRACT_VERSION);
+  provenance.set_client_version(kVersion);
   provenance.set_prompts_path(flags_.prompts);
   provenance.mutable_arguments()->Assign(tool_.arguments.begin(), tool_.arguments.end());
   *provenance.mutable_elapsed() = google::protobuf::util::TimeUtil::MillisecondsToDuration(

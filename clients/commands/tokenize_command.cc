@@ -17,7 +17,6 @@ struct TokenizeFlags {
   bool omit_begin_of_text = false;
   std::string decode;
   bool ids_only = false;
-  bool json = false;
 };
 
 // Line breaks and the like in a form that keeps a table's rows.
@@ -55,6 +54,7 @@ absl::Status Decode(Tool& tool, Session& session, const std::string& list) {
   v1::DetokenizeRequest request;
   request.mutable_ids()->Add(ids.begin(), ids.end());
   ABSTRACT_ASSIGN_OR_RETURN(const v1::DetokenizeResponse response, session.client().Detokenize(request));
+  if (tool.json) return PrintJson(tool, response);
   tool.streams.out << response.text() << std::endl;
   return absl::OkStatus();
 }
@@ -66,11 +66,11 @@ absl::Status RunTokenize(Tool& tool, const TokenizeFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_prompt(), flags.prompt.Read(tool.streams.in));
   request.set_omit_begin_of_text(flags.omit_begin_of_text);
   ABSTRACT_ASSIGN_OR_RETURN(const v1::TokenizeResponse response, session->client().Tokenize(request));
-  if (flags.json) return PrintJson(tool, response);
+  if (tool.json) return PrintJson(tool, response);
   if (flags.ids_only) {
     tool.streams.out << absl::StrJoin(response.ids(), ",") << std::endl;
   } else {
-    tool.streams.out << TableOf(response);
+    tool.Print(TableOf(response));
   }
   return absl::OkStatus();
 }
@@ -84,7 +84,6 @@ void AddTokenizeCommand(Command app, Tool& tool) {
   command.AddFlag("--omit-begin-of-text", flags->omit_begin_of_text, "With --raw: no begin-of-text in front");
   command.AddOption("--decode", flags->decode, "Print the text of these token ids instead, as in 1,2,3");
   command.AddFlag("--ids", flags->ids_only, "Print only the ids, as --token-ids takes them");
-  command.AddFlag("--json", flags->json, "Print JSON");
   tool.SetActionOf(command, [&tool, flags] { return RunTokenize(tool, *flags); });
 }
 

@@ -5,6 +5,7 @@
 #include "services/common/proto_json.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 
 namespace mechinterp {
 namespace {
@@ -20,7 +21,7 @@ constexpr char kFooter[] =
 constexpr char kCommandFooter[] =
     "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
     "--quiet, "
-    "--config.";
+    "--json, --config.";
 
 void AddCommonOptions(Command app, Tool& tool) {
   app.AddOption("--server", tool.server, "Address of the model service");
@@ -32,6 +33,7 @@ void AddCommonOptions(Command app, Tool& tool) {
   app.AddOption("--metrics-address", tool.metrics_address,
                 "Serve the client's Prometheus metrics at this address while it runs, as in 127.0.0.1:9466");
   app.AddFlag("--quiet,-q", tool.quiet, "Print no progress and no notes");
+  app.AddFlag("--json", tool.json, "Print the result as one JSON document, and nothing else to the output");
 }
 
 void AddCommands(Command app, Tool& tool) {
@@ -47,6 +49,7 @@ void AddCommands(Command app, Tool& tool) {
   AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
   AddDoctorCommand(app, tool);
+  AddCompletionCommand(app, tool);
   for (const Command& command : app.Subcommands()) command.SetFooter(kCommandFooter);
 }
 
@@ -77,17 +80,23 @@ int RunTool(int argc, const char* const* argv, const ToolStreams& streams) {
   CommandLine command_line(kDescription, "abstract");
   command_line.root().SetFooter(kFooter);
   command_line.RequireSubcommand();
-  command_line.SetVersion(ABSTRACT_VERSION);
+  command_line.SetVersion(absl::StrCat("abstract ", kVersion));
   AddCommonOptions(command_line.root(), tool);
   AddCommands(command_line.root(), tool);
+  tool.describe = [&command_line] { return command_line.Describe(); };
   command_line.UseEnvironmentAndConfig("", "client");
   if (const auto exit_code = command_line.Parse(argc, argv, streams.out, streams.err)) {
     return *exit_code == 0 ? 0 : 2;
   }
   const absl::Status status = tool.action();
   if (status.ok()) return 0;
-  streams.err << "abstract: " << DescribeStatus(status) << std::endl;
-  if (const std::string hint = HintFor(status, tool); !hint.empty()) streams.err << hint << std::endl;
+  const auto styled = [&](const std::string& text, TextStyle style) {
+    return ColoursAreWanted(streams.err_is_terminal) ? Styled(text, style) : text;
+  };
+  streams.err << styled("abstract:", TextStyle::kRed) << " " << DescribeStatus(status) << std::endl;
+  if (const std::string hint = HintFor(status, tool); !hint.empty()) {
+    streams.err << styled(hint, TextStyle::kYellow) << std::endl;
+  }
   return 1;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "clients/lib/text_style.h"
 #include "google/protobuf/message.h"
 #include "services/common/command_line.h"
 
@@ -19,8 +20,9 @@ struct ToolStreams {
   std::istream& in;
   std::ostream& out;
   std::ostream& err;
-  // Whether `err` is a terminal, on which progress can be drawn.
+  // Whether they are terminals: progress can be drawn on `err`, and colours are shown.
   bool err_is_terminal = false;
+  bool out_is_terminal = false;
 };
 
 // Runs `abstract` with the arguments of main. Returns the exit code: 0 done, 1
@@ -40,6 +42,10 @@ struct Tool {
   // Option of `compare`; here for the hint about servers that do not answer.
   std::string other_server;
   bool quiet = false;
+  // The result is one JSON document on `streams.out`, and nothing else is there.
+  bool json = false;
+  // What the command line takes; once it has been parsed.
+  std::function<CommandDescription()> describe;
   // The command line without the program.
   std::vector<std::string> arguments;
   // What the subcommand that was chosen does.
@@ -48,6 +54,11 @@ struct Tool {
   // Makes `its_action` the action when `command` is chosen.
   void SetActionOf(const Command& command, std::function<absl::Status()> its_action) {
     command.OnChosen([this, its_action = std::move(its_action)] { action = its_action; });
+  }
+
+  // Tables and the like for people.
+  void Print(const std::string& text) const {
+    streams.out << (ColoursAreWanted(streams.out_is_terminal) ? WithColours(text) : text) << std::flush;
   }
 
   // Where remarks that are not the answer go; swallowed by --quiet.
@@ -72,6 +83,7 @@ void AddAblationCommand(Command app, Tool& tool);
 void AddCompareCommand(Command app, Tool& tool);
 void AddImportCommand(Command app, Tool& tool);
 void AddDoctorCommand(Command app, Tool& tool);
+void AddCompletionCommand(Command app, Tool& tool);
 
 }  // namespace mechinterp
 

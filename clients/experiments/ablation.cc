@@ -219,7 +219,8 @@ absl::StatusOr<v1::AblationResults> RunAblation(const ExperimentContext& context
   std::vector<v1::Prompt> harmless;
   for (const PromptPair& pair : options.pairs) harmless.push_back(UserPrompt(pair.harmless));
   StoredSources sources(context.client, std::move(harmless),
-                        {"blocks.*.attn.hook_z", "blocks.*.mlp.hook_post"}, context.concurrency);
+                        {"blocks.*.attn.hook_z", "blocks.*.mlp.hook_post"}, context.concurrency,
+                        context.monitor);
   AblationRunner runner{context, options.judge, sources, positions, options.max_new_tokens};
 
   v1::AblationResults results;

@@ -42,6 +42,11 @@ absl::StatusOr<v1::TokenizeResponse> Tokenize(const Side& side, const v1::Prompt
 // read the same ones: equal ids would mean different texts otherwise.
 absl::StatusOr<v1::TokenizeResponse> TokenizeForBoth(const Side& reference, const Side& other,
                                                      const v1::Prompt& prompt) {
+  if (prompt.has_token_ids()) {
+    v1::TokenizeResponse given;
+    *given.mutable_ids() = prompt.token_ids().ids();
+    return given;
+  }
   ABSTRACT_ASSIGN_OR_RETURN(v1::TokenizeResponse tokens, Tokenize(reference, prompt));
   if (tokens.ids().empty()) return absl::InvalidArgumentError("the prompt has no tokens");
   const bool other_can_read =

@@ -1,18 +1,29 @@
 #include "clients/experiments/stored_sources.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "clients/lib/parallel.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
+namespace {
+
+constexpr size_t kNamedRemains = 3;
+
+}  // namespace
 
 StoredSources::StoredSources(ModelClient* client, std::vector<v1::Prompt> prompts,
-                             std::vector<std::string> name_patterns, int concurrency)
+                             std::vector<std::string> name_patterns, int concurrency,
+                             ExperimentMonitor* monitor)
     : client_(client),
       prompts_(std::move(prompts)),
       name_patterns_(std::move(name_patterns)),
-      concurrency_(concurrency) {}
+      concurrency_(concurrency),
+      monitor_(monitor) {}
 
 StoredSources::~StoredSources() { Delete(); }
 
@@ -47,10 +58,28 @@ absl::Status StoredSources::Store() {
 }
 
 void StoredSources::Delete() {
+  std::vector<std::string> remains;
+  absl::Status reason;
   for (const std::string& handle : current_.handles) {
-    if (!handle.empty()) client_->DeleteActivation(handle).IgnoreError();
+    if (handle.empty()) continue;
+    if (!absl::IsUnavailable(reason) && !absl::IsDeadlineExceeded(reason)) {
+      const absl::Status status = client_->DeleteActivation(handle);
+      if (status.ok() || absl::IsNotFound(status)) continue;
+      reason = status;
+    }
+    remains.push_back(handle);
   }
   current_.handles.clear();
+  if (!remains.empty() && monitor_ != nullptr) TellOfRemains(remains, reason);
+}
+
+void StoredSources::TellOfRemains(const std::vector<std::string>& handles, const absl::Status& reason) {
+  const absl::Span<const std::string> named =
+      absl::MakeConstSpan(handles).first(std::min(handles.size(), kNamedRemains));
+  monitor_->Remark(absl::StrCat(handles.size(), handles.size() == 1 ? " stored run is" : " stored runs are",
+                                " left on the server (", absl::StrJoin(named, ", "),
+                                named.size() < handles.size() ? ", ..." : "",
+                                "), which drops what is not used: ", reason.message()));
 }
 
 }  // namespace mechinterp

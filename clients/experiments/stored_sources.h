@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "clients/lib/model_client.h"
+#include "clients/lib/monitor.h"
 
 namespace mechinterp {
 
@@ -23,10 +24,11 @@ class StoredSources {
     int generation = 0;
   };
 
-  // `name_patterns`: what to keep, as in ActivationFilter.
+  // `name_patterns`: what to keep, as in ActivationFilter. `monitor`, which may be null, is told of
+  // runs that are left behind.
   StoredSources(ModelClient* client, std::vector<v1::Prompt> prompts, std::vector<std::string> name_patterns,
-                int concurrency);
-  // Deletes the runs that are left; failures do not matter, runs expire.
+                int concurrency, ExperimentMonitor* monitor = nullptr);
+  // Deletes the runs that are left, unless the server has gone; runs expire.
   ~StoredSources();
   StoredSources(const StoredSources&) = delete;
   StoredSources& operator=(const StoredSources&) = delete;
@@ -39,11 +41,13 @@ class StoredSources {
  private:
   absl::Status Store();
   void Delete();
+  void TellOfRemains(const std::vector<std::string>& handles, const absl::Status& reason);
 
   ModelClient* const client_;
   const std::vector<v1::Prompt> prompts_;
   const std::vector<std::string> name_patterns_;
   const int concurrency_;
+  ExperimentMonitor* const monitor_;
   std::mutex mutex_;
   Handles current_;     // Guarded by mutex_.
   bool valid_ = false;  // Guarded by mutex_.

@@ -48,12 +48,12 @@ absl::StatusOr<v1::GetRunResponse> AnalysisClient::GetRun(const std::string& run
   return absl::DataLossError("ExportRun: the chunks are no study");
 }
 
-absl::StatusOr<std::string> AnalysisClient::ImportRun(const v1::ImportRunRequest& request) {
+absl::StatusOr<v1::ImportRunResponse> AnalysisClient::ImportRun(const v1::ImportRunRequest& request) {
   v1::ImportRunResponse response;
   ABSTRACT_RETURN_IF_ERROR(Retry("ImportRun", [&](grpc::ClientContext& context) {
     return FromGrpcStatus(stub_->ImportRun(&context, request, &response));
   }));
-  return response.run_id();
+  return response;
 }
 
 absl::StatusOr<std::string> AnalysisClient::RenderDashboard(const std::string& run_id) {

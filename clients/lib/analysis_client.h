@@ -27,8 +27,7 @@ class AnalysisClient {
   absl::StatusOr<v1::ListRunsResponse> ListRuns();
   // A run of any size.
   absl::StatusOr<v1::GetRunResponse> GetRun(const std::string& run_id);
-  // The run's id.
-  absl::StatusOr<std::string> ImportRun(const v1::ImportRunRequest& request);
+  absl::StatusOr<v1::ImportRunResponse> ImportRun(const v1::ImportRunRequest& request);
   // The page, HTML in UTF-8.
   absl::StatusOr<std::string> RenderDashboard(const std::string& run_id);
 

@@ -1,9 +1,9 @@
 #include "clients/lib/model_client.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "clients/lib/activation_reader.h"
 #include "clients/lib/pages.h"
@@ -13,6 +13,8 @@
 
 namespace mechinterp {
 namespace {
+
+constexpr absl::Duration kTidyingTimeout = absl::Seconds(2);
 
 // Reads a stream to its end, unless no message comes for `patience`. When
 // `on_message` fails the call is cancelled and that failure returned.
@@ -74,8 +76,11 @@ ModelClient::ModelClient(std::shared_ptr<v1::ModelService::StubInterface> stub, 
 
 absl::Status ModelClient::Retry(std::string_view method,
                                 const std::function<absl::Status(grpc::ClientContext&)>& attempt) {
-  RetryLoop loop(options_.retry, options_.sleep);
   absl::Status status;
+  RetryLoop loop(options_.retry, [&](absl::Duration wait) {
+    if (options_.on_wait) options_.on_wait(status, wait);
+    options_.sleep(wait);
+  });
   do {
     grpc::ClientContext context;
     status = attempt(context);
@@ -200,18 +205,12 @@ absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {
 absl::Status ModelClient::DeleteActivation(const std::string& handle) {
   v1::DeleteActivationRequest request;
   request.set_handle(handle);
-  return Unary("DeleteActivation", &v1::ModelService::StubInterface::DeleteActivation, request).status();
-}
-
-std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  const bool is_loopback = absl::StartsWith(address, "127.") || absl::StartsWith(address, "localhost") ||
-                           absl::StartsWith(address, "[::1]");
-  if (is_loopback) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  v1::DeleteActivationResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + std::min(options_.timeout, kTidyingTimeout)));
+  const absl::Status status = FromGrpcStatus(stub_->DeleteActivation(&context, request, &response));
+  if (options_.on_attempt) options_.on_attempt("DeleteActivation", status);
+  return status.ok() ? status : WithContext(status, "DeleteActivation");
 }
 
 absl::Status CheckSameModel(const v1::ModelIdentity& expected, const v1::ModelIdentity& actual) {

@@ -26,6 +26,8 @@ struct ModelClientOptions {
   // Told of every attempt of a call and how it ended. May be empty. Called from
   // the calling thread.
   std::function<void(std::string_view method, const absl::Status& status)> on_attempt;
+  // Told why a call is repeated, before the wait for it. May be empty; likewise.
+  std::function<void(const absl::Status& status, absl::Duration wait)> on_wait;
 };
 
 // A finished Generate stream.
@@ -80,6 +82,8 @@ class ModelClient {
   absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request,
                                       const std::function<void(int result_count)>& on_result = nullptr);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
+  // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
+  // stored runs expire anyway.
   absl::Status DeleteActivation(const std::string& handle);
 
  private:
@@ -96,12 +100,6 @@ class ModelClient {
   std::shared_ptr<v1::ModelService::StubInterface> stub_;
   ModelClientOptions options_;
 };
-
-// A plaintext channel to "HOST:PORT" that soon notices a server that is back:
-// gRPC's own pauses between connections grow to minutes, in which every call
-// fails at once. Loopback addresses are reached past any HTTP proxy. Connects
-// with the first call.
-std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address);
 
 // FailedPrecondition when `actual` is another model than `expected`, which
 // happens when a server is restarted in the middle of an experiment.

@@ -24,6 +24,8 @@ class ExperimentMonitor {
   virtual void End() {}
   // A refusal rate came out, in [0, 1]. `condition`: "baseline", "mean top 10".
   virtual void SetRefusalRate(std::string_view condition, v1::PromptClass prompt_class, double rate) {}
+  // Something that a person should know, in one line: a server that is waited for.
+  virtual void Remark(std::string_view text) {}
   // A component's mean effect came out.
   virtual void SetEffect(std::string_view component, v1::PatchDirection direction, double effect) {}
 };
@@ -44,6 +46,9 @@ class MonitorGroup : public ExperimentMonitor {
   }
   void End() override {
     for (ExperimentMonitor* member : members_) member->End();
+  }
+  void Remark(std::string_view text) override {
+    for (ExperimentMonitor* member : members_) member->Remark(text);
   }
   void SetRefusalRate(std::string_view condition, v1::PromptClass prompt_class, double rate) override {
     for (ExperimentMonitor* member : members_) member->SetRefusalRate(condition, prompt_class, rate);

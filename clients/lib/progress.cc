@@ -38,6 +38,7 @@ ProgressPrinter::ProgressPrinter(std::ostream& out, bool is_terminal, std::funct
 
 void ProgressPrinter::Begin(std::string_view stage, int total, int done) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  in_stage_ = true;
   stage_ = std::string(stage);
   total_ = total;
   done_ = resumed_ = done;
@@ -62,10 +63,18 @@ void ProgressPrinter::AdvancePart(double share) {
 
 void ProgressPrinter::End() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  in_stage_ = false;
   if (is_terminal_) out_ << kClearLine;
   out_ << stage_ << ": " << done_ << "/" << total_ << " in " << ClockDuration(now_() - begin_);
   if (resumed_ > 0) out_ << " (" << resumed_ << " taken over from a former run)";
   out_ << std::endl;
+}
+
+void ProgressPrinter::Remark(std::string_view text) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (is_terminal_ && in_stage_) out_ << kClearLine;
+  out_ << text << std::endl;
+  if (is_terminal_ && in_stage_) Print(now_());
 }
 
 void ProgressPrinter::PrintIfDue() {

@@ -15,6 +15,7 @@ namespace mechinterp {
 
 // Shows progress with an estimate of the time left: on a terminal one line that
 // is drawn again at most ten times a second, otherwise a line every ten seconds.
+// Remarks get lines of their own.
 // Thread-safe; `out` must outlive it.
 class ProgressPrinter : public ExperimentMonitor {
  public:
@@ -24,6 +25,7 @@ class ProgressPrinter : public ExperimentMonitor {
   void Advance(int runs) override;
   void AdvancePart(double share) override;
   void End() override;
+  void Remark(std::string_view text) override;
 
  private:
   void PrintIfDue();  // with the lock held
@@ -34,6 +36,7 @@ class ProgressPrinter : public ExperimentMonitor {
   const std::function<absl::Time()> now_;
   std::mutex mutex_;
   // All below guarded by mutex_.
+  bool in_stage_ = false;
   std::string stage_;
   int total_ = 0;
   int done_ = 0;

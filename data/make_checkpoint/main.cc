@@ -18,6 +18,7 @@
 #include "data/make_checkpoint/tokenizer_files.h"
 #include "services/common/command_line.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 #include "services/engine/checkpoint/tensor_table.h"
 
 namespace mechinterp::make_checkpoint {
@@ -163,6 +164,7 @@ int main(int argc, char** argv) {
       "abstract-make-checkpoint");
   mechinterp::make_checkpoint::Options options;
   mechinterp::make_checkpoint::AddOptions(command_line.root(), options);
+  command_line.SetVersion(std::string("abstract-make-checkpoint ") + mechinterp::kVersion);
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   for (int number : {SIGINT, SIGTERM}) {
     ::signal(number, [](int) { mechinterp::make_checkpoint::interrupted = 1; });

@@ -23,6 +23,7 @@
 #include "data/trainer/training.h"
 #include "services/common/command_line.h"
 #include "services/common/status_macros.h"
+#include "services/common/version.h"
 
 namespace mechinterp::trainer {
 namespace {
@@ -185,9 +186,11 @@ void AddOptions(Command app, Options& options) {
 
 int main(int argc, char** argv) {
   mechinterp::CommandLine command_line(
-      "Trains, evaluates and studies the embedded model, data/models/tiny-llama-refusal");
+      "Trains, evaluates and studies the embedded model, data/models/tiny-llama-refusal",
+      "abstract-train-tiny-model");
   mechinterp::trainer::Options options;
   mechinterp::trainer::AddOptions(command_line.root(), options);
+  command_line.SetVersion(std::string("abstract-train-tiny-model ") + mechinterp::kVersion);
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
   try {
     const absl::Status status = mechinterp::trainer::Run(options);

@@ -34,7 +34,6 @@ class Abstract < Formula
            "-DOPENSSL_ROOT_DIR=#{Formula["openssl@3"].opt_prefix}", *std_cmake_args
     system "cmake", "--build", "build"
     system "cmake", "--install", "build"
-    inreplace "data/config.yaml", ": data/", ": #{opt_pkgshare}/"
     (etc/"abstract").install "data/config.yaml"
   end
 

@@ -181,6 +181,7 @@ absl::StatusOr<std::string> Render(RunStore& store, const std::string& run_id) {
 
 grpc::Status AnalysisServiceImpl::ImportRun(grpc::ServerContext*, const v1::ImportRunRequest* request,
                                             v1::ImportRunResponse* response) {
+  response->set_http_address(http_address_);
   return ToGrpcStatus(Import(store_, *request, *response));
 }
 

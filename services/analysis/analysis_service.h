@@ -1,6 +1,9 @@
 #ifndef SERVICES_ANALYSIS_ANALYSIS_SERVICE_H_
 #define SERVICES_ANALYSIS_ANALYSIS_SERVICE_H_
 
+#include <string>
+#include <utility>
+
 #include "grpcpp/grpcpp.h"
 #include "mechinterp/v1/analysis_service.grpc.pb.h"
 #include "services/analysis/run_store.h"
@@ -11,8 +14,9 @@ namespace mechinterp {
 // the pure functions beside it, and translate statuses. Thread-safe.
 class AnalysisServiceImpl final : public v1::AnalysisService::Service {
  public:
-  // `store` must outlive the service.
-  explicit AnalysisServiceImpl(RunStore* store) : store_(*store) {}
+  // `store` must outlive the service. `http_address`: as in ImportRunResponse.
+  explicit AnalysisServiceImpl(RunStore* store, std::string http_address = "")
+      : store_(*store), http_address_(std::move(http_address)) {}
 
   grpc::Status ImportRun(grpc::ServerContext* context, const v1::ImportRunRequest* request,
                          v1::ImportRunResponse* response) override;
@@ -33,6 +37,7 @@ class AnalysisServiceImpl final : public v1::AnalysisService::Service {
 
  private:
   RunStore& store_;
+  const std::string http_address_;
 };
 
 }  // namespace mechinterp

@@ -19,6 +19,7 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
+#include "services/common/version.h"
 #include "spdlog/spdlog.h"
 
 namespace mechinterp {
@@ -85,6 +86,12 @@ absl::Status ImportResults(const Options& options, RunStore& store) {
   return store.Import(kImportedRunId, study);
 }
 
+// HOST:PORT with the port that was taken; empty without a dashboard.
+std::string HttpAddress(const Options& options, const HttpServer* server) {
+  if (server == nullptr) return "";
+  return absl::StrCat(options.http_address.substr(0, options.http_address.rfind(':')), ":", server->port());
+}
+
 absl::Status Serve(const Options& options, TerminationSignals& signals) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RunStore> store, RunStore::Open(options.database));
   ABSTRACT_RETURN_IF_ERROR(ImportResults(options, *store));
@@ -101,7 +108,7 @@ absl::Status Serve(const Options& options, TerminationSignals& signals) {
     spdlog::info("dashboard on port {}, asked for at http://{}/", dashboard_server->port(),
                  options.http_address);
   }
-  AnalysisServiceImpl service(store.get());
+  AnalysisServiceImpl service(store.get(), HttpAddress(options, dashboard_server.get()));
   RpcServerOptions rpc_options;
   rpc_options.listen_address = options.listen_address;
   rpc_options.registry = registry;
@@ -127,9 +134,10 @@ absl::Status Run(const Options& options, TerminationSignals& signals) {
 int main(int argc, char** argv) {
   mechinterp::TerminationSignals signals;
   mechinterp::CommandLine command_line(
-      "Keeps the results of studies, ranks components, and serves the dashboard.");
+      "Keeps the results of studies, ranks components, and serves the dashboard.",
+      "abstract-analysis-server");
   mechinterp::Options options;
-  command_line.SetVersion(ABSTRACT_VERSION);
+  command_line.SetVersion(absl::StrCat("abstract-analysis-server ", mechinterp::kVersion));
   mechinterp::AddOptions(command_line.root(), options);
   command_line.UseEnvironmentAndConfig("ANALYSIS", "analysis");
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;

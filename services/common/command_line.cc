@@ -5,9 +5,14 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "services/common/manual_page.h"
+#include "services/common/suggestion.h"
 #include "services/common/text_file.h"
 #include "yaml-cpp/yaml.h"
 
@@ -18,6 +23,8 @@ std::vector<CLI::App*> SubcommandsOf(const CLI::App& app) {
   // The overload without a filter lists only those on the command line.
   return const_cast<CLI::App&>(app).get_subcommands([](CLI::App*) { return true; });
 }
+
+bool IsHidden(const CLI::Option& option) { return option.get_group().empty(); }
 
 bool IsSetInEnvironment(const CLI::Option& option) {
   const std::string name = option.get_envname();
@@ -33,8 +40,8 @@ std::string EnvironmentName(absl::string_view section, absl::string_view long_na
 
 void AddEnvironmentTwins(CLI::App& app, absl::string_view section) {
   for (CLI::Option* option : app.get_options()) {
-    if (option == app.get_help_ptr() || option == app.get_version_ptr() || option->get_lnames().empty() ||
-        !option->get_envname().empty()) {
+    if (option == app.get_help_ptr() || option == app.get_version_ptr() || IsHidden(*option) ||
+        option->get_lnames().empty() || !option->get_envname().empty()) {
       continue;
     }
     option->envname(EnvironmentName(section, option->get_lnames().front()));
@@ -93,7 +100,8 @@ class YamlConfig : public CLI::Config {
       if (option == nullptr) {
         const CLI::App* subcommand = FindSubcommand(app, key, name);
         if (subcommand == nullptr || !entry.second.IsMap()) {
-          Fail(entry.first, absl::StrCat("unknown option \"", entry_path, "\""));
+          Fail(entry.first,
+               absl::StrCat("unknown option \"", entry_path, "\"", DidYouMean(name, KeysOf(app))));
         }
         std::vector<std::string> inner = parents;
         inner.push_back(subcommand->get_name());
@@ -115,6 +123,17 @@ class YamlConfig : public CLI::Config {
       if (option != nullptr && option->get_configurable()) return option;
     }
     return nullptr;
+  }
+
+  // Long names of options, and subcommands.
+  static std::vector<std::string> KeysOf(const CLI::App& app) {
+    std::vector<std::string> keys;
+    for (const CLI::Option* option : app.get_options()) {
+      if (option->get_configurable() && !option->get_lnames().empty())
+        keys.push_back(option->get_lnames().front());
+    }
+    for (const CLI::App* subcommand : SubcommandsOf(app)) keys.push_back(subcommand->get_name());
+    return keys;
   }
 
   const CLI::App* FindSubcommand(const CLI::App& app, const std::string& key, const std::string& name) const {
@@ -163,6 +182,78 @@ void AddEnvironmentAndConfig(CLI::App& app, const std::string& environment_secti
       ->check(CLI::Validator(CheckConfigFile, ""));
   app.config_formatter(std::make_shared<YamlConfig>(&app, yaml_section));
   AddEnvironmentTwins(app, environment_section);
+}
+
+// ---------------------------------------------------------------- unknown words
+
+std::vector<std::string> OptionNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    if (IsHidden(*option)) continue;
+    for (const std::string& name : option->get_lnames()) names.push_back(absl::StrCat("--", name));
+  }
+  return names;
+}
+
+// What is wrong with the first argument that no option and no command took; empty when it
+// is not a word that could be meant for one.
+std::string UnknownWord(const CLI::App& app) {
+  const std::vector<std::string> left = app.remaining(/*recurse=*/true);
+  if (left.empty()) return "";
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const std::string help = absl::StrCat(app.get_name(), chosen.empty() ? "" : " ",
+                                        chosen.empty() ? "" : chosen.front()->get_name(), " --help");
+  if (absl::StartsWith(left.front(), "--")) {
+    std::vector<std::string> names =
+        chosen.empty() ? std::vector<std::string>() : OptionNames(*chosen.front());
+    for (const std::string& name : OptionNames(app)) names.push_back(name);
+    const std::string written = left.front().substr(0, left.front().find('='));
+    return absl::StrCat("there is no option ", written, DidYouMean(written, names), "\n", help,
+                        " lists the options.");
+  }
+  if (absl::StartsWith(left.front(), "-") || !chosen.empty() || SubcommandsOf(app).empty()) return "";
+  std::vector<std::string> names;
+  for (const CLI::App* subcommand : SubcommandsOf(app)) names.push_back(subcommand->get_name());
+  return absl::StrCat("there is no command \"", left.front(), "\"", DidYouMean(left.front(), names), "\n",
+                      help, " lists the commands.");
+}
+
+// ---------------------------------------------------------------- description
+
+OptionDescription DescribeOption(const CLI::Option& option) {
+  OptionDescription description;
+  description.is_positional = option.get_positional();
+  if (description.is_positional) description.names.push_back(option.get_name(/*positional=*/true));
+  for (const std::string& name : option.get_lnames()) description.names.push_back(absl::StrCat("--", name));
+  for (const std::string& name : option.get_snames()) description.names.push_back(absl::StrCat("-", name));
+  description.is_required = option.get_required();
+  description.takes_value = option.get_items_expected_max() > 0;
+  description.help = option.get_description();
+  description.environment = option.get_envname();
+  if (!description.takes_value) return description;
+  const std::string type = option.get_type_name();
+  description.value =
+      absl::StrCat(type, option.get_default_str().empty() ? "" : "=", option.get_default_str());
+  // IsMember describes itself as "{red,green}".
+  const size_t begin = type.find('{'), end = type.find('}');
+  if (begin != std::string::npos && end != std::string::npos && begin < end) {
+    description.choices = absl::StrSplit(type.substr(begin + 1, end - begin - 1), ',');
+  }
+  return description;
+}
+
+CommandDescription DescribeApp(const CLI::App& app) {
+  CommandDescription description;
+  description.name = app.get_name();
+  description.description = app.get_description();
+  description.footer = app.get_footer();
+  for (const CLI::Option* option : app.get_options()) {
+    if (!IsHidden(*option)) description.options.push_back(DescribeOption(*option));
+  }
+  for (const CLI::App* subcommand : SubcommandsOf(app)) {
+    if (!subcommand->get_group().empty()) description.subcommands.push_back(DescribeApp(*subcommand));
+  }
+  return description;
 }
 
 }  // namespace
@@ -292,7 +383,11 @@ CommandLine::~CommandLine() = default;
 
 Command CommandLine::root() const { return Command(app_.get()); }
 
-void CommandLine::SetVersion(const std::string& text) { app_->set_version_flag("--version", text); }
+void CommandLine::SetVersion(const std::string& text) {
+  app_->set_version_flag("--version", text);
+  const auto print = [this, text] { throw CLI::CallForVersion(ManualPage(Describe(), text), 0); };
+  app_->add_flag_callback("--manual-page", print)->group("")->configurable(false);
+}
 
 void CommandLine::RequireSubcommand() {
   app_->require_subcommand(1);
@@ -314,6 +409,13 @@ std::optional<int> CommandLine::Parse(int argc, const char* const* argv, std::os
     }
     app_->parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    const auto code = static_cast<CLI::ExitCodes>(error.get_exit_code());
+    const bool may_be_a_typing_error =
+        code == CLI::ExitCodes::ExtrasError || code == CLI::ExitCodes::RequiredError;
+    if (const std::string unknown = UnknownWord(*app_); may_be_a_typing_error && !unknown.empty()) {
+      err << app_->get_name() << ": " << unknown << std::endl;
+      return error.get_exit_code();
+    }
     return app_->exit(error, out, err);
   }
   return std::nullopt;
@@ -322,5 +424,7 @@ std::optional<int> CommandLine::Parse(int argc, const char* const* argv, std::os
 std::optional<int> CommandLine::Parse(int argc, const char* const* argv) {
   return Parse(argc, argv, std::cout, std::cerr);
 }
+
+CommandDescription CommandLine::Describe() const { return DescribeApp(*app_); }
 
 }  // namespace mechinterp

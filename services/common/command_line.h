@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "services/common/command_description.h"
+
 // The command line of every program of the project: options with their checks,
 // subcommands, help, environment variables and a YAML file. By CLI11, whose header
 // takes longer to compile than most of our files: command_line.cc alone includes it.
@@ -107,7 +109,8 @@ class CommandLine {
   CommandLine& operator=(const CommandLine&) = delete;
 
   Command root() const;
-  // Adds --version, which prints `text`.
+  // Adds --version, which prints `text`, and a hidden --manual-page, which prints the
+  // program's manual page in roff.
   void SetVersion(const std::string& text);
   // A subcommand must be given; the program's own options may also follow it.
   void RequireSubcommand();
@@ -121,11 +124,15 @@ class CommandLine {
   void UseEnvironmentAndConfig(const std::string& environment_section, const std::string& yaml_section);
 
   // Stores the values of main's arguments. Nothing: go on. Otherwise the program's exit
-  // code: 0 after printing help or the version to `out`, not 0 after an error to `err`.
+  // code: 0 after printing help or the version to `out`, not 0 after an error to `err`, which
+  // says what an unknown command or option may have meant.
   // Call once, after all declarations.
   std::optional<int> Parse(int argc, const char* const* argv, std::ostream& out, std::ostream& err);
   // The same with the standard output and error.
   std::optional<int> Parse(int argc, const char* const* argv);
+
+  // All that was declared; environment variables and --config once Parse was called.
+  CommandDescription Describe() const;
 
  private:
   std::unique_ptr<CLI::App> app_;

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_replace.h"
 #include "grpcpp/server_context.h"
+#include "services/common/rpc_outcome.h"
 #include "services/common/status.h"
 #include "spdlog/spdlog.h"
 
@@ -43,9 +44,10 @@ class RpcLoggingInterceptor : public grpc::experimental::Interceptor {
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     // Both in the handler's thread; a cancellation is told by another one. The context
-    // knows its peer from here on, and is gone before this is.
+    // knows its peer and its deadline from here on, and is gone before this is.
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
       peer_ = info_->server_context()->peer();
+      deadline_ = info_->server_context()->deadline();
     }
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       Log(methods->GetSendStatus());
@@ -64,13 +66,18 @@ class RpcLoggingInterceptor : public grpc::experimental::Interceptor {
     const auto level = IsServerFault(status.error_code()) ? spdlog::level::warn : spdlog::level::debug;
     if (!spdlog::default_logger()->should_log(level)) return;
     const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start_;
+    const auto now = std::chrono::system_clock::now();
+    const grpc::Status outcome(OutcomeOf(status.error_code(), begin_, deadline_, now), status.error_message(),
+                               status.error_details());
     spdlog::log(level, "{} from {}: {:.1f} ms, {}", method_, peer_, elapsed.count(),
-                OneLine(DescribeStatus(FromGrpcStatus(status))));
+                OneLine(DescribeStatus(FromGrpcStatus(outcome))));
   }
 
   grpc::experimental::ServerRpcInfo* const info_;
   const std::string method_;  // "package.Service/Method"
   const Clock::time_point start_;
+  const std::chrono::system_clock::time_point begin_ = std::chrono::system_clock::now();
+  std::chrono::system_clock::time_point deadline_ = std::chrono::system_clock::time_point::max();
   std::string peer_;  // "ipv4:127.0.0.1:52034"
   bool logged_ = false;
 };

@@ -5,9 +5,11 @@
 #include <string_view>
 #include <utility>
 
+#include "grpcpp/server_context.h"
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
+#include "services/common/rpc_outcome.h"
 #include "services/common/status.h"
 
 namespace mechinterp {
@@ -62,9 +64,10 @@ const prometheus::Histogram::BucketBoundaries& LatencyBuckets() {
 // Lives as long as its RPC.
 class RpcMetricsInterceptor : public grpc::experimental::Interceptor {
  public:
-  RpcMetricsInterceptor(std::shared_ptr<RpcMetrics> metrics, const char* method)
-      : metrics_(std::move(metrics)),
-        labels_(MethodLabels(method)),
+  RpcMetricsInterceptor(std::shared_ptr<RpcMetrics> metrics, grpc::experimental::ServerRpcInfo* info)
+      : info_(info),
+        metrics_(std::move(metrics)),
+        labels_(MethodLabels(info->method())),
         in_flight_(metrics_->in_flight.Add(labels_)),
         start_(Clock::now()) {
     metrics_->started.Add(labels_).Increment();
@@ -78,6 +81,10 @@ class RpcMetricsInterceptor : public grpc::experimental::Interceptor {
   }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    // The context knows its deadline from here on, and is gone before this is.
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
+      deadline_ = info_->server_context()->deadline();
+    }
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       Record(methods->GetSendStatus().error_code());
     }
@@ -88,16 +95,20 @@ class RpcMetricsInterceptor : public grpc::experimental::Interceptor {
   void Record(grpc::StatusCode code) {
     recorded_ = true;
     prometheus::Labels labels = labels_;
-    labels.emplace("grpc_code", CodeName(code));
+    const auto now = std::chrono::system_clock::now();
+    labels.emplace("grpc_code", CodeName(OutcomeOf(code, begin_, deadline_, now)));
     metrics_->handled.Add(labels).Increment();
     const std::chrono::duration<double> elapsed = Clock::now() - start_;
     metrics_->seconds.Add(labels_, LatencyBuckets()).Observe(elapsed.count());
   }
 
+  grpc::experimental::ServerRpcInfo* const info_;
   std::shared_ptr<RpcMetrics> metrics_;
   prometheus::Labels labels_;
   prometheus::Gauge& in_flight_;
   Clock::time_point start_;
+  const std::chrono::system_clock::time_point begin_ = std::chrono::system_clock::now();
+  std::chrono::system_clock::time_point deadline_ = std::chrono::system_clock::time_point::max();
   bool recorded_ = false;
 };
 
@@ -107,7 +118,7 @@ class RpcMetricsFactory : public grpc::experimental::ServerInterceptorFactoryInt
       : metrics_(std::make_shared<RpcMetrics>(std::move(registry))) {}
 
   grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
-    return new RpcMetricsInterceptor(metrics_, info->method());
+    return new RpcMetricsInterceptor(metrics_, info);
   }
 
  private:

@@ -9,6 +9,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
+#include "services/common/keepalive.h"
 #include "services/common/listen_address.h"
 #include "services/common/rpc_logging.h"
 #include "services/common/rpc_metrics.h"
@@ -57,6 +58,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   // Otherwise a second server would share the port silently, and requests would
   // reach either.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  AllowPings(builder);
   builder.SetMaxReceiveMessageSize(options.max_request_bytes);
   grpc::ResourceQuota quota("handlers");
   quota.SetMaxThreads(options.max_concurrent_rpcs + kPollerThreads);

@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "prometheus/registry.h"
 #include "services/common/command_line.h"
+#include "services/common/data_path.h"
 #include "services/common/logging.h"
 #include "services/common/metrics_server.h"
 #include "services/common/rpc_server.h"
@@ -71,7 +72,7 @@ void CheckDevice(ModelService& service) {
 absl::StatusOr<std::shared_ptr<const engine::Model>> LoadModel(const ServerOptions& options,
                                                                const engine::Device& device) {
   const absl::StatusOr<engine::ModelSource> source =
-      engine::ResolveModelSource(options.model, engine::HubCacheDirectory());
+      engine::ResolveModelSource(DataPath(options.model), engine::HubCacheDirectory());
   if (!source.ok()) return WithContext(source.status(), "cannot find the model");
   engine::LoadOptions load = options.load;
   load.device = device;

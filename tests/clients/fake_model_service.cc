@@ -110,6 +110,11 @@ void FakeModelService::set_hooks_are_editable(bool editable) {
   hooks_are_editable_ = editable;
 }
 
+void FakeModelService::set_has_tokenizer(bool has) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  has_tokenizer_ = has;
+}
+
 int FakeModelService::call_count(const std::string& method) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = calls_.find(method);
@@ -124,6 +129,11 @@ int FakeModelService::stored_run_count() const {
 std::vector<v1::GenerateRequest> FakeModelService::generate_requests() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return generate_requests_;
+}
+
+std::vector<v1::RunWithPatchRequest> FakeModelService::patch_requests() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return patch_requests_;
 }
 
 std::vector<v1::RunPatchSweepRequest> FakeModelService::sweep_requests() const {
@@ -148,6 +158,14 @@ v1::ModelIdentity FakeModelService::identity() const {
   identity.set_device(v1::DEVICE_CPU);
   identity.set_server_version("0.0.1");
   return identity;
+}
+
+v1::Continuation FakeModelService::ContinuationOf(double logit_difference) const {
+  v1::Continuation continuation;
+  if (has_tokenizer_) continuation.set_text(logit_difference > 0 ? kRefusal : kAnswer);
+  continuation.mutable_token_ids()->Add(continuation_.begin(), continuation_.end());
+  continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
+  return continuation;
 }
 
 absl::StatusOr<ToyRun> FakeModelService::Find(const v1::ActivationSource& source) {
@@ -180,8 +198,8 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
   response->set_d_ff(kNeurons);
   response->set_vocabulary_size(kVocabulary);
   response->set_parameter_count(100000);
-  response->set_has_tokenizer(true);
-  response->set_has_chat_template(true);
+  response->set_has_tokenizer(has_tokenizer_);
+  response->set_has_chat_template(has_tokenizer_);
   response->set_chat_template("llama3");
   response->set_libtorch_version("9.8.7");
   response->mutable_device()->set_device(v1::DEVICE_CPU);
@@ -219,12 +237,17 @@ grpc::Status FakeModelService::Tokenize(grpc::ServerContext*, const v1::Tokenize
                                         v1::TokenizeResponse* response) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (absl::Status status = Enter("Tokenize"); !status.ok()) return ToGrpcStatus(status);
+  if (!has_tokenizer_ && !request->prompt().has_token_ids()) {
+    return ToGrpcStatus(absl::FailedPreconditionError("the model has no tokenizer"));
+  }
   *response = tokenizer_.Tokenize(request->prompt(), request->omit_begin_of_text());
   return grpc::Status::OK;
 }
 
 grpc::Status FakeModelService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
                                           v1::DetokenizeResponse* response) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!has_tokenizer_) return ToGrpcStatus(absl::FailedPreconditionError("the model has no tokenizer"));
   for (const uint32_t id : request->ids()) response->mutable_text()->append(absl::StrCat("<", id, ">"));
   return grpc::Status::OK;
 }
@@ -236,18 +259,17 @@ grpc::Status FakeModelService::Generate(grpc::ServerContext*, const v1::Generate
   if (absl::Status status = Enter("Generate"); !status.ok()) return ToGrpcStatus(status);
   const absl::StatusOr<ToyRun> run = Run(request->prompt(), request->interventions());
   if (!run.ok()) return ToGrpcStatus(run.status());
-  const std::string text = run->logit_difference() > 0 ? kRefusal : kAnswer;
+  const v1::Continuation continuation = ContinuationOf(run->logit_difference());
+  const std::string& text = continuation.text();
+  const size_t half = std::min<size_t>(text.size(), 4);
   v1::GenerateResponse message;
   *message.mutable_header()->mutable_model() = identity();
   writer->Write(message);
-  message.mutable_token()->set_text(text.substr(0, 4));
+  message.mutable_token()->set_text(text.substr(0, half));
   writer->Write(message);
-  message.mutable_token()->set_text(text.substr(4));
+  message.mutable_token()->set_text(text.substr(half));
   writer->Write(message);
-  v1::Continuation& continuation = *message.mutable_summary()->mutable_continuation();
-  continuation.set_text(text);
-  continuation.mutable_token_ids()->Add(continuation_.begin(), continuation_.end());
-  continuation.set_finish_reason(v1::FINISH_REASON_STOP_TOKEN);
+  *message.mutable_summary()->mutable_continuation() = continuation;
   if (request->has_metrics() && gives_metrics_)
     *message.mutable_summary()->mutable_metrics() = MetricsOf(*run);
   *message.mutable_summary()->mutable_timings()->mutable_run_duration() =
@@ -301,14 +323,15 @@ grpc::Status FakeModelService::RunWithCache(grpc::ServerContext*, const v1::RunW
 grpc::Status FakeModelService::RunWithPatch(grpc::ServerContext*, const v1::RunWithPatchRequest* request,
                                             v1::RunWithPatchResponse* response) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  patch_requests_.push_back(*request);
   if (absl::Status status = Enter("RunWithPatch"); !status.ok()) return ToGrpcStatus(status);
   const absl::StatusOr<ToyRun> clean = Run(request->prompt(), std::vector<v1::Intervention>());
   const absl::StatusOr<ToyRun> patched = Run(request->prompt(), request->interventions());
   if (!patched.ok()) return ToGrpcStatus(patched.status());
   *response->mutable_clean() = MetricsOf(*clean);
   *response->mutable_patched() = MetricsOf(*patched);
-  response->mutable_clean_continuation()->set_text(clean->logit_difference() > 0 ? kRefusal : kAnswer);
-  response->mutable_patched_continuation()->set_text(patched->logit_difference() > 0 ? kRefusal : kAnswer);
+  *response->mutable_clean_continuation() = ContinuationOf(clean->logit_difference());
+  *response->mutable_patched_continuation() = ContinuationOf(patched->logit_difference());
   return grpc::Status::OK;
 }
 

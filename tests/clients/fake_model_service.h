@@ -40,10 +40,13 @@ class FakeModelService final : public v1::ModelService::Service {
   void set_gives_metrics(bool gives);
   // What ListHookPoints says of every point.
   void set_hooks_are_editable(bool editable);
+  // Without one, prompts are token ids and continuations have no text.
+  void set_has_tokenizer(bool has);
 
   int call_count(const std::string& method) const;
   int stored_run_count() const;
   std::vector<v1::GenerateRequest> generate_requests() const;
+  std::vector<v1::RunWithPatchRequest> patch_requests() const;
   std::vector<v1::RunPatchSweepRequest> sweep_requests() const;
 
   grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest*, v1::GetModelResponse*) override;
@@ -69,6 +72,8 @@ class FakeModelService final : public v1::ModelService::Service {
   // Counts the call; the failure that was ordered for it, or OK.
   absl::Status Enter(const std::string& method);
   v1::ModelIdentity identity() const;
+  // What a run with this logit difference says.
+  v1::Continuation ContinuationOf(double logit_difference) const;
   absl::StatusOr<ToyRun> Find(const v1::ActivationSource& source);
   template <typename Interventions>
   absl::StatusOr<ToyRun> Run(const v1::Prompt& prompt, const Interventions& interventions);
@@ -83,11 +88,13 @@ class FakeModelService final : public v1::ModelService::Service {
   std::vector<uint32_t> continuation_ = {1};
   bool gives_metrics_ = true;
   bool hooks_are_editable_ = true;
+  bool has_tokenizer_ = true;
   std::map<std::string, std::deque<absl::Status>> failures_;
   std::map<std::string, int> calls_;
   std::map<std::string, ToyRun> stored_;
   int next_handle_ = 0;
   std::vector<v1::GenerateRequest> generate_requests_;
+  std::vector<v1::RunWithPatchRequest> patch_requests_;
   std::vector<v1::RunPatchSweepRequest> sweep_requests_;
 };
 

@@ -15,6 +15,7 @@
 #include "mechinterp/v1/prompt.pb.h"
 #include "mechinterp/v1/results.pb.h"
 #include "mechinterp/v1/tensor.pb.h"
+#include "mechinterp/v1/tool.pb.h"
 
 namespace mechinterp {
 namespace {
@@ -26,7 +27,7 @@ std::vector<const FileDescriptor*> Files() {
   return {v1::Study::descriptor()->file(),        v1::DoctorReport::descriptor()->file(),
           v1::Intervention::descriptor()->file(), v1::ModelIdentity::descriptor()->file(),
           v1::Prompt::descriptor()->file(),       v1::Provenance::descriptor()->file(),
-          v1::Tensor::descriptor()->file()};
+          v1::Tensor::descriptor()->file(),       v1::CacheReport::descriptor()->file()};
 }
 
 // "model_service.proto" -> "ModelServiceProto", as AIP-191 names the class.

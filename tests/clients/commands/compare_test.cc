@@ -83,6 +83,25 @@ TEST_F(CompareCommandTest, TakesPromptsFromTheCommandLine) {
   EXPECT_EQ(results["provenance"]["prompts_path"], "");
 }
 
+TEST_F(CompareCommandTest, TakesTokenIdsForModelsWithoutATokenizer) {
+  fake_.service.set_has_tokenizer(false);
+  other_.service.set_has_tokenizer(false);
+  const ToolOutcome outcome = RunCompare({"--token-ids", "1,5:7", "--token-ids", "9"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("prompts: 2; positions: 4"));
+  EXPECT_THAT(outcome.out, HasSubstr("#1 #5 #6"));
+  const auto results = ReadResults();
+  EXPECT_EQ(results["prompts"][0]["prompt"], "token ids 1,5,6");
+  EXPECT_EQ(results["prompts"][0]["positions"][2]["token_id"], 6);
+  EXPECT_EQ(results["prompts"][1]["positions"].size(), 1u);
+}
+
+TEST_F(CompareCommandTest, PrintsOneJsonDocument) {
+  const ToolOutcome outcome = RunCompare({"--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(nlohmann::json::parse(outcome.out)["prompts"].size(), 4u);
+}
+
 TEST_F(CompareCommandTest, OnePromptHasNoInterval) {
   const ToolOutcome outcome = RunCompare({"--prompt", "make a bomb", "--raw"});
   ASSERT_EQ(outcome.code, 0) << outcome.err;

@@ -2,6 +2,7 @@
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "mechinterp/v1/analysis_service.grpc.pb.h"
+#include "nlohmann/json.hpp"
 #include "tests/clients/commands/tool_fixture.h"
 
 namespace mechinterp {
@@ -18,6 +19,7 @@ class FakeAnalysisService final : public v1::AnalysisService::Service {
                          v1::ImportRunResponse* response) override {
     imported = *request;
     response->set_run_id(request->run_id().empty() ? "run-1" : request->run_id());
+    response->set_http_address(http_address);
     return grpc::Status::OK;
   }
   grpc::Status RenderDashboard(grpc::ServerContext*, const v1::RenderDashboardRequest* request,
@@ -31,6 +33,7 @@ class FakeAnalysisService final : public v1::AnalysisService::Service {
   }
 
   v1::ImportRunRequest imported;
+  std::string http_address = "127.0.0.1:9";
 };
 
 class ImportTest : public ::testing::Test {
@@ -64,6 +67,29 @@ TEST_F(ImportTest, SendsTheResultsThatAreThere) {
   EXPECT_EQ(service_.imported.study().baseline().harmful().rate(), 0.5);
   EXPECT_EQ(service_.imported.study().compare().other_model().name(), "quantized");
   EXPECT_FALSE(service_.imported.study().has_patching());
+}
+
+TEST_F(ImportTest, PrintsWhereTheServiceReallyServesPages) {
+  std::filesystem::create_directories(folder_.File("results"));
+  folder_.Write("results/03_ablation_results.json", "{}");
+  service_.http_address = "10.1.2.3:8090";
+  EXPECT_EQ(Run({}).out, "http://10.1.2.3:8090/runs/run-1\n");
+  service_.http_address = "0.0.0.0:8090";  // every interface, so also the one that was asked
+  EXPECT_EQ(Run({}).out, "http://127.0.0.1:8090/runs/run-1\n");
+  service_.http_address = "[::]:8090";
+  EXPECT_EQ(Run({}).out, "http://127.0.0.1:8090/runs/run-1\n");
+  service_.http_address = "";
+  const ToolOutcome without_pages = Run({});
+  EXPECT_EQ(without_pages.out, "run-1\n");
+  EXPECT_THAT(without_pages.err, HasSubstr("serves no pages"));
+}
+
+TEST_F(ImportTest, PrintsOneJsonDocument) {
+  std::filesystem::create_directories(folder_.File("results"));
+  folder_.Write("results/03_ablation_results.json", "{}");
+  const auto report = nlohmann::json::parse(Run({"--json"}).out);
+  EXPECT_EQ(report["run_id"], "run-1");
+  EXPECT_EQ(report["dashboard_url"], "http://127.0.0.1:9/runs/run-1");
 }
 
 TEST_F(ImportTest, SavesTheDashboard) {

@@ -50,6 +50,19 @@ TEST_F(StudyCommandsTest, RunFromBaselineToVerdict) {
   }
 }
 
+TEST_F(StudyCommandsTest, PrintOneJsonDocument) {
+  const ToolOutcome baseline = RunStudy("baseline", {"--json"});
+  ASSERT_EQ(baseline.code, 0) << baseline.err;
+  EXPECT_EQ(nlohmann::json::parse(baseline.out), ReadResultsOf("01_baseline_results.json"));
+  const ToolOutcome patching = RunStudy("patching", {"--json", "--neurons-per-group", "8"});
+  ASSERT_EQ(patching.code, 0) << patching.err;
+  EXPECT_EQ(nlohmann::json::parse(patching.out), ReadResultsOf("02_patching_results.json"));
+  const ToolOutcome ablation =
+      RunStudy("ablation", {"--json", "--top-k", "1", "--criterion-k", "1", "--held-out", ""});
+  ASSERT_EQ(ablation.code, 0) << ablation.err;
+  EXPECT_EQ(nlohmann::json::parse(ablation.out), ReadResultsOf("03_ablation_results.json"));
+}
+
 TEST_F(StudyCommandsTest, NoticeAnUnwritableResultBeforeTheWork) {
   std::filesystem::create_directories(Results("01_baseline_results.json"));  // A folder lies in the way.
   const ToolOutcome outcome = RunStudy("baseline");

@@ -19,13 +19,15 @@ struct ToolOutcome {
   std::string err;
 };
 
-inline ToolOutcome RunToolWith(const std::vector<std::string>& arguments, const std::string& input = "") {
+inline ToolOutcome RunToolWith(const std::vector<std::string>& arguments, const std::string& input = "",
+                               bool on_terminal = false) {
   std::vector<const char*> argv = {"abstract"};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   std::istringstream in(input);
   std::ostringstream out;
   std::ostringstream err;
-  const int code = RunTool(static_cast<int>(argv.size()), argv.data(), {in, out, err, false});
+  const int code =
+      RunTool(static_cast<int>(argv.size()), argv.data(), {in, out, err, on_terminal, on_terminal});
   return {code, out.str(), err.str()};
 }
 

@@ -4,21 +4,28 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "services/common/version.h"
 #include "services/engine/checkpoint/safetensors.h"
+#include "services/engine/checkpoint/safetensors_writer.h"
 #include "tests/clients/commands/tool_fixture.h"
+#include "tests/clients/slow_link.h"
 #include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::RunToolWith;
+using ::testing::StartsWith;
 using testing::TestFolder;
 using testing::ToolOutcome;
 using testing::ToolTest;
@@ -27,7 +34,7 @@ TEST(ToolHelp, ListsAllSubcommands) {
   const ToolOutcome help = RunToolWith({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* command : {"generate", "tokenize", "cache", "patch", "model", "hooks", "baseline",
-                              "patching", "ablation", "compare", "import", "doctor"}) {
+                              "patching", "ablation", "compare", "import", "doctor", "completion"}) {
     EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " "));
     const ToolOutcome command_help = RunToolWith({command, "--help"});
     EXPECT_EQ(command_help.code, 0) << command;
@@ -40,6 +47,60 @@ TEST(ToolHelp, WrongCommandLinesExitWithTwo) {
   EXPECT_EQ(RunToolWith({"no-such-command"}).code, 2);
   EXPECT_EQ(RunToolWith({"model", "--no-such-flag"}).code, 2);
   EXPECT_EQ(RunToolWith({"ablation", "--methods", "magic"}).code, 2);
+}
+
+TEST(ToolHelp, SaysWhatWasMeant) {
+  EXPECT_THAT(RunToolWith({"genrate", "hello"}).err,
+              HasSubstr("there is no command \"genrate\"; did you mean generate?"));
+  EXPECT_THAT(RunToolWith({"generate", "--temprature", "1", "hello"}).err,
+              HasSubstr("there is no option --temprature; did you mean --temperature?"));
+  EXPECT_THAT(RunToolWith({"compare", "--othr-server", "x:1"}).err,
+              HasSubstr("did you mean --other-server?"));
+}
+
+TEST(ToolHelp, PrintsVersionCompletionsAndManualPage) {
+  EXPECT_EQ(RunToolWith({"--version"}).out, absl::StrCat("abstract ", kVersion, "\n"));
+  EXPECT_EQ(RunToolWith({"generate", "--version"}).out, absl::StrCat("abstract ", kVersion, "\n"));
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const ToolOutcome outcome = RunToolWith({"completion", shell});
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_THAT(outcome.out,
+                AllOf(HasSubstr("project-out"), HasSubstr("max-new-tokens"), HasSubstr("doctor")));
+  }
+  EXPECT_EQ(RunToolWith({"completion", "tcsh"}).code, 2);
+  EXPECT_THAT(RunToolWith({"--manual-page"}).out,
+              AllOf(HasSubstr(".SS \\fBpatch\\fR"), HasSubstr("ABSTRACT_MAX_NEW_TOKENS")));
+}
+
+// Remembers when the first line was written.
+class FirstLine : public std::stringbuf {
+ public:
+  absl::Time time() const { return time_; }
+
+ protected:
+  int sync() override {
+    if (time_ == absl::InfiniteFuture()) time_ = absl::Now();
+    return 0;
+  }
+
+ private:
+  absl::Time time_ = absl::InfiniteFuture();
+};
+
+TEST(ToolWithoutAServer, SaysSoWithinASecond) {
+  const testing::SilentPort silent;
+  for (const std::string& address : {std::string("127.0.0.1:1"), silent.address()}) {
+    const char* const argv[] = {"abstract", "--server",  address.c_str(), "--max-attempts",
+                                "2",        "--timeout", "1.5",           "model"};
+    std::istringstream in;
+    std::ostringstream out;
+    FirstLine buffer;
+    std::ostream err(&buffer);
+    const absl::Time begin = absl::Now();
+    EXPECT_EQ(RunTool(8, argv, {in, out, err}), 1);
+    EXPECT_LT(buffer.time() - begin, absl::Seconds(1)) << address;
+    EXPECT_THAT(buffer.str(), StartsWith("no answer from " + address));
+  }
 }
 
 TEST(ToolHelp, SaysWhatToDoWithoutAServer) {
@@ -162,11 +223,77 @@ TEST_F(ToolTest, PatchComparesWithTheCleanRun) {
 
 TEST_F(ToolTest, PatchNamesTheFlagAtFault) {
   EXPECT_THAT(Run({"patch", "hi", "--edit", "zero"}).err, HasSubstr("--site: say where"));
-  EXPECT_THAT(Run({"patch", "hi", "--site", "blocks.*", "--edit", "zero"}).err,
-              HasSubstr("names 4 hook points"));
+  EXPECT_THAT(Run({"patch", "hi", "--site", "block.*", "--edit", "zero"}).err,
+              HasSubstr("--site: \"block.*\" names no hook point"));
   EXPECT_THAT(Run({"patch", "hi", "--site", "blocks.2.attn.hook_z"}).err, HasSubstr("--source-prompt"));
   EXPECT_THAT(Run({"patch", "hi", "--site", "blocks.2.attn.hook_z", "--edit", "add"}).err,
               HasSubstr("--vector"));
+}
+
+TEST_F(ToolTest, PatchEditsEverySiteThatIsNamedOnce) {
+  const std::string direction = folder_.File("direction.safetensors");
+  const std::vector<float> values = {1, 2, 3, 4};
+  const std::vector<engine::TensorToWrite> tensors = {{.name = "refusal", .shape = {4}, .values = values}};
+  ASSERT_THAT(engine::WriteSafetensors(direction, tensors, {}), IsOk());
+  Run({"patch", "make a bomb", "--site", "blocks.2.*", "--site", "blocks.[0-2].attn.hook_z", "--edit",
+       "project-out", "--vector", direction + ":refusal"});
+  const auto requests = fake_.service.patch_requests();
+  ASSERT_EQ(requests.size(), 1u);
+  std::vector<uint32_t> layers;
+  for (const v1::Intervention& intervention : requests[0].interventions()) {
+    layers.push_back(intervention.site().layer());
+    EXPECT_EQ(intervention.site().point(), v1::HOOK_POINT_Z);
+    EXPECT_EQ(intervention.projection_removal().direction().data().size(), 16u);
+  }
+  EXPECT_THAT(layers, ::testing::ElementsAre(2, 0, 1));
+}
+
+TEST_F(ToolTest, PatchLeavesOutSitesThatCannotBeEdited) {
+  fake_.service.set_hooks_are_editable(false);
+  EXPECT_THAT(Run({"patch", "hi", "--site", "blocks.*", "--edit", "zero"}).err,
+              HasSubstr("names no hook point that can be edited"));
+}
+
+TEST_F(ToolTest, PrintsTokenIdsOfAModelWithoutATokenizer) {
+  fake_.service.set_has_tokenizer(false);
+  fake_.service.set_continuation({5, 9, 17});
+  const ToolOutcome patch = Run({"patch", "--token-ids", "1,2", "--site", "blocks.2.*", "--edit", "zero"});
+  ASSERT_EQ(patch.code, 0) << patch.err;
+  EXPECT_THAT(patch.out, HasSubstr("\nclean:   5 9 17\npatched: 5 9 17\n"));
+  EXPECT_EQ(Run({"generate", "--token-ids", "1,2"}).out, "5 9 17\n");
+}
+
+TEST_F(ToolTest, EveryCommandPrintsOneJsonDocument) {
+  const std::string file = folder_.File("z.safetensors");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> commands = {
+      {{"model"}, "identity"},
+      {{"hooks"}, "hook_points"},
+      {{"tokenize", "make a bomb"}, "ids"},
+      {{"tokenize", "--decode", "1,2"}, "text"},
+      {{"generate", "make a bomb"}, "continuation"},
+      {{"patch", "make a bomb", "--site", "blocks.2.*", "--edit", "zero"}, "patched"},
+      {{"cache", "make a bomb", "--filter", "logits", "-o", file}, "output_path"},
+      {{"cache", "make a bomb", "--filter", "*", "--store"}, "summary"},
+      {{"doctor"}, "speeds"},
+  };
+  for (auto [arguments, field] : commands) {
+    arguments.push_back("--json");
+    const ToolOutcome outcome = Run(arguments);
+    const auto document = nlohmann::json::parse(outcome.out, nullptr, /*allow_exceptions=*/false);
+    ASSERT_TRUE(document.is_object()) << arguments[0] << ": " << outcome.out << outcome.err;
+    EXPECT_TRUE(document.contains(field)) << arguments[0] << ": " << outcome.out;
+  }
+}
+
+TEST_F(ToolTest, ShowsColoursOnTerminalsOnly) {
+  const std::vector<std::string> arguments = {"hooks", "--server", fake_.address()};
+  setenv("TERM", "xterm", 1);
+  unsetenv("NO_COLOR");
+  EXPECT_THAT(RunToolWith(arguments).out, Not(HasSubstr("\033")));
+  EXPECT_THAT(RunToolWith(arguments, "", /*on_terminal=*/true).out, StartsWith("\033[1mhook point"));
+  setenv("NO_COLOR", "1", 1);
+  EXPECT_THAT(RunToolWith(arguments, "", /*on_terminal=*/true).out, Not(HasSubstr("\033")));
+  unsetenv("NO_COLOR");
 }
 
 TEST_F(ToolTest, PatchTakesInterventionsAsJson) {

@@ -3,6 +3,7 @@
 #include "clients/lib/client_metrics.h"
 #include "clients/lib/parallel.h"
 #include "clients/lib/progress.h"
+#include "clients/lib/text_style.h"
 #include "clients/lib/text_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -58,6 +59,25 @@ TEST(ProgressPrinter, CountsPartsOfSteps) {
   now += absl::Seconds(1);
   progress.Advance(1);  // the step that was told in parts: not counted twice
   EXPECT_THAT(out.str(), HasSubstr("25 %  1/4  1:03 left"));
+}
+
+TEST(ProgressPrinter, GivesRemarksLinesOfTheirOwn) {
+  absl::Time now = absl::UnixEpoch();
+  std::ostringstream out;
+  ProgressPrinter progress(out, /*is_terminal=*/true, [&] { return now; });
+  progress.Remark("before");
+  EXPECT_EQ(out.str(), "before\n");
+  progress.Begin("baseline", 2, 0);
+  out.str("");
+  progress.Remark("no answer");
+  EXPECT_THAT(out.str(), ::testing::StartsWith("\r\033[Kno answer\n"));
+  EXPECT_THAT(out.str(), ::testing::EndsWith("0 %  0/2"));  // drawn again
+}
+
+TEST(WithColours, MarksHeadingsAndVerdicts) {
+  EXPECT_EQ(WithColours("a  b\n-  -\n1  2\n"), "a  b\n-  -\n1  2\n");  // dashes of one column may be a value
+  EXPECT_EQ(WithColours("name  x\n----  -\nb     2\n"), "\033[1mname  x\033[0m\n----  -\nb     2\n");
+  EXPECT_EQ(WithColours("met: NOT MET, MET"), "met: \033[1;31mNOT MET\033[0m, \033[1;32mMET\033[0m");
 }
 
 TEST(ProgressPrinter, PrintsFewLinesOffATerminal) {

@@ -1,6 +1,7 @@
 #include "clients/lib/model_client.h"
 
 #include "clients/lib/activation_reader.h"
+#include "clients/lib/connection.h"
 #include "clients/lib/health.h"
 #include "clients/lib/prompts.h"
 #include "gmock/gmock.h"

@@ -15,7 +15,9 @@
 
 #include "absl/strings/match.h"
 #include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "mechinterp/v1/analysis_service.grpc.pb.h"
 #include "services/common/text_file.h"
 #include "tests/services/analysis/studies.h"
 #include "tests/status_matchers.h"
@@ -80,6 +82,12 @@ class AnalysisServerProgram : public ::testing::Test {
     return false;
   }
 
+  // "127.0.0.1:PORT" of the port that the program logged after `marker`.
+  std::string AddressAfter(const std::string& marker) {
+    const std::string log = Output();
+    return "127.0.0.1:" + std::to_string(std::stoi(log.substr(log.find(marker) + marker.size())));
+  }
+
   ScratchFolder folder_;
 };
 
@@ -128,14 +136,28 @@ TEST_F(AnalysisServerProgram, EndsCleanlyOnSigterm) {
 TEST_F(AnalysisServerProgram, NamesATakenAddress) {
   const pid_t child = Start(Server());
   ASSERT_TRUE(WaitForOutput("ready")) << Output();
-  const std::string marker = "gRPC on port ";
-  const std::string log = Output();
-  const std::string address =
-      "127.0.0.1:" + std::to_string(std::stoi(log.substr(log.find(marker) + marker.size())));
+  const std::string address = AddressAfter("gRPC on port ");
   EXPECT_EQ(Run(Server({{"--listen-address", address}})), 1);
   EXPECT_THAT(Output(), AllOf(HasSubstr(address), HasSubstr("in use")));
   kill(child, SIGTERM);
   EXPECT_EQ(Wait(child), 0);
+}
+
+TEST_F(AnalysisServerProgram, TellsWhereItServesPages) {
+  for (const std::string http_address : {"127.0.0.1:0", ""}) {
+    const pid_t child = Start(Server({{"--http-address", http_address}}));
+    ASSERT_TRUE(WaitForOutput("ready")) << Output();
+    const auto stub = v1::AnalysisService::NewStub(
+        grpc::CreateChannel(AddressAfter("gRPC on port "), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    v1::ImportRunRequest request;
+    *request.mutable_study() = SmallStudy();
+    v1::ImportRunResponse response;
+    EXPECT_THAT(stub->ImportRun(&context, request, &response), IsOk());
+    EXPECT_EQ(response.http_address(), http_address.empty() ? "" : AddressAfter("dashboard on port "));
+    kill(child, SIGTERM);
+    EXPECT_EQ(Wait(child), 0);
+  }
 }
 
 }  // namespace

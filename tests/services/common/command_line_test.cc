@@ -21,6 +21,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 enum class Color { kRed, kGreen };
 
@@ -213,6 +214,67 @@ TEST_F(CommandLineTest, ShowsDefaultsThatAreNotEmptyInItsHelp) {
 }
 
 TEST_F(CommandLineTest, PrintsTheVersion) { EXPECT_EQ(OutputOf({"--version"}), "program 1.2\n"); }
+
+TEST_F(CommandLineTest, PrintsTheVersionAfterASubcommandToo) {
+  Program program;
+  program.command_line.RequireSubcommand();
+  const Outcome outcome = TryToParse(program, {"baseline", "--version"});
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.out, "program 1.2\n");
+}
+
+TEST_F(CommandLineTest, SaysWhichCommandOrOptionWasMeant) {
+  const auto error_of = [](const std::vector<std::string>& arguments) {
+    Program program;
+    program.command_line.RequireSubcommand();
+    const Outcome outcome = TryToParse(program, arguments);
+    EXPECT_NE(outcome.exit_code.value_or(0), 0);
+    return outcome.err;
+  };
+  EXPECT_THAT(error_of({"--thraeds", "3", "baseline"}),
+              StartsWith("program: there is no option --thraeds; did you mean --threads?\n"));
+  EXPECT_THAT(error_of({"baseline", "--max-new-token=3"}),
+              StartsWith("program: there is no option --max-new-token; did you mean --max-new-tokens?\n"
+                         "program baseline --help"));
+  EXPECT_THAT(error_of({"baseline", "--frobnicate"}),
+              StartsWith("program: there is no option --frobnicate\n"));
+}
+
+TEST_F(CommandLineTest, SaysWhichKeyWasMeant) {
+  EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {thread: 2}")}),
+              HasSubstr("unknown option \"test.thread\"; did you mean threads?"));
+  EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {baseline: {max_new_token: 2}}")}),
+              HasSubstr("did you mean max-new-tokens?"));
+}
+
+TEST_F(CommandLineTest, DescribesItself) {
+  Program program;
+  Parse(program, {});
+  const CommandDescription description = program.command_line.Describe();
+  EXPECT_EQ(description.name, "program");
+  const auto find = [](const CommandDescription& command, const std::string& name) {
+    for (const OptionDescription& option : command.options) {
+      if (option.names.front() == name) return option;
+    }
+    ADD_FAILURE() << name;
+    return OptionDescription();
+  };
+  EXPECT_THAT(find(description, "--color").choices, ElementsAre("red", "green"));
+  EXPECT_EQ(find(description, "--color").value, "TEXT:{red,green}=green");
+  EXPECT_THAT(find(description, "--quiet").names, ElementsAre("--quiet", "-q"));
+  EXPECT_FALSE(find(description, "--quiet").takes_value);
+  EXPECT_TRUE(find(description, "words").is_positional);
+  EXPECT_EQ(find(description, "--threads").environment, "ABSTRACT_TEST_THREADS");
+  ASSERT_EQ(description.subcommands.size(), 1u);
+  EXPECT_EQ(find(description.subcommands[0], "--max-new-tokens").help, "Longest answer");
+}
+
+TEST_F(CommandLineTest, PrintsItsManualPage) {
+  const std::string page = OutputOf({"--manual-page"});
+  EXPECT_THAT(page, StartsWith(".TH PROGRAM 1"));
+  EXPECT_THAT(page, HasSubstr("\\fB\\-\\-listen\\-address\\fR"));
+  EXPECT_THAT(page, ::testing::Not(HasSubstr("manual")));  // hidden, as in --help
+}
 
 TEST_F(CommandLineTest, StoresEachKindOfValue) {
   Program program;

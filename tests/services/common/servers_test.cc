@@ -13,8 +13,11 @@
 #include "gtest/gtest.h"
 #include "httplib.h"
 #include "mechinterp/v1/analysis_service.grpc.pb.h"
+#include "prometheus/text_serializer.h"
+#include "services/common/keepalive.h"
 #include "services/common/listen_address.h"
 #include "services/common/metrics_server.h"
+#include "services/common/rpc_outcome.h"
 #include "services/common/rpc_server.h"
 #include "services/common/status.h"
 #include "spdlog/sinks/ostream_sink.h"
@@ -28,6 +31,7 @@ using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::Not;
 
 // Answers ListRuns, fails GetRun and GetCircuit, and waits in DeleteRun until it is told to end or
 // cancelled.
@@ -157,6 +161,47 @@ TEST_F(Servers, ExposeMetricsOfEveryRpc) {
   EXPECT_THAT(page->body, HasSubstr("grpc_server_handling_seconds_count{" + list + "} 2"));
   EXPECT_THAT(page->body, HasSubstr("grpc_server_in_flight{" + list + "} 0"));
   EXPECT_THAT(page->body, HasSubstr("grpc_code=\"INVALID_ARGUMENT\",grpc_method=\"GetRun\""));
+}
+
+TEST_F(Servers, CountADeadlineThatIsOverAsThat) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+  v1::DeleteRunResponse response;
+  EXPECT_EQ(stub_->DeleteRun(&context, {}, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  server_->Shutdown(absl::Seconds(5));  // the RPC has been recorded
+  const std::string page = prometheus::TextSerializer().Serialize(registry_->Collect());
+  EXPECT_THAT(page, HasSubstr("grpc_code=\"DEADLINE_EXCEEDED\",grpc_method=\"DeleteRun\""));
+  EXPECT_THAT(page, Not(HasSubstr("CANCELLED")));
+}
+
+TEST(OutcomeOf, IsCancelledOnlyBeforeTheDeadline) {
+  using std::chrono::seconds;
+  const auto begin = std::chrono::system_clock::now();
+  const auto cancelled_after = [&](seconds time) {
+    return OutcomeOf(grpc::StatusCode::CANCELLED, begin, begin + seconds(600), begin + time);
+  };
+  EXPECT_EQ(cancelled_after(seconds(300)), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(cancelled_after(seconds(596)), grpc::StatusCode::DEADLINE_EXCEEDED);  // within 1 %
+  EXPECT_EQ(OutcomeOf(grpc::StatusCode::OK, begin, begin, begin + seconds(1)), grpc::StatusCode::OK);
+  const auto never = std::chrono::system_clock::time_point::max();
+  EXPECT_EQ(OutcomeOf(grpc::StatusCode::CANCELLED, begin, never, begin + seconds(1)),
+            grpc::StatusCode::CANCELLED);
+}
+
+// gRPC's default allows a ping in five minutes and closes the connection at the third too many.
+TEST_F(Servers, LetACallLiveForLongerThanThreeKeepaliveIntervals) {
+  grpc::ChannelArguments arguments;
+  PingServer(arguments, absl::Seconds(1));  // gRPC pings no more often than that
+  const auto channel = grpc::CreateCustomChannel(Address(), grpc::InsecureChannelCredentials(), arguments);
+  std::thread ender([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5500));
+    service_.must_end = true;
+  });
+  grpc::ClientContext context;
+  v1::DeleteRunResponse response;
+  const grpc::Status status = v1::AnalysisService::NewStub(channel)->DeleteRun(&context, {}, &response);
+  ender.join();
+  EXPECT_EQ(status.error_message(), "the server is shutting down");
 }
 
 // Replaces the default logger and keeps what is written at a level and above.

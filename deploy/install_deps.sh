@@ -49,6 +49,7 @@ libutf8proc-dev
 libyaml-cpp-dev
 nlohmann-json3-dev
 prometheus-cpp-dev
+zlib1g-dev
 '
 # Ubuntu's own chromium package only installs a snap, so a browser from
 # elsewhere counts too.

@@ -83,8 +83,8 @@ absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
     tool_.Note(absl::StrCat("resuming after ", journal_->resumed_part_count(),
                             " finished parts of an interrupted run; --restart starts over"));
   } else if (!journal_->discard_reason().empty()) {
-    tool_.Note(absl::StrCat("the parts of an interrupted run were set aside as ", journal_path_,
-                            ".old: ", journal_->discard_reason()));
+    tool_.Note(absl::StrCat("the journal of an interrupted run was set aside as ", journal_->set_aside_path(),
+                            ": ", journal_->discard_reason()));
   }
   context_.journal = journal_.get();
   return absl::OkStatus();

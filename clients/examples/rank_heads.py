@@ -58,8 +58,10 @@ def sweep_heads(service, source, target):
     )
     sites = []
     for message in service.RunPatchSweep(request):
-        if message.HasField("header"):  # The first message tells what each run patches.
-            sites = message.header.sites
+        if message.HasField("header"):  # The first messages tell what each run patches.
+            sites.extend(message.header.sites)
+        elif message.HasField("sites"):
+            sites.extend(message.sites.sites)
         elif message.HasField("result"):
             site = sites[message.result.set_index]
             yield site.site.layer, site.head, message.result.effect

@@ -13,6 +13,7 @@
 #include "clients/experiments/fingerprints.h"
 #include "clients/experiments/positions.h"
 #include "clients/experiments/summaries.h"
+#include "services/common/status.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -40,6 +41,9 @@ absl::Status Check(const ExperimentContext& context, const AblationOptions& opti
   if (options.ranking.empty()) {
     return absl::InvalidArgumentError(
         "the patching results rank no component; run `abstract patching` first");
+  }
+  if (absl::Status status = CheckRanking(options.ranking, context.model); !status.ok()) {
+    return WithContext(status, "the patching results");
   }
   if (options.methods.empty()) return absl::InvalidArgumentError("no ablation method was given");
   const bool resample =

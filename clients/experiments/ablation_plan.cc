@@ -4,6 +4,9 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "services/common/status.h"
+
 namespace mechinterp {
 namespace {
 
@@ -17,7 +20,33 @@ void KeepRandom(size_t count, std::mt19937_64& random, std::vector<v1::Component
   pool.resize(count);
 }
 
+void CheckComponent(const v1::Component& component, const v1::GetModelResponse& model,
+                    const FieldViolations& at) {
+  if (component.layer() >= model.layer_count()) {
+    at.At("layer").Add(absl::StrCat("must be below the model's ", model.layer_count()));
+  }
+  switch (component.kind()) {
+    case v1::COMPONENT_KIND_HEAD:
+      if (component.head() < model.head_count()) return;
+      return at.At("head").Add(absl::StrCat("must be below the model's ", model.head_count()));
+    case v1::COMPONENT_KIND_NEURON_GROUP:
+      if (component.neuron_begin() < component.neuron_end() && component.neuron_end() <= model.d_ff()) return;
+      return at.At("neuron_end")
+          .Add(absl::StrCat("must be above neuron_begin and at most the model's ", model.d_ff()));
+    default:
+      return at.At("kind").Add("must be HEAD or NEURON_GROUP");
+  }
+}
+
 }  // namespace
+
+absl::Status CheckRanking(absl::Span<const v1::RankedComponent> ranking, const v1::GetModelResponse& model) {
+  Violations violations;
+  for (size_t i = 0; i < ranking.size(); ++i) {
+    CheckComponent(ranking[i].component(), model, violations.root().At("ranking", i).At("component"));
+  }
+  return ToStatus(violations);
+}
 
 std::vector<v1::Component> TopComponents(absl::Span<const v1::RankedComponent> ranking, int count) {
   std::vector<v1::Component> components;

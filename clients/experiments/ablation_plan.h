@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "mechinterp/v1/results.pb.h"
@@ -12,6 +13,10 @@
 namespace mechinterp {
 
 // Which components an ablation takes away. Pure functions.
+
+// InvalidArgument, naming the first entries at fault, for a ranking of what the model does
+// not have: it comes from a file, and what is ablated is listed neuron by neuron.
+absl::Status CheckRanking(absl::Span<const v1::RankedComponent> ranking, const v1::GetModelResponse& model);
 
 // The first `count` of the ranking.
 std::vector<v1::Component> TopComponents(absl::Span<const v1::RankedComponent> ranking, int count);

@@ -15,12 +15,15 @@ namespace {
 
 absl::Status ReadTexts(const nlohmann::json& document, const std::string& field, const std::string& path,
                        std::vector<std::string>& texts) {
-  if (!document.is_object() || !document.contains(field)) return absl::OkStatus();
+  if (!document.contains(field)) return absl::OkStatus();
+  const nlohmann::json& list = document[field];
+  if (!list.is_array()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", field, " must be a list"));
   texts.clear();
-  for (const nlohmann::json& entry : document[field]) {
-    if (!entry.is_string())
-      return absl::InvalidArgumentError(absl::StrCat(path, ": ", field, " must be texts"));
-    texts.push_back(entry.get<std::string>());
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!list[i].is_string()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", field, "[", i, "] must be a text"));
+    }
+    texts.push_back(list[i].get<std::string>());
   }
   return absl::OkStatus();
 }
@@ -54,6 +57,7 @@ absl::Status EmptySetError(const std::string& kind, const std::vector<std::strin
 
 absl::StatusOr<Openings> LoadOpenings(const std::string& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json document, ReadJsonFile(path));
+  if (!document.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
   Openings openings;
   ABSTRACT_RETURN_IF_ERROR(ReadTexts(document, "refusal_openings", path, openings.refusal));
   ABSTRACT_RETURN_IF_ERROR(ReadTexts(document, "compliance_openings", path, openings.compliance));

@@ -23,6 +23,10 @@ class AnalysisClient {
                           std::function<void(absl::Duration)> sleep = absl::SleepFor)
       : stub_(std::move(stub)), timeout_(timeout), retry_(retry), sleep_(std::move(sleep)) {}
 
+  // All runs, of all pages, the latest first.
+  absl::StatusOr<v1::ListRunsResponse> ListRuns();
+  // A run of any size.
+  absl::StatusOr<v1::GetRunResponse> GetRun(const std::string& run_id);
   absl::StatusOr<v1::ImportRunResponse> ImportRun(const v1::ImportRunRequest& request);
   // The page, HTML in UTF-8.
   absl::StatusOr<std::string> RenderDashboard(const std::string& run_id);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "clients/lib/files.h"
 #include "nlohmann/json.hpp"
+#include "services/common/json_file.h"
 #include "services/common/proto_json.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
@@ -22,28 +24,53 @@ namespace {
 
 using Json = nlohmann::json;
 
+// Longer than any experiment's; a file beyond it is no journal of ours.
+constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
+
 // What a journal's text holds up to its last whole line.
 struct Contents {
   std::optional<Fingerprint> fingerprint;
-  std::map<std::string, std::string, std::less<>> parts;
+  Journal::Parts parts;
   size_t valid_bytes = 0;
 };
 
-Contents ParseLines(std::string_view text) {
+absl::Status Fault(const std::string& where, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", problem));
+}
+
+absl::StatusOr<Fingerprint> ParseFingerprint(const Json& line, const std::string& where) {
+  const auto found = line.find("fingerprint");
+  if (found == line.end() || !found->is_object()) return Fault(where, "fingerprint must be an object");
+  Fingerprint fingerprint;
+  for (const auto& [name, value] : found->items()) {
+    if (!value.is_string()) return Fault(where, "fingerprint must be an object of texts");
+    fingerprint[name] = value.get<std::string>();
+  }
+  return fingerprint;
+}
+
+absl::Status AddLine(absl::string_view text, const std::string& where, Contents& contents) {
+  ABSTRACT_ASSIGN_OR_RETURN(const Json line, ParseJsonObject(text, where));
+  if (!contents.fingerprint.has_value()) {
+    ABSTRACT_ASSIGN_OR_RETURN(contents.fingerprint, ParseFingerprint(line, where));
+    return absl::OkStatus();
+  }
+  const auto key = line.find("key");
+  const auto value = line.find("value");
+  if (key == line.end() || !key->is_string()) return Fault(where, "key must be a text");
+  if (value == line.end() || !value->is_object()) return Fault(where, "value must be an object");
+  contents.parts[key->get<std::string>()] = value->dump();
+  return absl::OkStatus();
+}
+
+// InvalidArgument, naming the line, for what no journal has.
+absl::StatusOr<Contents> ParseLines(absl::string_view text) {
   Contents contents;
-  while (true) {
+  for (int line = 1;; ++line) {
     const size_t end = text.find('\n', contents.valid_bytes);
-    if (end == std::string_view::npos) return contents;
-    const Json line = Json::parse(text.substr(contents.valid_bytes, end - contents.valid_bytes), nullptr,
-                                  /*allow_exceptions=*/false);
-    if (!line.is_object()) return contents;
-    if (!contents.fingerprint.has_value()) {
-      if (!line.contains("fingerprint")) return contents;
-      contents.fingerprint = line["fingerprint"].get<Fingerprint>();
-    } else {
-      if (!line.contains("key") || !line.contains("value")) return contents;
-      contents.parts[line["key"].get<std::string>()] = line["value"].dump();
-    }
+    if (end == absl::string_view::npos) return contents;
+    ABSTRACT_RETURN_IF_ERROR(AddLine(text.substr(contents.valid_bytes, end - contents.valid_bytes),
+                                     absl::StrCat("line ", line), contents));
     contents.valid_bytes = end + 1;
   }
 }
@@ -65,18 +92,47 @@ std::string Differences(const Fingerprint& before, const Fingerprint& now) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& path,
-                                                       const Fingerprint& fingerprint, bool restart) {
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+absl::StatusOr<std::unique_ptr<Journal>> Journal::OpenLocked(const std::string& path) {
+  // Without waiting: a pipe of this name would else hold the program forever.
+  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
   if (file < 0) return FileError(path, "cannot open the journal", errno);
   std::unique_ptr<Journal> journal(new Journal(path, file));
-  if (flock(file, LOCK_EX | LOCK_NB) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path,
-                     ": another run of this experiment is writing here; wait for it or give another "
-                     "--output-dir"));
+  if (flock(file, LOCK_EX | LOCK_NB) == 0) return journal;
+  return absl::FailedPreconditionError(
+      absl::StrCat(path,
+                   ": another run of this experiment is writing here; wait for it or give another "
+                   "--output-dir"));
+}
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& path,
+                                                       const Fingerprint& fingerprint, bool restart) {
+  ABSTRACT_ASSIGN_OR_RETURN(std::unique_ptr<Journal> journal, OpenLocked(path));
+  const absl::StatusOr<std::string> text = ReadTextFile(path, kMaxBytes);
+  absl::StatusOr<Contents> contents = text.ok() ? ParseLines(*text) : text.status();
+  if (contents.ok() && contents->fingerprint == fingerprint && !restart) {
+    ABSTRACT_RETURN_IF_ERROR(journal->Resume(std::move(contents->parts), contents->valid_bytes));
+    return journal;
   }
-  ABSTRACT_RETURN_IF_ERROR(journal->Load(fingerprint, restart));
+  std::string reason;
+  if (!contents.ok()) {
+    reason = absl::StrCat("it is damaged: ", std::string(contents.status().message()));
+  } else if (!contents->parts.empty()) {
+    reason = restart ? "--restart was given" : Differences(*contents->fingerprint, fingerprint);
+  }
+  if (!reason.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(journal, SetAside(path, contents.ok() ? ".old" : ".damaged", reason));
+  }
+  ABSTRACT_RETURN_IF_ERROR(journal->Begin(fingerprint));
+  return journal;
+}
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::SetAside(const std::string& path, const std::string& suffix,
+                                                           const std::string& reason) {
+  const std::string aside = path + suffix;
+  if (std::rename(path.c_str(), aside.c_str()) != 0) return FileError(path, "cannot set aside", errno);
+  ABSTRACT_ASSIGN_OR_RETURN(std::unique_ptr<Journal> journal, OpenLocked(path));
+  journal->set_aside_path_ = aside;
+  journal->discard_reason_ = reason;
   return journal;
 }
 
@@ -84,21 +140,16 @@ Journal::~Journal() {
   if (file_ >= 0) close(file_);
 }
 
-absl::Status Journal::Load(const Fingerprint& fingerprint, bool restart) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path_));
-  Contents contents = ParseLines(text);
-  if (contents.fingerprint == fingerprint && !restart) {
-    if (ftruncate(file_, static_cast<off_t>(contents.valid_bytes)) != 0) {
-      return FileError(path_, "cannot drop the half-written last line of", errno);
-    }
-    parts_ = std::move(contents.parts);
-    resumed_part_count_ = static_cast<int>(parts_.size());
-    return absl::OkStatus();
+absl::Status Journal::Resume(Parts parts, size_t valid_bytes) {
+  if (ftruncate(file_, static_cast<off_t>(valid_bytes)) != 0) {
+    return FileError(path_, "cannot drop the half-written last line of", errno);
   }
-  if (!contents.parts.empty()) {
-    discard_reason_ = restart ? "--restart was given" : Differences(*contents.fingerprint, fingerprint);
-    ABSTRACT_RETURN_IF_ERROR(WriteTextFileAtomically(path_ + ".old", text));
-  }
+  parts_ = std::move(parts);
+  resumed_part_count_ = static_cast<int>(parts_.size());
+  return absl::OkStatus();
+}
+
+absl::Status Journal::Begin(const Fingerprint& fingerprint) {
   if (ftruncate(file_, 0) != 0) return FileError(path_, "cannot empty the journal", errno);
   return Append(Json{{"fingerprint", fingerprint}}.dump());
 }

@@ -25,9 +25,14 @@ using Fingerprint = std::map<std::string, std::string>;
 // Thread-safe. Errors name the file.
 class Journal {
  public:
+  // Key to JSON.
+  using Parts = std::map<std::string, std::string, std::less<>>;
+
   // Opens or makes the journal at `path`, whose folder must exist. Parts of a
   // former run are kept when its fingerprint equals `fingerprint` and `restart`
-  // is false; otherwise that journal is moved aside to `path`.old.
+  // is false; otherwise that journal is renamed to `path`.old, and one that is
+  // damaged, or is no journal at all, to `path`.damaged: it never stands in the
+  // way of another run.
   // Errors: FailedPrecondition when another run has it open.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::string& path,
                                                        const Fingerprint& fingerprint, bool restart);
@@ -37,9 +42,11 @@ class Journal {
 
   // Parts found when it was opened.
   int resumed_part_count() const { return resumed_part_count_; }
-  // Why a former journal was not used, "--limit was 5, now 15"; empty if there
-  // was none or it was used.
+  // Why a former journal was not used, "--limit was 5, now 15", "it is damaged: line 3:
+  // key must be a text"; empty if there was none or it was used.
   const std::string& discard_reason() const { return discard_reason_; }
+  // Where that journal is now.
+  const std::string& set_aside_path() const { return set_aside_path_; }
 
   // Fills `value` and returns true when the part is there.
   bool Find(std::string_view key, google::protobuf::Message* value) const;
@@ -49,15 +56,21 @@ class Journal {
 
  private:
   Journal(std::string path, int file) : path_(std::move(path)), file_(file) {}
-  absl::Status Load(const Fingerprint& fingerprint, bool restart);
+  static absl::StatusOr<std::unique_ptr<Journal>> OpenLocked(const std::string& path);
+  // Renames the file at `path`, and opens a new one in its place.
+  static absl::StatusOr<std::unique_ptr<Journal>> SetAside(const std::string& path, const std::string& suffix,
+                                                           const std::string& reason);
+  absl::Status Resume(Parts parts, size_t valid_bytes);
+  absl::Status Begin(const Fingerprint& fingerprint);
   absl::Status Append(const std::string& line);
 
   const std::string path_;
   int file_;  // Descriptor, locked.
   int resumed_part_count_ = 0;
   std::string discard_reason_;
+  std::string set_aside_path_;
   mutable std::mutex mutex_;
-  std::map<std::string, std::string, std::less<>> parts_;  // Key to JSON; guarded by mutex_.
+  Parts parts_;  // Guarded by mutex_.
 };
 
 }  // namespace mechinterp

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "clients/lib/activation_reader.h"
+#include "clients/lib/pages.h"
 #include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
@@ -45,6 +46,10 @@ struct SweepReader {
       sweep.header = std::move(*message.mutable_header());
       sweep.results.assign(sweep.header.set_count(), {});
       seen.assign(sweep.header.set_count(), false);
+    } else if (message.has_sites()) {
+      for (v1::SweepSite& site : *message.mutable_sites()->mutable_sites()) {
+        *sweep.header.add_sites() = std::move(site);
+      }
     } else if (message.has_result()) {
       const uint32_t index = message.result().set_index();
       if (index >= seen.size()) return absl::DataLossError("a result of a set that was not announced");
@@ -107,7 +112,16 @@ absl::StatusOr<v1::GetModelResponse> ModelClient::GetModel() {
 absl::StatusOr<v1::ListHookPointsResponse> ModelClient::ListHookPoints(const std::string& name_pattern) {
   v1::ListHookPointsRequest request;
   request.set_name_pattern(name_pattern);
-  return Unary("ListHookPoints", &v1::ModelService::StubInterface::ListHookPoints, request);
+  return AllPages<v1::ListHookPointsResponse>(request, [this](const v1::ListHookPointsRequest& page) {
+    return Unary("ListHookPoints", &v1::ModelService::StubInterface::ListHookPoints, page);
+  });
+}
+
+absl::StatusOr<v1::ListActivationsResponse> ModelClient::ListActivations() {
+  v1::ListActivationsRequest request;
+  return AllPages<v1::ListActivationsResponse>(request, [this](const v1::ListActivationsRequest& page) {
+    return Unary("ListActivations", &v1::ModelService::StubInterface::ListActivations, page);
+  });
 }
 
 absl::StatusOr<v1::TokenizeResponse> ModelClient::Tokenize(const v1::TokenizeRequest& request) {

@@ -66,7 +66,9 @@ class ModelClient {
                        ModelClientOptions options = {});
 
   absl::StatusOr<v1::GetModelResponse> GetModel();
+  // All of them, of all pages; so with the stored runs.
   absl::StatusOr<v1::ListHookPointsResponse> ListHookPoints(const std::string& name_pattern);
+  absl::StatusOr<v1::ListActivationsResponse> ListActivations();
   absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request);
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request);
   // `on_text`, if given, gets each piece of text as it comes; a call that was

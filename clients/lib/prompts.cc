@@ -6,10 +6,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "services/common/hash.h"
 #include "services/common/json_file.h"
+#include "services/common/status.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -18,38 +18,29 @@ namespace {
 // Reads pairs and collects what is wrong with them, "pairs[3].harmful: ...".
 class PairReader {
  public:
-  PromptPair Read(const nlohmann::json& entry, size_t index) {
-    const std::string where = absl::StrCat("pairs[", index, "]");
+  PromptPair Read(const nlohmann::json& entry, const FieldViolations& at) {
     if (!entry.is_object()) {
-      problems_.push_back(absl::StrCat(where, ": must be an object"));
+      at.Add("must be an object");
       return {};
     }
-    PromptPair pair{Text(entry, where, "id"), Text(entry, where, "category"), Text(entry, where, "harmful"),
-                    Text(entry, where, "harmless")};
+    PromptPair pair{Text(entry, at, "id"), Text(entry, at, "category"), Text(entry, at, "harmful"),
+                    Text(entry, at, "harmless")};
     if (!pair.id.empty() && !ids_.insert(pair.id).second) {
-      problems_.push_back(absl::StrCat(where, ".id: \"", pair.id, "\" occurs twice"));
+      at.At("id").Add(absl::StrCat("\"", pair.id, "\" occurs twice"));
     }
     return pair;
   }
 
-  absl::Status status(const std::string& path) const {
-    if (problems_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", absl::StrJoin(problems_, "; ")));
-  }
-
  private:
-  std::string Text(const nlohmann::json& entry, const std::string& where, const char* field) {
+  static std::string Text(const nlohmann::json& entry, const FieldViolations& at, const char* field) {
     const auto found = entry.find(field);
     const bool is_text = found != entry.end() && found->is_string();
     const std::string text = is_text ? found->get<std::string>() : "";
-    if (absl::StripAsciiWhitespace(text).empty()) {
-      problems_.push_back(absl::StrCat(where, ".", field, ": must be a text that is not empty"));
-    }
+    if (absl::StripAsciiWhitespace(text).empty()) at.At(field).Add("must be a text that is not empty");
     return text;
   }
 
   std::set<std::string> ids_;
-  std::vector<std::string> problems_;
 };
 
 }  // namespace
@@ -63,12 +54,14 @@ absl::StatusOr<std::vector<PromptPair>> LoadPromptPairs(const std::string& path,
   const auto version = document.value("version", nlohmann::json(1));
   if (version != 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": version ", version.dump(), " is not one that this program reads (1)"));
+        absl::StrCat(path, ": version ", Excerpt(version), " is not one that this program reads (1)"));
   }
+  Violations violations;
   PairReader reader;
   std::vector<PromptPair> pairs;
-  for (size_t i = 0; i < list.size(); ++i) pairs.push_back(reader.Read(list[i], i));
-  ABSTRACT_RETURN_IF_ERROR(reader.status(path));
+  for (size_t i = 0; i < list.size(); ++i)
+    pairs.push_back(reader.Read(list[i], violations.root().At("pairs", i)));
+  if (const absl::Status status = ToStatus(violations); !status.ok()) return WithContext(status, path);
   if (limit > 0 && static_cast<size_t>(limit) < pairs.size()) pairs.resize(static_cast<size_t>(limit));
   return pairs;
 }

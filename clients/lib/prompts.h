@@ -26,7 +26,7 @@ struct PromptPair {
 
 // Reads a prompt file, {"version": 1, "pairs": [{"id", "category", "harmful",
 // "harmless"}, ...]}, and returns its first `limit` pairs (all when 0).
-// Errors name the file: NotFound, or InvalidArgument listing every pair at
+// Errors name the file: NotFound, or InvalidArgument listing the pairs at
 // fault: a missing or empty field, an id that occurs twice.
 absl::StatusOr<std::vector<PromptPair>> LoadPromptPairs(const std::string& path, int limit = 0);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/random/random.h"
@@ -13,6 +14,8 @@
 #include "services/analysis/circuit.h"
 #include "services/analysis/dashboard.h"
 #include "services/analysis/study.h"
+#include "services/common/experiments.h"
+#include "services/common/paging.h"
 #include "services/common/ranking.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
@@ -24,7 +27,7 @@ constexpr size_t kMaxRunIdBytes = 64;
 constexpr uint32_t kDefaultRankingLimit = 20;
 constexpr uint32_t kDefaultCircuitComponents = 12;
 constexpr uint32_t kMaxCircuitComponents = 200;  // A drawing of more helps nobody.
-constexpr size_t kHtmlChunkBytes = 1 << 20;
+constexpr int kMaxRunsOnPage = 10'000;
 
 void CheckRunId(const std::string& run_id, Violations& violations) {
   const bool only_allowed = std::all_of(run_id.begin(), run_id.end(), [](unsigned char c) {
@@ -72,6 +75,61 @@ absl::Status Import(RunStore& store, const v1::ImportRunRequest& request, v1::Im
   return absl::OkStatus();
 }
 
+absl::Status ListPage(RunStore& store, const v1::ListRunsRequest& request, v1::ListRunsResponse& response) {
+  Violations violations;
+  Page page(request.page_size(), violations.At("page_size"));
+  const auto last = ReadPageToken(request.page_token(), violations.At("page_token"));
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::RunDescription> runs, store.List(kMaxRunsOnPage + 1, last));
+  for (const v1::RunDescription& run : runs) {
+    if (response.runs_size() == kMaxRunsOnPage || !page.Take(run)) {
+      response.set_next_page_token(PageToken(PositionOf(*response.runs().rbegin())));
+      break;
+    }
+    *response.add_runs() = run;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::GetRunResponse> Get(RunStore& store, const std::string& run_id) {
+  ABSTRACT_RETURN_IF_ERROR(CheckedRunId(run_id));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(run_id));
+  if (run.ByteSizeLong() <= kMaxMessageBytes) return run;
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat("run \"", run_id, "\" takes ", run.ByteSizeLong(), " bytes, a message ",
+                                      kMaxMessageBytes, " at most; ExportRun sends it in chunks"),
+                         "RUN_TOO_LARGE", {{"run_id", run_id}});
+}
+
+// The run with the results of the experiments that are asked for.
+absl::StatusOr<v1::GetRunResponse> ReadForExport(RunStore& store, const v1::ExportRunRequest& request) {
+  Violations violations;
+  CheckRunId(request.run_id(), violations);
+  for (int i = 0; i < request.experiments_size(); ++i) {
+    if (!IsExperiment(request.experiments(i)))
+      violations.Add(absl::StrCat("experiments[", i, "]"), "is none");
+  }
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(request.run_id()));
+  if (request.experiments().empty()) return run;
+  const auto& wanted = request.experiments();
+  for (const ExperimentInfo& experiment : Experiments()) {
+    if (std::find(wanted.begin(), wanted.end(), experiment.kind) == wanted.end()) {
+      ClearResultsOf(*run.mutable_study(), experiment.kind);
+    }
+  }
+  return run;
+}
+
+// Passes `bytes` on in pieces until `write` says that nobody reads them any longer.
+template <typename Write>
+grpc::Status WritePieces(const std::string& bytes, Write write) {
+  for (size_t offset = 0; offset < bytes.size(); offset += kPieceBytes) {
+    if (!write(bytes.substr(offset, kPieceBytes))) return grpc::Status::CANCELLED;
+  }
+  return grpc::Status::OK;
+}
+
 absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::GetRankingResponse& response) {
   Violations violations;
   CheckRunId(request.run_id(), violations);
@@ -80,16 +138,21 @@ absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::Get
       kind != v1::COMPONENT_KIND_NEURON_GROUP) {
     violations.Add("kind", "must be HEAD, NEURON_GROUP or unset; others are not ranked");
   }
+  Page page(request.limit() == 0 ? kDefaultRankingLimit : request.limit(), violations.At("limit"));
+  const auto last = ReadPageToken(request.page_token(), violations.At("page_token"));
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
-  const uint32_t limit = request.limit() == 0 ? kDefaultRankingLimit : request.limit();
-  for (const v1::RankedComponent& component : patching.ranking()) {
-    if (static_cast<uint32_t>(response.components_size()) >= limit) break;
-    if (kind == v1::COMPONENT_KIND_UNSPECIFIED || component.component().kind() == kind) {
-      *response.add_components() = component;
+  for (int i = last ? static_cast<int>(std::clamp<int64_t>(last->order, 0, patching.ranking_size())) : 0;
+       i < patching.ranking_size(); ++i) {
+    const v1::RankedComponent& component = patching.ranking(i);
+    if (kind != v1::COMPONENT_KIND_UNSPECIFIED && component.component().kind() != kind) continue;
+    if (!page.Take(component)) {
+      response.set_next_page_token(PageToken({i, ""}));
+      break;
     }
+    *response.add_components() = component;
   }
-  *response.mutable_layers() = patching.layers();
+  if (!last) *response.mutable_layers() = patching.layers();
   return absl::OkStatus();
 }
 
@@ -110,8 +173,8 @@ absl::Status DrawCircuit(RunStore& store, const v1::GetCircuitRequest& request,
 
 absl::StatusOr<std::string> Render(RunStore& store, const std::string& run_id) {
   ABSTRACT_RETURN_IF_ERROR(CheckedRunId(run_id));
-  ABSTRACT_ASSIGN_OR_RETURN(const v1::GetRunResponse run, store.Get(run_id));
-  return RenderDashboard(run);
+  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(run_id));
+  return RenderDashboard(std::move(run));
 }
 
 }  // namespace
@@ -122,19 +185,31 @@ grpc::Status AnalysisServiceImpl::ImportRun(grpc::ServerContext*, const v1::Impo
   return ToGrpcStatus(Import(store_, *request, *response));
 }
 
-grpc::Status AnalysisServiceImpl::ListRuns(grpc::ServerContext*, const v1::ListRunsRequest*,
+grpc::Status AnalysisServiceImpl::ListRuns(grpc::ServerContext*, const v1::ListRunsRequest* request,
                                            v1::ListRunsResponse* response) {
-  const auto runs = store_.List();
-  if (runs.ok()) response->mutable_runs()->Assign(runs->begin(), runs->end());
-  return ToGrpcStatus(runs.status());
+  return ToGrpcStatus(ListPage(store_, *request, *response));
 }
 
 grpc::Status AnalysisServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest* request,
                                          v1::GetRunResponse* response) {
-  if (const absl::Status status = CheckedRunId(request->run_id()); !status.ok()) return ToGrpcStatus(status);
-  auto run = store_.Get(request->run_id());
+  auto run = Get(store_, request->run_id());
   if (run.ok()) *response = *std::move(run);
   return ToGrpcStatus(run.status());
+}
+
+grpc::Status AnalysisServiceImpl::ExportRun(grpc::ServerContext*, const v1::ExportRunRequest* request,
+                                            grpc::ServerWriter<v1::ExportRunResponse>* writer) {
+  absl::StatusOr<v1::GetRunResponse> run = ReadForExport(store_, *request);
+  if (!run.ok()) return ToGrpcStatus(run.status());
+  const std::string study = run->study().SerializeAsString();
+  run->clear_study();
+  v1::ExportRunResponse response;
+  *response.mutable_description() = run->description();
+  if (!writer->Write(response)) return grpc::Status::CANCELLED;  // The client has gone.
+  return WritePieces(study, [&](std::string piece) {
+    response.set_study_chunk(std::move(piece));
+    return writer->Write(response);
+  });
 }
 
 grpc::Status AnalysisServiceImpl::DeleteRun(grpc::ServerContext*, const v1::DeleteRunRequest* request,
@@ -158,12 +233,11 @@ grpc::Status AnalysisServiceImpl::RenderDashboard(grpc::ServerContext*,
                                                   grpc::ServerWriter<v1::RenderDashboardResponse>* writer) {
   const absl::StatusOr<std::string> html = Render(store_, request->run_id());
   if (!html.ok()) return ToGrpcStatus(html.status());
-  for (size_t offset = 0; offset < html->size(); offset += kHtmlChunkBytes) {
-    v1::RenderDashboardResponse response;
-    response.set_html(html->substr(offset, kHtmlChunkBytes));
-    if (!writer->Write(response)) return grpc::Status::CANCELLED;  // The client has gone.
-  }
-  return grpc::Status::OK;
+  v1::RenderDashboardResponse response;
+  return WritePieces(*html, [&](std::string piece) {
+    response.set_html(std::move(piece));
+    return writer->Write(response);
+  });
 }
 
 }  // namespace mechinterp

@@ -24,6 +24,8 @@ class AnalysisServiceImpl final : public v1::AnalysisService::Service {
                         v1::ListRunsResponse* response) override;
   grpc::Status GetRun(grpc::ServerContext* context, const v1::GetRunRequest* request,
                       v1::GetRunResponse* response) override;
+  grpc::Status ExportRun(grpc::ServerContext* context, const v1::ExportRunRequest* request,
+                         grpc::ServerWriter<v1::ExportRunResponse>* writer) override;
   grpc::Status DeleteRun(grpc::ServerContext* context, const v1::DeleteRunRequest* request,
                          v1::DeleteRunResponse* response) override;
   grpc::Status GetRanking(grpc::ServerContext* context, const v1::GetRankingRequest* request,

@@ -13,8 +13,9 @@ namespace mechinterp {
 // missing say which command makes them. Of responses only the openings are put
 // in: they show whether the model refused, and an ablated model's answer to a
 // harmful request should not travel further than it must.
-// Thread-safe. InvalidArgument for results that cannot be written as JSON.
-absl::StatusOr<std::string> RenderDashboard(const v1::GetRunResponse& run);
+// Thread-safe. InvalidArgument for results that cannot be written as JSON;
+// FailedPrecondition for those of which a page would hold more than 32 MiB.
+absl::StatusOr<std::string> RenderDashboard(v1::GetRunResponse run);
 
 }  // namespace mechinterp
 

@@ -1,5 +1,7 @@
 #include "services/analysis/dashboard_server.h"
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -7,9 +9,12 @@
 #include "absl/strings/str_replace.h"
 #include "google/protobuf/util/time_util.h"
 #include "httplib.h"
-#include "services/analysis/dashboard.h"
+#include "services/analysis/gzip.h"
+#include "services/analysis/page_cache.h"
 #include "services/common/experiments.h"
+#include "services/common/paging.h"
 #include "services/common/proto_json.h"
+#include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "spdlog/spdlog.h"
 
@@ -17,6 +22,11 @@ namespace mechinterp {
 namespace {
 
 constexpr char kHtml[] = "text/html; charset=utf-8";
+constexpr size_t kRunsOnPage = 100;
+
+void Send(httplib::Response& response, std::string body, const char* type) {
+  SetBody(response, std::make_shared<const std::string>(std::move(body)), type);
+}
 
 std::string EscapeHtml(const std::string& text) {
   return absl::StrReplaceAll(
@@ -46,7 +56,8 @@ std::string ResultsLinks(const v1::RunDescription& run, const std::string& id) {
   });
 }
 
-std::string ListPage(const std::vector<v1::RunDescription>& runs) {
+// `older`: where the list goes on; empty at its end.
+std::string ListPage(const std::vector<v1::RunDescription>& runs, const std::string& older) {
   if (runs.empty()) {
     return Page("Studies",
                 "<p>No study has been imported yet. Run <code>abstract baseline</code>, <code>abstract "
@@ -63,7 +74,22 @@ std::string ListPage(const std::vector<v1::RunDescription>& runs) {
   return Page("Studies",
               absl::StrCat("<table><thead><tr><th>Run</th><th>Model</th><th>Results</th><th>Updated</th>"
                            "</tr></thead><tbody>",
-                           rows, "</tbody></table>"));
+                           rows, "</tbody></table>",
+                           older.empty() ? "" : absl::StrCat("<p><a href=\"", older, "\">Older</a></p>")));
+}
+
+absl::StatusOr<std::string> ListRuns(RunStore& store, const std::string& token) {
+  Violations violations;
+  const auto last = ReadPageToken(token, violations.At("page_token"));
+  ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
+  ABSTRACT_ASSIGN_OR_RETURN(std::vector<v1::RunDescription> runs,
+                            store.List(static_cast<int>(kRunsOnPage) + 1, last));
+  std::string older;
+  if (runs.size() > kRunsOnPage) {
+    runs.pop_back();
+    older = absl::StrCat("/runs?page_token=", PageToken(PositionOf(runs.back())));
+  }
+  return ListPage(runs, older);
 }
 
 int HttpStatus(const absl::Status& status) {
@@ -73,18 +99,20 @@ int HttpStatus(const absl::Status& status) {
 
 void Fail(const absl::Status& status, httplib::Response& response) {
   response.status = HttpStatus(status);
-  response.set_content(
-      Page("This did not work", absl::StrCat("<p>", EscapeHtml(std::string(status.message())),
-                                             ".</p><p><a href=\"/runs\">All studies</a></p>")),
-      kHtml);
+  Send(response,
+       Page("This did not work", absl::StrCat("<p>", EscapeHtml(std::string(status.message())),
+                                              ".</p><p><a href=\"/runs\">All studies</a></p>")),
+       kHtml);
 }
 
-void ServeDashboard(RunStore& store, const std::string& run_id, httplib::Response& response) {
-  const absl::StatusOr<v1::GetRunResponse> run = store.Get(run_id);
-  if (!run.ok()) return Fail(run.status(), response);
-  absl::StatusOr<std::string> html = RenderDashboard(*run);
-  if (!html.ok()) return Fail(html.status(), response);
-  response.set_content(*html, kHtml);
+void ServeDashboard(PageCache& pages, const httplib::Request& request, httplib::Response& response) {
+  const auto page = pages.Get(request.matches[1]);
+  if (!page.ok()) return Fail(page.status(), response);
+  response.set_header("Vary", "Accept-Encoding");
+  const bool compressed = AcceptsGzip(request.get_header_value("Accept-Encoding"));
+  if (compressed) response.set_header("Content-Encoding", "gzip");
+  // A part of the page, which it keeps alive.
+  SetBody(response, {*page, compressed ? &(*page)->gzip : &(*page)->html}, kHtml);
 }
 
 absl::StatusOr<std::string> ResultsJson(RunStore& store, const std::string& run_id, const std::string& name) {
@@ -98,28 +126,29 @@ absl::StatusOr<std::string> ResultsJson(RunStore& store, const std::string& run_
 
 void ServeResults(RunStore& store, const std::string& run_id, const std::string& name,
                   httplib::Response& response) {
-  const absl::StatusOr<std::string> json = ResultsJson(store, run_id, name);
+  absl::StatusOr<std::string> json = ResultsJson(store, run_id, name);
   if (!json.ok()) return Fail(json.status(), response);
-  response.set_content(*json, "application/json");
+  Send(response, *std::move(json), "application/json");
 }
 
 void AddRoutes(RunStore& store, httplib::Server& server) {
+  const auto pages = std::make_shared<PageCache>(&store);
   server.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
-    response.set_content("ok\n", "text/plain");
+    Send(response, "ok\n", "text/plain");
   });
   server.Get("/", [&store](const httplib::Request&, httplib::Response& response) {
-    const auto runs = store.List();
+    const auto runs = store.List(1);
     if (!runs.ok()) return Fail(runs.status(), response);
     response.set_redirect(runs->empty() ? "/runs" : absl::StrCat("/runs/", runs->front().run_id()));
   });
-  server.Get("/runs", [&store](const httplib::Request&, httplib::Response& response) {
-    const auto runs = store.List();
-    if (!runs.ok()) return Fail(runs.status(), response);
-    response.set_content(ListPage(*runs), kHtml);
+  server.Get("/runs", [&store](const httplib::Request& request, httplib::Response& response) {
+    absl::StatusOr<std::string> list = ListRuns(store, request.get_param_value("page_token"));
+    if (!list.ok()) return Fail(list.status(), response);
+    Send(response, *std::move(list), kHtml);
   });
   server.Get(R"(/runs/([A-Za-z0-9._-]{1,64}))",
-             [&store](const httplib::Request& request, httplib::Response& response) {
-               ServeDashboard(store, request.matches[1], response);
+             [pages](const httplib::Request& request, httplib::Response& response) {
+               ServeDashboard(*pages, request, response);
              });
   server.Get(R"(/runs/([A-Za-z0-9._-]{1,64})/([a-z_]{1,32})\.json)",
              [&store](const httplib::Request& request, httplib::Response& response) {

@@ -12,8 +12,8 @@ namespace mechinterp {
 
 // Serves the dashboards to browsers:
 //   /          to the latest run's dashboard, or to /runs when there is none
-//   /runs      the list of runs
-//   /runs/ID   a run's dashboard
+//   /runs      the list of runs, in pages
+//   /runs/ID   a run's dashboard; compressed, once, for browsers that take gzip
 //   /healthz   "ok"
 // `listen_address` like "127.0.0.1:8080"; port 0 lets the system choose. `store`
 // must outlive the server. Errors as HttpServer's.

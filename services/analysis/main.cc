@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/analysis/analysis_service.h"
@@ -53,12 +54,12 @@ void AddOptions(Command app, Options& options) {
   app.AddFlag("--render-once", options.render_once, "Write the dashboard of --results and exit");
 }
 
-absl::Status WriteDashboard(const v1::Study& study, const std::string& path) {
+absl::Status WriteDashboard(v1::Study study, const std::string& path) {
   v1::GetRunResponse run;
   run.mutable_description()->set_run_id(kImportedRunId);
   run.mutable_description()->set_model_name(ModelName(study));
-  *run.mutable_study() = study;
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string html, RenderDashboard(run));
+  *run.mutable_study() = std::move(study);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string html, RenderDashboard(std::move(run)));
   ABSTRACT_RETURN_IF_ERROR(WriteTextFileAtomically(path, html));
   spdlog::info("wrote {}", path);
   return absl::OkStatus();
@@ -66,10 +67,11 @@ absl::Status WriteDashboard(const v1::Study& study, const std::string& path) {
 
 absl::Status RenderOnce(const Options& options) {
   const std::string folder = options.results.empty() ? "outputs/results" : options.results;
-  ABSTRACT_ASSIGN_OR_RETURN(const v1::Study study, ReadStudy(folder));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::Study study, ReadStudy(folder));
   if (IsEmpty(study))
     spdlog::warn("{} holds no results yet; the dashboard will say how to make them", folder);
-  return WriteDashboard(study, options.output.empty() ? "outputs/figures/dashboard.html" : options.output);
+  return WriteDashboard(std::move(study),
+                        options.output.empty() ? "outputs/figures/dashboard.html" : options.output);
 }
 
 absl::Status ImportResults(const Options& options, RunStore& store) {

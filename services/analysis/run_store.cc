@@ -100,6 +100,17 @@ absl::Status AddExperiments(SQLite::Database& database, v1::RunDescription& desc
                            });
 }
 
+// With its experiments; NotFound when there is none.
+absl::StatusOr<v1::RunDescription> FindRun(SQLite::Database& database, const std::string& run_id) {
+  SQLite::Statement query(database,
+                          "SELECT run_id, update_time_micros, model_name FROM runs WHERE run_id = ?1");
+  query.bind(1, run_id);
+  if (!query.executeStep()) return NoSuchRun(run_id);
+  v1::RunDescription description = ReadDescription(query);
+  ABSTRACT_RETURN_IF_ERROR(AddExperiments(database, description));
+  return description;
+}
+
 // Makes the tables in a new file, brings those of older versions up to date, and
 // refuses files that this version does not know.
 absl::Status PrepareSchema(SQLite::Database& database) {
@@ -182,13 +193,20 @@ absl::Status RunStore::Import(const std::string& run_id, const v1::Study& study)
   });
 }
 
-absl::StatusOr<std::vector<v1::RunDescription>> RunStore::List() {
+absl::StatusOr<std::vector<v1::RunDescription>> RunStore::List(int max_count,
+                                                               const std::optional<PagePosition>& last) {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::StatusOr<std::vector<v1::RunDescription>> {
     const SQLite::Transaction transaction(*database_);  // one state of both tables
     SQLite::Statement query(*database_,
-                            "SELECT run_id, update_time_micros, model_name FROM runs "
-                            "ORDER BY update_time_micros DESC, rowid DESC");
+                            absl::StrCat("SELECT run_id, update_time_micros, model_name FROM runs ",
+                                         last ? "WHERE (update_time_micros, run_id) < (?2, ?3) " : "",
+                                         "ORDER BY update_time_micros DESC, run_id DESC LIMIT ?1"));
+    query.bind(1, max_count);
+    if (last) {
+      query.bind(2, last->order);
+      query.bind(3, last->id);
+    }
     std::vector<v1::RunDescription> runs;
     while (query.executeStep()) {
       runs.push_back(ReadDescription(query));
@@ -198,18 +216,21 @@ absl::StatusOr<std::vector<v1::RunDescription>> RunStore::List() {
   });
 }
 
+absl::StatusOr<v1::RunDescription> RunStore::Describe(const std::string& run_id) {
+  const std::lock_guard lock(mutex_);
+  return Guarded(path_, [&]() -> absl::StatusOr<v1::RunDescription> {
+    const SQLite::Transaction transaction(*database_);  // one state of both tables
+    return FindRun(*database_, run_id);
+  });
+}
+
 absl::StatusOr<v1::GetRunResponse> RunStore::Get(const std::string& run_id) {
   const std::lock_guard lock(mutex_);
   return Guarded(path_, [&]() -> absl::StatusOr<v1::GetRunResponse> {
     const SQLite::Transaction transaction(*database_);  // one state of both tables
-    SQLite::Statement query(*database_,
-                            "SELECT run_id, update_time_micros, model_name FROM runs WHERE run_id = ?1");
-    query.bind(1, run_id);
-    if (!query.executeStep()) return NoSuchRun(run_id);
     v1::GetRunResponse run;
-    *run.mutable_description() = ReadDescription(query);
+    ABSTRACT_ASSIGN_OR_RETURN(*run.mutable_description(), FindRun(*database_, run_id));
     const auto read = [&run](v1::ExperimentKind kind, SQLite::Statement& results) -> absl::Status {
-      run.mutable_description()->add_experiments(kind);
       const SQLite::Column column = results.getColumn(1);
       google::protobuf::Message& message = MutableResultsOf(*run.mutable_study(), kind);
       if (message.ParseFromArray(column.getBlob(), column.getBytes())) return absl::OkStatus();
@@ -235,6 +256,10 @@ absl::Status RunStore::Delete(const std::string& run_id) {
     transaction.commit();
     return absl::OkStatus();
   });
+}
+
+PagePosition PositionOf(const v1::RunDescription& run) {
+  return {google::protobuf::util::TimeUtil::TimestampToMicroseconds(run.update_time()), run.run_id()};
 }
 
 }  // namespace mechinterp

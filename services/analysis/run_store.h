@@ -3,12 +3,14 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/analysis_service.pb.h"
+#include "services/common/paging.h"
 
 namespace SQLite {
 class Database;
@@ -29,8 +31,11 @@ class RunStore {
 
   // Adds the parts that `study` has to the run; those it lacks stay as they were.
   absl::Status Import(const std::string& run_id, const v1::Study& study);
-  // Latest first.
-  absl::StatusOr<std::vector<v1::RunDescription>> List();
+  // At most `max_count` runs, the latest first: those after `last`, or the first of all.
+  absl::StatusOr<std::vector<v1::RunDescription>> List(
+      int max_count, const std::optional<PagePosition>& last = std::nullopt);
+  // NotFound with reason RUN_NOT_FOUND.
+  absl::StatusOr<v1::RunDescription> Describe(const std::string& run_id);
   // NotFound with reason RUN_NOT_FOUND.
   absl::StatusOr<v1::GetRunResponse> Get(const std::string& run_id);
   // NotFound with reason RUN_NOT_FOUND.
@@ -43,6 +48,9 @@ class RunStore {
   std::mutex mutex_;
   std::unique_ptr<SQLite::Database> database_;
 };
+
+// Where a run stands in the list.
+PagePosition PositionOf(const v1::RunDescription& run);
 
 }  // namespace mechinterp
 

@@ -10,8 +10,12 @@
 namespace mechinterp {
 namespace {
 
-// Far above any model there is; bounds what a request can make us allocate.
+// Far above any model there is; bound what a request can make us, or who draws it, allocate.
 constexpr uint32_t kMaxLayers = 10'000;
+constexpr uint32_t kMaxHeads = 1 << 16;
+constexpr uint32_t kMaxNeurons = 1 << 24;
+constexpr uint64_t kMaxMapCells = 4'000'000;  // of the map of layers by heads or positions
+constexpr size_t kMaxNameBytes = 1000;
 
 void CheckRate(const v1::Rate& rate, const std::string& field, Violations& violations) {
   if (rate.success_count() > rate.total_count()) {
@@ -48,6 +52,27 @@ void CheckComponent(const v1::PatchingResults& patching, const v1::Component& co
     violations.Add(field + ".neuron_end",
                    absl::StrCat("must be at most neuron_count, ", patching.neuron_count()));
   }
+  if (component.kind() == v1::COMPONENT_KIND_NEURON_GROUP &&
+      component.neuron_begin() >= component.neuron_end()) {
+    violations.Add(field + ".neuron_begin",
+                   absl::StrCat("must be below neuron_end, ", component.neuron_end()));
+  }
+  if (component.name().size() > kMaxNameBytes) {
+    violations.Add(field + ".name", absl::StrCat("must have at most ", kMaxNameBytes, " bytes"));
+  }
+}
+
+void CheckCount(uint32_t count, uint32_t max, const std::string& field, Violations& violations) {
+  if (count > max) violations.Add(field, absl::StrCat(count, " is above ", max));
+}
+
+// What has a row for each layer, and a column for each of these.
+void CheckMap(const v1::PatchingResults& patching, uint64_t columns, const std::string& field,
+              Violations& violations) {
+  if (columns * patching.layer_count() > kMaxMapCells) {
+    violations.Add(field, absl::StrCat(columns, " in ", patching.layer_count(), " layers are more than ",
+                                       kMaxMapCells, " places"));
+  }
 }
 
 void CheckPatching(const v1::PatchingResults& patching, const std::string& field, Violations& violations) {
@@ -56,6 +81,10 @@ void CheckPatching(const v1::PatchingResults& patching, const std::string& field
                    absl::StrCat(patching.layer_count(), " is not in [1, ", kMaxLayers, "]"));
     return;
   }
+  CheckCount(patching.head_count(), kMaxHeads, field + ".head_count", violations);
+  CheckCount(patching.neuron_count(), kMaxNeurons, field + ".neuron_count", violations);
+  CheckMap(patching, patching.head_count(), field + ".head_count", violations);
+  CheckMap(patching, static_cast<uint64_t>(patching.positions_size()), field + ".positions", violations);
   for (int i = 0; i < patching.effects_size(); ++i) {
     CheckComponent(patching, patching.effects(i).component(),
                    absl::StrCat(field, ".effects[", i, "].component"), violations);
@@ -85,12 +114,26 @@ void CheckAblation(const v1::AblationResults& ablation, const std::string& field
   }
 }
 
+// `path_of`: where an experiment's results lie.
+template <typename PathOf>
+void CheckResults(const v1::Study& study, const PathOf& path_of, Violations& violations) {
+  if (study.has_baseline()) {
+    CheckBaseline(study.baseline(), path_of(InfoOf(v1::EXPERIMENT_KIND_BASELINE)), violations);
+  }
+  if (study.has_patching()) {
+    CheckPatching(study.patching(), path_of(InfoOf(v1::EXPERIMENT_KIND_PATCHING)), violations);
+  }
+  if (study.has_ablation()) {
+    CheckAblation(study.ablation(), path_of(InfoOf(v1::EXPERIMENT_KIND_ABLATION)), violations);
+  }
+}
+
 }  // namespace
 
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations) {
-  if (study.has_baseline()) CheckBaseline(study.baseline(), field + ".baseline", violations);
-  if (study.has_patching()) CheckPatching(study.patching(), field + ".patching", violations);
-  if (study.has_ablation()) CheckAblation(study.ablation(), field + ".ablation", violations);
+  CheckResults(
+      study, [&](const ExperimentInfo& experiment) { return absl::StrCat(field, ".", experiment.name); },
+      violations);
 }
 
 absl::StatusOr<v1::Study> ReadStudy(const std::string& folder) {
@@ -100,7 +143,12 @@ absl::StatusOr<v1::Study> ReadStudy(const std::string& folder) {
   }
   ABSTRACT_ASSIGN_OR_RETURN(v1::Study study, ReadResultsFiles(folder));
   Violations violations;
-  CheckStudy(study, folder, violations);
+  CheckResults(
+      study,
+      [&](const ExperimentInfo& experiment) {
+        return (std::filesystem::path(folder) / experiment.file_name).string();
+      },
+      violations);
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   return study;
 }

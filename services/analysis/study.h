@@ -13,7 +13,8 @@ namespace mechinterp {
 // functions are pure but ReadStudy, and thread-safe.
 
 // Adds what is inconsistent in `study` under the path `field`: components
-// outside the model, shares outside [0, 1], more layers than any model has.
+// outside the model, shares outside [0, 1], more layers, heads or neurons than any
+// model has.
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations);
 
 // Reads the results files of a folder and checks them; those that do not exist are

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "services/common/manual_page.h"
 #include "services/common/suggestion.h"
+#include "services/common/text_file.h"
 #include "yaml-cpp/yaml.h"
 
 namespace mechinterp {
@@ -158,6 +159,15 @@ class YamlConfig : public CLI::Config {
   std::string section_;
 };
 
+// A YAML file is read when this has read it: none waits for a pipe, or fills the memory.
+std::string CheckConfigFile(const std::string& path) {
+  constexpr uint64_t kMaxBytes = 1 << 20;
+  const absl::Status status = ReadTextFile(path, kMaxBytes).status();
+  // CLI11 has words of its own for a file that is not there.
+  if (!status.ok() && !absl::IsNotFound(status)) throw CLI::FileError(std::string(status.message()));
+  return "";
+}
+
 void AddEnvironmentAndConfig(CLI::App& app, const std::string& environment_section,
                              const std::string& yaml_section) {
   const std::string config_environment = EnvironmentName(environment_section, "config");
@@ -168,7 +178,8 @@ void AddEnvironmentAndConfig(CLI::App& app, const std::string& environment_secti
                  yaml_section.empty()
                      ? "Read options from this YAML file"
                      : absl::StrCat("Read options from section \"", yaml_section, "\" of this YAML file"),
-                 /*config_required=*/!default_file.empty());
+                 /*config_required=*/!default_file.empty())
+      ->check(CLI::Validator(CheckConfigFile, ""));
   app.config_formatter(std::make_shared<YamlConfig>(&app, yaml_section));
   AddEnvironmentTwins(app, environment_section);
 }

@@ -49,6 +49,10 @@ google::protobuf::Message& MutableResultsOf(v1::Study& study, v1::ExperimentKind
   return *study.GetReflection()->MutableMessage(&study, FieldOf(kind));
 }
 
+void ClearResultsOf(v1::Study& study, v1::ExperimentKind kind) {
+  study.GetReflection()->ClearField(&study, FieldOf(kind));
+}
+
 const v1::Provenance& ProvenanceOf(const google::protobuf::Message& results) {
   const auto* const field = results.GetDescriptor()->FindFieldByName("provenance");
   return static_cast<const v1::Provenance&>(results.GetReflection()->GetMessage(results, field));

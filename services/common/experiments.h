@@ -29,6 +29,7 @@ const ExperimentInfo& InfoOf(v1::ExperimentKind kind);
 const google::protobuf::Message* ResultsOf(const v1::Study& study, v1::ExperimentKind kind);
 // Adds empty ones when it has none.
 google::protobuf::Message& MutableResultsOf(v1::Study& study, v1::ExperimentKind kind);
+void ClearResultsOf(v1::Study& study, v1::ExperimentKind kind);
 
 // Of the results message of any experiment.
 const v1::Provenance& ProvenanceOf(const google::protobuf::Message& results);

@@ -10,12 +10,17 @@
 
 namespace httplib {
 class Server;
-}
+struct Response;
+}  // namespace httplib
 
 namespace mechinterp {
 
 // A running HTTP server, for metrics and dashboards. Runs its own threads until
 // it is destroyed. Thread-safe.
+//
+// It answers GET and HEAD, with one request to a connection, and reads no bodies. A
+// request's Range is passed over, as HTTP allows: the library would put together as
+// many copies as there are ranges.
 class HttpServer {
  public:
   // `listen_address` like "127.0.0.1:8080"; port 0 lets the system choose.
@@ -34,6 +39,11 @@ class HttpServer {
   std::thread thread_;
   int port_;
 };
+
+// Sends `body` as it is. What the library is given by set_content it compresses anew
+// for every request.
+void SetBody(httplib::Response& response, std::shared_ptr<const std::string> body,
+             const std::string& content_type);
 
 }  // namespace mechinterp
 

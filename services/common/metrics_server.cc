@@ -1,5 +1,6 @@
 #include "services/common/metrics_server.h"
 
+#include <string>
 #include <utility>
 
 #include "httplib.h"
@@ -11,8 +12,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(
     const std::string& listen_address, std::shared_ptr<prometheus::Registry> registry) {
   return HttpServer::Start(listen_address, [registry = std::move(registry)](httplib::Server& server) {
     server.Get("/metrics", [registry](const httplib::Request&, httplib::Response& response) {
-      response.set_content(prometheus::TextSerializer().Serialize(registry->Collect()),
-                           "text/plain; version=0.0.4; charset=utf-8");
+      SetBody(response,
+              std::make_shared<std::string>(prometheus::TextSerializer().Serialize(registry->Collect())),
+              "text/plain; version=0.0.4; charset=utf-8");
     });
   });
 }

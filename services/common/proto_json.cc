@@ -3,9 +3,12 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/stubs/common.h"
 #include "google/protobuf/util/json_util.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
+
+constexpr size_t kMaxProblemBytes = 400;
 
 google::protobuf::util::JsonPrintOptions PrintOptions(JsonStyle style) {
   google::protobuf::util::JsonPrintOptions options;
@@ -34,8 +37,10 @@ absl::Status MessageFromJson(const std::string& json, google::protobuf::Message*
   options.ignore_unknown_fields = true;
   const auto status = google::protobuf::util::JsonStringToMessage(json, message, options);
   if (status.ok()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("not a ", std::string(message->GetTypeName()),
-                                                 " in JSON: ", std::string(status.message())));
+  // The parser's messages quote values, whatever their length.
+  const std::string problem = Shortened(std::string(status.message()), kMaxProblemBytes);
+  return absl::InvalidArgumentError(
+      absl::StrCat("not a ", std::string(message->GetTypeName()), " in JSON: ", problem));
 }
 
 }  // namespace mechinterp

@@ -4,13 +4,16 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "services/common/paging.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/engine/forward/memory_use.h"
-#include "services/engine/interventions/hook_point.h"
 #include "services/engine/operations/self_check.h"
 #include "services/model/cache_handler.h"
 #include "services/model/generate_handler.h"
+#include "services/model/list_handler.h"
 #include "services/model/patch_handler.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
@@ -18,6 +21,24 @@
 #include "services/model/sweep_handler.h"
 
 namespace mechinterp {
+namespace {
+
+// What a token adds to a TokenizeResponse.
+size_t TokenBytes(engine::TokenId id, const std::string& piece) {
+  using google::protobuf::io::CodedOutputStream;
+  constexpr size_t kTag = 1;
+  return CodedOutputStream::VarintSize32(static_cast<uint32_t>(id)) + kTag +
+         CodedOutputStream::VarintSize32(static_cast<uint32_t>(piece.size())) + piece.size();
+}
+
+absl::Status TooLongAnAnswer(absl::string_view field) {
+  Violations violations;
+  violations.Add(field, absl::StrCat("the answer would take more than the ", kMaxMessageBytes,
+                                     " bytes that a message may have; cut it"));
+  return ToStatus(violations);
+}
+
+}  // namespace
 
 grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
                                     v1::GetModelResponse* response) {
@@ -41,11 +62,7 @@ grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequ
 
 grpc::Status ModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
                                           v1::ListHookPointsResponse* response) {
-  const std::string pattern = request->name_pattern().empty() ? "*" : request->name_pattern();
-  for (const engine::HookSite& site : engine::MatchingSites(pattern, served_.config())) {
-    *response->add_hook_points() = BuildHookPointInfo(site, served_.config());
-  }
-  return grpc::Status::OK;
+  return ToGrpcStatus(HandleListHookPoints(served_, *request, *response));
 }
 
 grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
@@ -54,9 +71,12 @@ grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequ
   const engine::TokenizedPrompt prompt =
       parser.Prompt(request->prompt(), parser.violations().At("prompt"), request->omit_begin_of_text());
   if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
+  size_t bytes = 0;
   for (engine::TokenId id : prompt.ids) {
     response->add_ids(id);
     response->add_pieces(TokenText(*served_.model, id));
+    bytes += TokenBytes(id, *response->pieces().rbegin());
+    if (bytes > kMaxMessageBytes) return ToGrpcStatus(TooLongAnAnswer("prompt"));
   }
   if (prompt.last_instruction_position)
     response->set_last_instruction_position(*prompt.last_instruction_position);
@@ -73,7 +93,8 @@ grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::Detokenize
   const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.violations(), "ids");
   if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
   response->set_text(served_.model->tokenizer()->Decode(ids, request->skip_special_tokens()));
-  return grpc::Status::OK;
+  return response->ByteSizeLong() > kMaxMessageBytes ? ToGrpcStatus(TooLongAnAnswer("ids"))
+                                                     : grpc::Status::OK;
 }
 
 grpc::Status ModelService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -117,12 +138,9 @@ absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<boo
   return served_.device_check.Run(call.context);
 }
 
-grpc::Status ModelService::ListActivations(grpc::ServerContext*, const v1::ListActivationsRequest*,
+grpc::Status ModelService::ListActivations(grpc::ServerContext*, const v1::ListActivationsRequest* request,
                                            v1::ListActivationsResponse* response) {
-  for (const ActivationStore::Entry& entry : served_.store.List()) {
-    *response->add_runs() = BuildStoredRun(served_.config(), entry);
-  }
-  return grpc::Status::OK;
+  return ToGrpcStatus(HandleListActivations(served_, *request, *response));
 }
 
 grpc::Status ModelService::GetActivation(grpc::ServerContext*, const v1::GetActivationRequest* request,

@@ -4,13 +4,12 @@
 #include <utility>
 #include <vector>
 
+#include "services/common/paging.h"
 #include "services/common/version.h"
 #include "services/engine/operations/cached_run.h"
 
 namespace mechinterp {
 namespace {
-
-constexpr size_t kMaxChunkBytes = 1 << 20;
 
 google::protobuf::Duration BuildDuration(absl::Duration duration) {
   const int64_t nanos = std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration));
@@ -247,11 +246,11 @@ void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& 
     const std::vector<float>& values = engine::InPublicOrder(site.point, run.activations.at(site), room);
     const auto* bytes = reinterpret_cast<const char*>(values.data());
     const size_t size = values.size() * sizeof(float);
-    for (size_t offset = 0; offset < size; offset += kMaxChunkBytes) {
+    for (size_t offset = 0; offset < size; offset += kPieceBytes) {
       v1::ActivationChunk chunk;
       chunk.set_activation_index(index);
       chunk.set_offset_bytes(offset);
-      chunk.set_data(bytes + offset, std::min(kMaxChunkBytes, size - offset));
+      chunk.set_data(bytes + offset, std::min(kPieceBytes, size - offset));
       if (!write(std::move(chunk))) return;
     }
     ++index;

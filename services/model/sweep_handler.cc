@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "services/common/paging.h"
 #include "services/common/status_macros.h"
 #include "services/engine/interventions/sweep_grid.h"
 #include "services/engine/operations/sweep.h"
@@ -113,9 +114,28 @@ class SweepWriter {
     }
     *header.mutable_clean() = BuildMetrics(*served_.model, baselines.clean);
     if (baselines.source) *header.mutable_source() = BuildMetrics(*served_.model, *baselines.source);
-    for (const engine::SweepSite& site : parsed_.sites) *header.add_sites() = BuildSweepSite(site);
     if (parsed_.sweep.source_prompt) {
       for (engine::TokenId id : parsed_.sweep.source_prompt->ids) header.add_source_token_ids(id);
+    }
+    return WriteSites(message);
+  }
+
+  // Writes `message`, a header, and with it the sites, in as many more messages as they
+  // take.
+  absl::Status WriteSites(v1::RunPatchSweepResponse& message) {
+    size_t bytes = message.ByteSizeLong();
+    for (const engine::SweepSite& site : parsed_.sites) {
+      v1::SweepSite entry = BuildSweepSite(site);
+      bytes += EntryBytes(entry);
+      if (bytes > kPieceBytes) {
+        ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+        message.Clear();
+        bytes = EntryBytes(entry);
+      }
+      // A cleared message has no header any longer: it is one that goes on.
+      auto& sites = message.has_header() ? *message.mutable_header()->mutable_sites()
+                                         : *message.mutable_sites()->mutable_sites();
+      *sites.Add() = std::move(entry);
     }
     return WriteTo(writer_, message);
   }

@@ -222,7 +222,10 @@ grpc::Status FakeModelService::GetModel(grpc::ServerContext*, const v1::GetModel
 grpc::Status FakeModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
                                               v1::ListHookPointsResponse* response) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+  // A page for each layer.
+  const uint32_t first = request->page_token().empty() ? 0 : std::stoul(request->page_token());
+  if (first + 1 < kLayers) response->set_next_page_token(std::to_string(first + 1));
+  for (const uint32_t layer : {first}) {
     v1::HookPointInfo info;
     info.set_name(absl::StrCat("blocks.", layer, ".attn.hook_z"));
     info.mutable_site()->set_point(v1::HOOK_POINT_Z);
@@ -353,7 +356,10 @@ absl::Status FakeModelService::WriteSweep(const v1::RunPatchSweepRequest& reques
   *header.mutable_model() = identity();
   header.set_set_count(static_cast<uint32_t>(sites.size()));
   *header.mutable_prompt_token_ids() = clean.tokens.ids();
-  header.mutable_sites()->Assign(sites.begin(), sites.end());
+  const auto middle = sites.begin() + static_cast<std::ptrdiff_t>(sites.size() / 2);
+  header.mutable_sites()->Assign(sites.begin(), middle);
+  writer.Write(message);
+  message.mutable_sites()->mutable_sites()->Assign(middle, sites.end());
   writer.Write(message);
   for (size_t i = sites.size(); i-- > 0;) {  // Results come in any order.
     const std::vector<v1::Intervention> set = {AtSite(request.grid().prototype(), sites[i])};

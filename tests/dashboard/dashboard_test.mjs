@@ -144,6 +144,53 @@ const tests = {
     await context.close();
   },
 
+  async "offers nothing that leaves the page"(browser) {
+    const { context, page, complaints } = await openPage(browser, render("buttons", results), WIDE);
+    for (const view of VIEWS) {
+      await page.locator(`#${view} .plot`).hover();
+      const buttons = await page
+        .locator(`#${view} .modebar-btn`)
+        .evaluateAll((nodes) => nodes.map((node) => node.dataset.title));
+      assert.ok(buttons.includes("Download plot"), `${view}: ${buttons}`);
+      assert.deepEqual(buttons.filter((title) => /share|cloud|upload|send|edit in/i.test(title)), []);
+      assert.equal(await page.evaluate((id) => document.querySelector(`#${id} .plot`)._context.plotlyServerURL, view), "");
+    }
+    assert.deepEqual(complaints, []);
+    await context.close();
+  },
+
+  async "tells which components an edge of the circuit joins"(browser) {
+    const { context, page } = await openPage(browser, render("edges", results), WIDE);
+    await page.locator("#circuit .plot").scrollIntoViewIfNeeded();
+    // The point of an edge that lies farthest from every other mark.
+    const place = await page.evaluate(() => {
+      const plot = document.querySelector("#circuit .plot");
+      const { xaxis, yaxis } = plot._fullLayout;
+      const box = plot.getBoundingClientRect();
+      const marks = plot.data.flatMap(({ x, y }, trace) =>
+        [...x].map((_, i) => ({
+          trace,
+          x: box.left + xaxis._offset + xaxis.l2p(x[i]),
+          y: box.top + yaxis._offset + yaxis.l2p(y[i]),
+        })),
+      );
+      const distance = (mark) =>
+        Math.min(
+          ...marks
+            .filter(({ trace }) => trace !== mark.trace)
+            .map((other) => Math.hypot(other.x - mark.x, other.y - mark.y)),
+        );
+      const edges = marks.filter(({ trace }) => plot.data[trace].mode === "lines");
+      return edges.reduce((best, mark) => (distance(mark) > distance(best) ? mark : best));
+    });
+    await page.mouse.move(place.x, place.y);
+    const text = page.locator("#circuit .hoverlayer .hovertext");
+    await text.waitFor();
+    assert.match((await text.allTextContents()).join(" "), /\S+ → \S+.*weight 0\.\d\d|\S+ → \S+.*weight 1\.00/s);
+    await page.locator("#circuit").screenshot({ path: join(screenshots, "edge.png") });
+    await context.close();
+  },
+
   async "follows the system into the dark, also while open"(browser) {
     const { context, page, complaints } = await openPage(browser, render("dark", results), {
       ...WIDE,
@@ -175,7 +222,26 @@ const tests = {
       "the page is wider than the screen",
     );
     for (const view of VIEWS) assert.ok((await marks(page, view)).plots > 0, view);
+    // In the circuit a label lies upon no other and upon no node but, at most, its own.
+    const boxes = (selector) =>
+      page.locator(`#circuit .scatterlayer ${selector}`).evaluateAll((nodes) =>
+        nodes.map((node) => {
+          const { left, right, top, bottom } = node.getBoundingClientRect();
+          return { name: node.textContent, left, right, top, bottom };
+        }),
+      );
+    const [labels, nodes] = [await boxes(".textpoint"), await boxes(".point")];
+    assert.ok(labels.length >= 3 && nodes.length === labels.length, "no labels");
+    const apart = (a, b) =>
+      a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+    for (const [index, label] of labels.entries()) {
+      assert.ok(label.left >= 0 && label.right <= 390, `${label.name} is cut off`);
+      const others = [...labels, ...nodes].filter((_, i) => i % labels.length !== index);
+      const touched = others.findIndex((other) => !apart(label, other));
+      assert.equal(touched, -1, `${label.name} lies upon something`);
+    }
     assert.deepEqual(complaints, []);
+    await page.locator("#circuit").screenshot({ path: join(screenshots, "narrow-circuit.png") });
     await page.screenshot({ path: join(screenshots, "narrow.png"), fullPage: true });
     await context.close();
   },

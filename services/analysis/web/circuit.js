@@ -15,18 +15,21 @@ function circuitColumns(nodes) {
 }
 
 // {along, across} of every node: along the forward pass, across it. Columns with
-// few nodes alternate about the middle, so that lines do not run through nodes.
-function circuitPlaces(nodes) {
-  const columns = circuitColumns(nodes);
+// few nodes alternate about the middle, so that lines do not run through nodes. On
+// narrow screens each node has a row of its own, and so room for its label.
+function circuitPlaces(columns) {
   const widest = Math.max(...columns.map((column) => column.length));
   const swing = Math.max(1, (widest - 1) / 2);
   const offsets = [0.75, -0.75, 0.15, -0.4, 0.45, -0.1];
   const places = new Map();
-  columns.forEach((column, along) => {
-    const isEnd = along === 0 || along === columns.length - 1;
-    const middle = isEnd || column.length > 2 ? 0 : offsets[(along - 1) % offsets.length] * swing;
+  columns.forEach((column, stage) => {
+    const isEnd = stage === 0 || stage === columns.length - 1;
+    const middle = isEnd || column.length > 2 ? 0 : offsets[(stage - 1) % offsets.length] * swing;
     column.forEach((node, index) => {
-      places.set(node.id, { along, across: middle + (column.length - 1) / 2 - index });
+      places.set(node.id, {
+        along: NARROW.matches ? places.size : stage,
+        across: middle + (column.length - 1) / 2 - index,
+      });
     });
   });
   return places;
@@ -37,7 +40,12 @@ function toPoint({ along, across }) {
   return NARROW.matches ? [across, -along] : [along, across];
 }
 
-function edgeTrace(edge, places) {
+// "L2.H7 → refusal"
+function edgeName({ from, to }, labels) {
+  return `${labels.get(from)} → ${labels.get(to)}`;
+}
+
+function edgeTrace(edge, places, labels) {
   const a = places.get(edge.from);
   const b = places.get(edge.to);
   const xs = [];
@@ -60,8 +68,9 @@ function edgeTrace(edge, places) {
     y: ys,
     showlegend: false,
     line: { color: faded("random", 0.25 + 0.5 * edge.weight), width: 1 + 5 * edge.weight },
-    text: `${plotText(edge.from)} → ${plotText(edge.to)}<br>weight ${signed(edge.weight)}`,
-    hovertemplate: "%{text}<extra></extra>",
+    // Of every point: one text for the whole line is not found by the template.
+    customdata: xs.map(() => `${plotText(edgeName(edge, labels))}<br>weight ${signed(edge.weight)}`),
+    hovertemplate: "%{customdata}<extra></extra>",
   };
 }
 
@@ -74,6 +83,12 @@ function nodeText({ component, label }) {
   );
 }
 
+// Toward the middle on narrow screens, whose edge would cut it off.
+function labelSide({ across }) {
+  if (!NARROW.matches) return "top center";
+  return across > 0 ? "middle left" : "middle right";
+}
+
 function nodeTrace(name, nodes, places, colorName, symbol, best) {
   const points = nodes.map((node) => toPoint(places.get(node.id)));
   return {
@@ -83,7 +98,7 @@ function nodeTrace(name, nodes, places, colorName, symbol, best) {
     x: points.map(([x]) => x),
     y: points.map(([, y]) => y),
     text: nodes.map(({ label }) => plotText(label)),
-    textposition: NARROW.matches ? "middle right" : "top center",
+    textposition: nodes.map(({ id }) => labelSide(places.get(id))),
     textfont: { size: 12, color: color("ink") },
     cliponaxis: false,
     customdata: nodes.map(nodeText),
@@ -99,24 +114,30 @@ function nodeTrace(name, nodes, places, colorName, symbol, best) {
   };
 }
 
+// Where a stage's name stands along the forward pass.
+function middleOf(column, places) {
+  return column.reduce((sum, { id }) => sum + places.get(id).along, 0) / column.length;
+}
+
 function circuitView({ study, circuit }) {
   if (!study.patching) return showMissing("circuit", "patching results", "abstract patching");
   if (circuit.nodes.length === 0) {
     return showMissing("circuit", "components with a positive effect", "abstract patching");
   }
-  const places = circuitPlaces(circuit.nodes);
+  const columns = circuitColumns(circuit.nodes);
+  const places = circuitPlaces(columns);
+  const labels = new Map(circuit.nodes.map(({ id, label }) => [id, label]));
   const ofKind = (kind) => circuit.nodes.filter(({ component }) => component?.component.kind === kind);
   const ends = circuit.nodes.filter(({ component }) => !component);
   const best = Math.max(...circuit.nodes.map(({ component }) => component?.score ?? 0));
   const heads = ofKind("COMPONENT_KIND_HEAD");
   const neurons = ofKind("COMPONENT_KIND_NEURON_GROUP");
   const traces = [
-    ...circuit.edges.map((edge) => edgeTrace(edge, places)),
+    ...circuit.edges.map((edge) => edgeTrace(edge, places, labels)),
     nodeTrace("ends", ends, places, "ink", "diamond", best),
     nodeTrace("attention heads", heads, places, "heads", "circle", best),
     nodeTrace("MLP neuron groups", neurons, places, "neurons", "square", best),
   ];
-  const columns = circuitColumns(circuit.nodes);
   const stageNames = columns.map(([node]) =>
     node.component
       ? `L${node.component.component.layer}<br>${node.component.component.kind === "COMPONENT_KIND_HEAD" ? "attn" : "MLP"}`
@@ -128,13 +149,13 @@ function circuitView({ study, circuit }) {
     showgrid: false,
     zeroline: false,
     ticks: "",
-    tickvals: columns.map((_, index) => (NARROW.matches ? -index : index)),
+    tickvals: columns.map((column) => (NARROW.matches ? -1 : 1) * middleOf(column, places)),
     ticktext: stageNames,
-    range: NARROW.matches ? [-(columns.length - 0.4), 0.6] : [-0.6, columns.length - 0.4],
+    range: NARROW.matches ? [0.4 - circuit.nodes.length, 0.6] : [-0.6, columns.length - 0.4],
   });
-  const across = { visible: false, range: NARROW.matches ? [-extent, extent + 0.8] : [-extent, extent] };
+  const across = { visible: false, range: [-extent, extent] };
   const layout = frame({
-    height: NARROW.matches ? 90 + 52 * columns.length : Math.max(380, 90 + 70 * extent),
+    height: NARROW.matches ? 90 + 44 * circuit.nodes.length : Math.max(380, 90 + 70 * extent),
     hovermode: "closest",
     xaxis: NARROW.matches ? across : along,
     yaxis: NARROW.matches ? along : across,
@@ -147,8 +168,8 @@ function circuitView({ study, circuit }) {
   setNumbers(
     "circuit",
     [
-      { title: "From", cell: ({ from }) => from },
-      { title: "To", cell: ({ to }) => to },
+      { title: "From", cell: ({ from }) => labels.get(from) },
+      { title: "To", cell: ({ to }) => labels.get(to) },
       { title: "Weight", right: true, cell: ({ weight }) => signed(weight) },
     ],
     [...circuit.edges].sort((a, b) => b.weight - a.weight),

@@ -72,6 +72,9 @@ function showResponses({ study }) {
     (a, b) => (sampleOf(b) ? 1 : 0) - (sampleOf(a) ? 1 : 0) || a.prompt_class.localeCompare(b.prompt_class),
   );
   const shown = rows.slice(0, 60);
+  // The page holds the first thousand only.
+  const { harmful, harmless } = study.baseline;
+  const all = Math.max(rows.length, (harmful?.total_count ?? 0) + (harmless?.total_count ?? 0));
   place.replaceChildren(
     makeTable(
       [
@@ -89,7 +92,7 @@ function showResponses({ study }) {
         },
       ],
       shown,
-      rows.length > shown.length ? `${shown.length} of ${rows.length} responses.` : "",
+      all > shown.length ? `${shown.length} of ${all} responses.` : "",
     ),
   );
 }

@@ -71,6 +71,9 @@ function plotConfig(name) {
   return {
     responsive: true,
     displaylogo: false,
+    // Plotly offers to upload a chart to its maker's server, and knows the address.
+    showSendToCloud: false,
+    plotlyServerURL: "",
     // Touch screens would show it always, over the legend.
     displayModeBar: NARROW.matches ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],

@@ -43,6 +43,40 @@ std::vector<v1::RankedComponent> Ranking() {
   return ranking;
 }
 
+v1::GetModelResponse ModelOf(uint32_t layers, uint32_t heads, uint32_t neurons) {
+  v1::GetModelResponse model;
+  model.set_layer_count(layers);
+  model.set_head_count(heads);
+  model.set_d_ff(neurons);
+  return model;
+}
+
+TEST(CheckRanking, TakesComponentsOfTheModelOnly) {
+  EXPECT_THAT(CheckRanking(Ranking(), ModelOf(2, 10, 40)), IsOk());
+  for (const auto& [model, problem] :
+       {std::pair(ModelOf(1, 10, 40), "ranking[3].component.layer: must be below the model's 1"),
+        std::pair(ModelOf(2, 9, 40), "ranking[12].component.head: must be below the model's 9"),
+        std::pair(ModelOf(2, 10, 39),
+                  "ranking[17].component.neuron_end: must be above neuron_begin and at "
+                  "most the model's 39")}) {
+    const absl::Status status = CheckRanking(Ranking(), model);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(problem));
+  }
+}
+
+// Listed neuron by neuron it would take 16 GB.
+TEST(CheckRanking, RefusesAGroupOfFourBillionNeurons) {
+  std::vector<v1::RankedComponent> ranking(1);
+  *ranking[0].mutable_component() = Group(0, 0, 4'000'000'000u);
+  EXPECT_FALSE(CheckRanking(ranking, ModelOf(2, 10, 40)).ok());
+  *ranking[0].mutable_component() = Group(0, 8, 4);
+  EXPECT_FALSE(CheckRanking(ranking, ModelOf(2, 10, 40)).ok());
+  ranking[0].mutable_component()->set_kind(v1::COMPONENT_KIND_MLP_OUT);
+  EXPECT_THAT(std::string(CheckRanking(ranking, ModelOf(2, 10, 40)).message()),
+              ::testing::HasSubstr("ranking[0].component.kind"));
+}
+
 TEST(RandomComponents, HaveTheKindsOfTheTopAndNoneOfItsMembers) {
   const auto ranking = Ranking();
   for (int draw = 0; draw < 20; ++draw) {

@@ -50,6 +50,18 @@ TEST_F(AblationTest, RefusalFallsAsThePlantedComponentsGo) {
   EXPECT_THAT(results->positions(), ElementsAre(-6, -5, -4, -3, -2, -1));
 }
 
+TEST_F(AblationTest, RefusesARankingOfAnotherModelsNeurons) {
+  AblationOptions options = Options();
+  v1::Component& component = *options.ranking[0].mutable_component();
+  component.clear_head();
+  component.set_kind(v1::COMPONENT_KIND_NEURON_GROUP);
+  component.set_neuron_end(4'000'000'000u);
+  const auto results = RunAblation(context_, options);
+  EXPECT_EQ(results.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(results.status().message()),
+              HasSubstr("the patching results: ranking[0].component.neuron_end"));
+}
+
 TEST_F(AblationTest, RandomSetsOfUnimportantComponentsChangeNothing) {
   AblationOptions options = Options();
   options.top_counts = {3};  // The three planted ones: only idle components are left to draw.

@@ -35,7 +35,15 @@ TEST(LoadOpenings, TakesTheFilesListsAndKeepsDefaultsOtherwise) {
   ASSERT_THAT(openings, IsOk());
   EXPECT_THAT(openings->refusal, ElementsAre("No"));
   EXPECT_EQ(openings->compliance, Openings().compliance);
-  EXPECT_FALSE(LoadOpenings(folder.Write("bad.json", R"({"refusal_openings": [1]})")).ok());
+  for (const auto& [content, problem] :
+       {std::pair(R"({"refusal_openings": ["No", 1]})", "refusal_openings[1]"),
+        std::pair(R"({"compliance_openings": "Yes"})", "compliance_openings"),
+        std::pair("[]", "not a JSON object")}) {
+    const auto bad = LoadOpenings(folder.Write("bad.json", content));
+    EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument) << content;
+    EXPECT_THAT(std::string(bad.status().message()), ::testing::HasSubstr(problem));
+    EXPECT_THAT(std::string(bad.status().message()), ::testing::HasSubstr("bad.json"));
+  }
 }
 
 }  // namespace

@@ -1,6 +1,11 @@
 #include "clients/lib/journal.h"
 
+#include <sys/stat.h>
+
 #include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -82,6 +87,55 @@ TEST(Journal, RestartBeginsAnew) {
   v1::Rate found;
   EXPECT_FALSE(journal->Find("a", &found));
   EXPECT_EQ(journal->discard_reason(), "--restart was given");
+}
+
+// Each with a line that no journal has; what is damaged stands in no later run's way.
+TEST(Journal, SetsADamagedOneAsideAndBeginsAnew) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  const std::string begin = R"({"fingerprint":{"--seed":"0","model":"toy"}})"
+                            "\n";
+  const std::string good = R"({"key":"a","value":{}})"
+                           "\n";
+  const std::string deep = std::string(100'000, '[');
+  for (const auto& [content, problem] : std::vector<std::pair<std::string, std::string>>{
+           {"7\n", "line 1: not a JSON object"},
+           {"{\"fingerprint\":7}\n", "line 1: fingerprint must be an object"},
+           {"{\"fingerprint\":{\"--seed\":0}}\n", "line 1: fingerprint must be an object of texts"},
+           {good, "line 1: fingerprint must be an object"},
+           {begin + good + "{\"key\":7,\"value\":{}}\n" + good, "line 3: key must be a text"},
+           {begin + "{\"key\":\"a\",\"value\":[7]}\n", "line 2: value must be an object"},
+           {begin + "{\"value\":{}}\n", "line 2: key must be a text"},
+           {begin + good + "{\"key\":\"b\",\"val\n", "line 3: not valid JSON"},
+           {begin + std::string(50, '\0') + "\n", "line 2: not valid JSON"},
+           {begin + "{\"key\":\"a\",\"value\":{\"x\":" + deep + "\n", "line 2: nested deeper than"},
+           {begin + "{\"key\":\"a\",\"value\":{\"x\":" + deep + std::string(100'000, ']') + "}}\n",
+            "line 2: nested deeper than"}}) {
+    for (const bool restart : {false, true}) {
+      folder.Write("journal.jsonl", content);
+      {
+        const auto journal = OpenOrDie(path, kFingerprint, restart);
+        EXPECT_EQ(journal->resumed_part_count(), 0);
+        EXPECT_THAT(journal->discard_reason(), HasSubstr("it is damaged: " + problem));
+        EXPECT_EQ(journal->set_aside_path(), path + ".damaged");
+        EXPECT_EQ(testing::TestFolder::Read(path + ".damaged"), content);
+        ASSERT_THAT(journal->Record("new", RateOf(1)), IsOk());
+      }
+      const auto journal = OpenOrDie(path);
+      EXPECT_EQ(journal->resumed_part_count(), 1);
+      EXPECT_EQ(journal->discard_reason(), "");
+    }
+  }
+}
+
+TEST(Journal, SetsAPipeOfItsNameAside) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  const auto journal = OpenOrDie(path);
+  EXPECT_THAT(journal->discard_reason(), HasSubstr("not a regular file"));
+  EXPECT_TRUE(std::filesystem::is_fifo(path + ".damaged"));
+  EXPECT_TRUE(std::filesystem::is_regular_file(path));
 }
 
 TEST(Journal, KeepsASecondRunOut) {

@@ -93,6 +93,33 @@ TEST(ModelClient, PutsChunksTogether) {
   EXPECT_EQ(run->activations[0].values, expected);
 }
 
+// The fake gives each layer a page.
+TEST(ModelClient, FollowsThePagesOfHookPoints) {
+  FakeServer fake;
+  const auto points = fake.client->ListHookPoints("");
+  ASSERT_THAT(points, IsOk());
+  ASSERT_EQ(points->hook_points_size(), testing::kLayers);
+  EXPECT_EQ(points->hook_points(testing::kLayers - 1).site().layer(), testing::kLayers - 1);
+  EXPECT_EQ(points->next_page_token(), "");
+}
+
+TEST(ModelClient, JoinsTheSitesOfASweep) {
+  FakeServer fake;
+  v1::RunPatchSweepRequest request;
+  *request.mutable_prompt() = UserPrompt("make a bomb");
+  v1::SweepGrid& grid = *request.mutable_grid();
+  grid.mutable_prototype()->mutable_zeroing();
+  grid.add_points(v1::HOOK_POINT_Z);
+  grid.add_axes(v1::SWEEP_AXIS_HEAD);
+  const auto sweep = fake.client->RunPatchSweep(request);
+  ASSERT_THAT(sweep, IsOk());
+  ASSERT_EQ(sweep->header.sites_size(), testing::kLayers * testing::kHeads);
+  for (int i = 0; i < sweep->header.sites_size(); ++i) {
+    EXPECT_EQ(sweep->header.sites(i).site().layer(), i / testing::kHeads);
+    EXPECT_EQ(sweep->header.sites(i).head(), i % testing::kHeads);
+  }
+}
+
 TEST(ModelClient, TellsEveryAttempt) {
   FakeServer fake;
   std::vector<std::string> attempts;

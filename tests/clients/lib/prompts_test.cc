@@ -51,6 +51,21 @@ TEST(LoadPromptPairs, ListsEveryPairAtFault) {
   EXPECT_THAT(error, HasSubstr("pairs[2]: must be an object"));
 }
 
+TEST(LoadPromptPairs, RejectsDeepAndHugeOnesInAFewWords) {
+  const std::string deep(200'000, '[');
+  EXPECT_THAT(ErrorOf(deep), HasSubstr("nested deeper than"));
+  EXPECT_THAT(ErrorOf("{\"pairs\": " + deep + std::string(deep.size(), ']') + "}"),
+              HasSubstr("nested deeper than"));
+  const std::string huge(1 << 20, 'x');
+  for (const std::string& content :
+       {"{\"version\": \"" + huge + "\", \"pairs\": [{}]}",
+        "{\"pairs\": [{\"id\": \"" + huge + "\"}, {\"id\": \"" + huge + "\"}]}"}) {
+    const std::string error = ErrorOf(content);
+    EXPECT_THAT(error, HasSubstr("prompts.json"));
+    EXPECT_LT(error.size(), 2000u);
+  }
+}
+
 TEST(LoadPromptPairs, RejectsFilesOfAnotherKind) {
   EXPECT_THAT(ErrorOf("[]"), HasSubstr("\"pairs\" must be a list"));
   EXPECT_THAT(ErrorOf(R"({"version": 2, "pairs": [{}]})"), HasSubstr("version 2"));

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "google/rpc/error_details.pb.h"
 #include "grpcpp/grpcpp.h"
@@ -56,6 +57,24 @@ class AnalysisServiceTest : public ::testing::Test {
     const absl::Status status = Call(method, request, response);
     EXPECT_FALSE(status.ok()) << request;
     return status;
+  }
+
+  // Reads a run by ExportRun, and returns how many messages it took.
+  int Export(const std::string& request, v1::GetRunResponse& run) {
+    grpc::ClientContext context;
+    const auto reader = stub_->ExportRun(&context, FromText<v1::ExportRunRequest>(request));
+    v1::ExportRunResponse response;
+    std::string study;
+    int messages = 0;
+    while (reader->Read(&response)) {
+      EXPECT_EQ(response.has_description(), messages++ == 0);
+      EXPECT_LE(response.study_chunk().size(), 1u << 20);
+      if (response.has_description()) *run.mutable_description() = response.description();
+      study += response.study_chunk();
+    }
+    EXPECT_THAT(reader->Finish(), IsOk());
+    EXPECT_TRUE(run.mutable_study()->ParseFromString(study));
+    return messages;
   }
 
   void ImportSmallStudy() {
@@ -112,6 +131,74 @@ TEST_F(AnalysisServiceTest, RanksHeadsAndNeuronGroups) {
   ASSERT_EQ(heads.components_size(), 1);
   EXPECT_EQ(heads.components(0).component().name(), "L1.H0");
   EXPECT_DOUBLE_EQ(heads.layers(2).importance(), 0.625);  // the layers stay whole
+}
+
+TEST_F(AnalysisServiceTest, ListsRunsInPages) {
+  for (int i = 0; i < 5; ++i)
+    Ask(&Stub::ImportRun, absl::StrCat("run_id: 'run-", i, "' study { baseline {} }"));
+  const auto first = Ask(&Stub::ListRuns, "page_size: 3");
+  ASSERT_EQ(first.runs_size(), 3);
+  EXPECT_EQ(first.runs(2).run_id(), "run-2");
+  const auto second =
+      Ask(&Stub::ListRuns, absl::StrCat("page_size: 3 page_token: '", first.next_page_token(), "'"));
+  ASSERT_EQ(second.runs_size(), 2);
+  EXPECT_EQ(second.runs(1).run_id(), "run-0");
+  EXPECT_EQ(second.next_page_token(), "");
+  EXPECT_EQ(Ask(&Stub::ListRuns, "").runs_size(), 5);
+  EXPECT_THAT(FieldsAtFault(Fail(&Stub::ListRuns, "page_size: -1 page_token: '!'")),
+              ElementsAre("page_size", "page_token"));
+}
+
+TEST_F(AnalysisServiceTest, ListsLongNamesInPagesOfOneMebibyte) {
+  v1::Study study;
+  study.mutable_baseline()->mutable_provenance()->mutable_model()->set_name(std::string(100'000, 'm'));
+  for (int i = 0; i < 50; ++i) ASSERT_THAT(store_->Import(absl::StrCat("run-", i), study), IsOk());
+  int runs = 0;
+  std::string token;
+  do {
+    const auto page = Ask(&Stub::ListRuns, absl::StrCat("page_token: '", token, "'"));
+    EXPECT_LE(page.ByteSizeLong(), (1u << 20) + 100);
+    runs += page.runs_size();
+    token = page.next_page_token();
+  } while (!token.empty());
+  EXPECT_EQ(runs, 50);
+}
+
+TEST_F(AnalysisServiceTest, RanksInPages) {
+  ImportSmallStudy();
+  const auto first = Ask(&Stub::GetRanking, "run_id: 'small' limit: 2");
+  ASSERT_EQ(first.components_size(), 2);
+  const auto second = Ask(&Stub::GetRanking, absl::StrCat("run_id: 'small' limit: 2 page_token: '",
+                                                          first.next_page_token(), "'"));
+  ASSERT_EQ(second.components_size(), 1);
+  EXPECT_EQ(second.components(0).component().name(), "L2.H1");
+  EXPECT_EQ(second.layers_size(), 0);
+  EXPECT_EQ(second.next_page_token(), "");
+}
+
+// Some 6 MB of components.
+TEST_F(AnalysisServiceTest, ALargeRunComesInChunks) {
+  v1::Study study = SmallStudy();
+  for (int i = 0; i < 30'000; ++i) {
+    v1::RankedComponent& ranked = *study.mutable_patching()->add_ranking();
+    ranked.mutable_component()->set_name(absl::StrCat("component ", i, std::string(200, ' ')));
+    ranked.mutable_component()->set_kind(v1::COMPONENT_KIND_HEAD);
+  }
+  ASSERT_THAT(store_->Import("large", study), IsOk());
+  const absl::Status whole = Fail(&Stub::GetRun, "run_id: 'large'");
+  EXPECT_EQ(whole.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(whole), "RUN_TOO_LARGE");
+  const auto ranking = Ask(&Stub::GetRanking, "run_id: 'large' limit: 4000000000");
+  EXPECT_LE(ranking.ByteSizeLong(), (1u << 20) + 1000);
+  EXPECT_NE(ranking.next_page_token(), "");
+
+  v1::GetRunResponse run;
+  EXPECT_GE(Export("run_id: 'large'", run), 7);
+  EXPECT_EQ(run.description().run_id(), "large");
+  EXPECT_EQ(run.study().SerializeAsString(), study.SerializeAsString());
+  Export("run_id: 'large' experiments: EXPERIMENT_KIND_BASELINE", run);
+  EXPECT_TRUE(run.study().has_baseline());
+  EXPECT_FALSE(run.study().has_patching());
 }
 
 TEST_F(AnalysisServiceTest, DrawsTheCircuit) {

@@ -68,6 +68,52 @@ TEST_F(DashboardServerTest, ServesEachExperimentsResultsAsJson) {
   EXPECT_EQ(Get("/runs/none/compare.json")->status, 404);
 }
 
+TEST_F(DashboardServerTest, SendsThePageCompressedToThoseWhoTakeGzip) {
+  ASSERT_THAT(store_->Import("run", SmallStudy()), IsOk());
+  httplib::Client client("127.0.0.1", server_->port());
+  client.set_decompress(false);
+  const auto get = [&](const std::string& encodings) {
+    return client.Get("/runs/run", httplib::Headers{{"Accept-Encoding", encodings}});
+  };
+  const auto plain = get("br");
+  ASSERT_TRUE(plain);
+  EXPECT_FALSE(plain->has_header("Content-Encoding"));
+  const auto compressed = get("br, gzip");
+  ASSERT_TRUE(compressed);
+  EXPECT_EQ(compressed->get_header_value("Content-Encoding"), "gzip");
+  EXPECT_EQ(compressed->get_header_value("Vary"), "Accept-Encoding");
+  EXPECT_LT(compressed->body.size(), plain->body.size() / 2);
+  EXPECT_EQ(compressed->body.substr(0, 2), "\x1f\x8b");
+  client.set_decompress(true);
+  EXPECT_EQ(get("gzip")->body, plain->body);
+}
+
+TEST_F(DashboardServerTest, AnswersManyRangesWithOnePage) {
+  ASSERT_THAT(store_->Import("run", SmallStudy()), IsOk());
+  std::string ranges = "bytes=0-";
+  while (ranges.size() < 900) ranges += ",0-";
+  httplib::Client client("127.0.0.1", server_->port());
+  const auto page = client.Get("/runs/run", httplib::Headers{{"Range", ranges}});
+  ASSERT_TRUE(page);
+  EXPECT_EQ(page->status, 200);
+  EXPECT_EQ(page->body.size(), Get("/runs/run")->body.size());
+}
+
+TEST_F(DashboardServerTest, ListsManyRunsInPages) {
+  for (int i = 0; i < 101; ++i) ASSERT_THAT(store_->Import(absl::StrCat("run-", i), v1::Study()), IsOk());
+  const std::string first = Get("/runs")->body;
+  EXPECT_THAT(first, AllOf(HasSubstr("/runs/run-100\""), HasSubstr("/runs/run-1\""),
+                           Not(HasSubstr("/runs/run-0\""))));
+  const std::string link = "href=\"/runs?";
+  const size_t begin = first.find(link);
+  ASSERT_NE(begin, std::string::npos);
+  const size_t path = begin + link.size() - std::string("/runs?").size();
+  const std::string second = Get(first.substr(path, first.find('"', path) - path))->body;
+  EXPECT_THAT(second,
+              AllOf(HasSubstr("/runs/run-0\""), Not(HasSubstr("/runs/run-1\"")), Not(HasSubstr(link))));
+  EXPECT_EQ(Get("/runs?page_token=x")->status, 400);
+}
+
 TEST_F(DashboardServerTest, SaysWhatToDoWithoutRuns) {
   EXPECT_EQ(Get("/")->get_header_value("Location"), "/runs");
   EXPECT_THAT(Get("/runs")->body, HasSubstr("abstract baseline"));

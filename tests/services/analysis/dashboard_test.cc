@@ -138,5 +138,42 @@ TEST(Dashboard, LeavesThePairsOfEffectsOut) {
   EXPECT_THAT(DataText(Render(study)), Not(HasSubstr("0.123456")));
 }
 
+// A large model's neuron groups: 300 MB of results made a page of 203 MB.
+TEST(Dashboard, HoldsOfNeuronGroupsTheRankingOnly) {
+  v1::Study study = SmallStudy();
+  study.mutable_patching()->set_neuron_count(1'000'000);
+  for (uint32_t i = 0; i < 50'000; ++i) {
+    v1::ComponentEffect& effect = *study.mutable_patching()->add_effects();
+    effect.mutable_component()->set_kind(v1::COMPONENT_KIND_NEURON_GROUP);
+    effect.mutable_component()->set_neuron_begin(4 + 8 * i);
+    effect.mutable_component()->set_neuron_end(12 + 8 * i);
+    effect.set_direction(v1::PATCH_DIRECTION_DENOISING);
+    effect.mutable_effect()->set_mean(i == 777 ? 0.75 : 0);
+  }
+  const std::string html = Render(study);
+  EXPECT_LT(DataText(html).size(), 100'000u);
+  const nlohmann::json patching = Data(html)["run"]["study"]["patching"];
+  EXPECT_EQ(patching["effects"].size(), 2u);  // the heads
+  EXPECT_EQ(patching["ranking"][0]["component"]["neuron_begin"], 4 + 8 * 777);
+}
+
+TEST(Dashboard, HoldsAThousandResponsesAndTheBeginningOfPrompts) {
+  v1::Study study = SmallStudy();
+  for (int i = 0; i < 1001; ++i)
+    study.mutable_baseline()->add_responses()->set_prompt(std::string(3000, 'p'));
+  const nlohmann::json responses = Data(Render(study))["run"]["study"]["baseline"]["responses"];
+  ASSERT_EQ(responses.size(), 1000u);
+  EXPECT_EQ(responses[0]["prompt"], std::string(2000, 'p') + "…");
+}
+
+TEST(Dashboard, RefusesWhatNoBrowserWouldDraw) {
+  v1::GetRunResponse run;
+  *run.mutable_study() = SmallStudy();
+  run.mutable_study()->mutable_patching()->add_position_labels(std::string(33 << 20, 'x'));
+  const absl::Status status = RenderDashboard(run).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 33554432 can be shown"));
+}
+
 }  // namespace
 }  // namespace mechinterp

@@ -1,6 +1,7 @@
 #include "services/analysis/run_store.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -76,7 +77,7 @@ TEST_F(RunStoreTest, KeepsEveryExperimentOfAStudy) {
   const auto run = store->Get("a");
   ASSERT_THAT(run, IsOk());
   EXPECT_EQ(run->study().SerializeAsString(), study.SerializeAsString());
-  EXPECT_EQ(store->List()->front().experiments_size(), static_cast<int>(Experiments().size()));
+  EXPECT_EQ(store->List(10)->front().experiments_size(), static_cast<int>(Experiments().size()));
   // A run of the same name begins empty.
   ASSERT_THAT(store->Delete("a"), IsOk());
   ASSERT_THAT(store->Import("a", FromText<v1::Study>("compare {}")), IsOk());
@@ -119,8 +120,8 @@ TEST_F(RunStoreTest, BringsFilesOfSchema1UpToDate) {
     EXPECT_EQ(whole->study().SerializeAsString(), SmallStudy().SerializeAsString());
     EXPECT_EQ(whole->description().update_time().seconds(), 1'700'000'000);
     EXPECT_EQ(store->Get("part")->study().ablation().patching_results_path(), "p");
-    ASSERT_EQ(store->List()->size(), 2);
-    EXPECT_EQ(store->List()->front().run_id(), "part");
+    ASSERT_EQ(store->List(10)->size(), 2);
+    EXPECT_EQ(store->List(10)->front().run_id(), "part");
   }
   EXPECT_THAT(Open()->Import("whole", FromText<v1::Study>("compare {}")), IsOk());
   EXPECT_THAT(
@@ -137,12 +138,51 @@ TEST_F(RunStoreTest, PassesOverExperimentsThatItDoesNotKnow) {
 TEST_F(RunStoreTest, ListsTheLatestFirst) {
   const auto store = Open();
   for (const char* id : {"a", "b", "c", "a"}) ASSERT_THAT(store->Import(id, SmallStudy()), IsOk());
-  const auto runs = store->List();
+  const auto runs = store->List(10);
   ASSERT_THAT(runs, IsOk());
   ASSERT_EQ(runs->size(), 3);
   EXPECT_EQ((*runs)[0].run_id(), "a");
   EXPECT_EQ((*runs)[1].run_id(), "c");
   EXPECT_EQ((*runs)[2].run_id(), "b");
+}
+
+TEST_F(RunStoreTest, ListsWhatComesAfterARun) {
+  const auto store = Open();
+  for (const char* id : {"a", "b", "c"}) ASSERT_THAT(store->Import(id, SmallStudy()), IsOk());
+  const auto first = store->List(2);
+  ASSERT_EQ(first->size(), 2);
+  EXPECT_EQ((*first)[1].run_id(), "b");
+  // That it is gone meanwhile takes none away.
+  ASSERT_THAT(store->Delete("b"), IsOk());
+  const auto rest = store->List(2, PositionOf((*first)[1]));
+  ASSERT_EQ(rest->size(), 1);
+  EXPECT_EQ(rest->front().run_id(), "a");
+  EXPECT_TRUE(store->List(2, PositionOf(rest->front()))->empty());
+}
+
+TEST_F(RunStoreTest, ListsRunsOfOneTimeByTheirIds) {
+  {
+    const auto store = Open();
+    for (const char* id : {"b", "d", "a", "c"}) ASSERT_THAT(store->Import(id, v1::Study()), IsOk());
+  }
+  SQLite::Database(path_, SQLite::OPEN_READWRITE).exec("UPDATE runs SET update_time_micros = 7");
+  const auto store = Open();
+  std::string ids;
+  std::optional<PagePosition> last;
+  for (auto page = store->List(1); !page->empty(); page = store->List(1, last)) {
+    ids += page->front().run_id();
+    last = PositionOf(page->front());
+  }
+  EXPECT_EQ(ids, "dcba");
+}
+
+TEST_F(RunStoreTest, DescribesARun) {
+  const auto store = Open();
+  ASSERT_THAT(store->Import("a", SmallStudy()), IsOk());
+  const auto run = store->Describe("a");
+  ASSERT_THAT(run, IsOk());
+  EXPECT_EQ(run->SerializeAsString(), store->Get("a")->description().SerializeAsString());
+  EXPECT_EQ(store->Describe("b").status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(RunStoreTest, TellsRunsThatAreNotThere) {
@@ -195,12 +235,12 @@ TEST_F(RunStoreTest, ServesManyThreadsAndASecondProcess) {
       for (int j = 0; j < 10; ++j) {
         EXPECT_THAT(mine.Import(absl::StrCat("run-", i), SmallStudy()), IsOk());
         EXPECT_THAT(mine.Get(absl::StrCat("run-", i)), IsOk());
-        EXPECT_THAT(mine.List(), IsOk());
+        EXPECT_THAT(mine.List(10), IsOk());
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(store->List()->size(), 4);
+  EXPECT_EQ(store->List(10)->size(), 4);
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "services/analysis/study.h"
 
+#include <sys/stat.h>
+
+#include <filesystem>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -51,7 +54,35 @@ TEST(ReadStudy, NamesWhatItCannotRead) {
   }
   ASSERT_THAT(WriteTextFileAtomically(file, "{\"harmful\": {\"rate\": 1.5}}"), IsOk());
   EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
-              AllOf(HasSubstr("baseline.harmful"), HasSubstr("1.5")));
+              HasSubstr(file + ".harmful: 1.5 is not in [0, 1]"));
+}
+
+TEST(ReadStudy, RefusesPipesAndWhatIsTooLong) {
+  const ScratchFolder folder;
+  const std::string file = folder.File("02_patching_results.json");
+  ASSERT_EQ(mkfifo(file.c_str(), 0600), 0);
+  EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
+              AllOf(HasSubstr(file), HasSubstr("not a regular file")));
+  std::filesystem::remove(file);
+  ASSERT_THAT(WriteTextFileAtomically(file, ""), IsOk());
+  std::filesystem::resize_file(file, uint64_t{300} << 20);
+  EXPECT_THAT(std::string(ReadStudy(folder.File("")).status().message()),
+              AllOf(HasSubstr(file), HasSubstr("314572800 bytes long")));
+}
+
+TEST(ReadStudy, RefusesDeepOnesAndQuotesLittle) {
+  const ScratchFolder folder;
+  const std::string file = folder.File("02_patching_results.json");
+  const std::string deep(100'000, '[');
+  for (const std::string& content : {deep, "{\"unknown\": " + deep + std::string(deep.size(), ']') + "}",
+                                     "{\"effects\": " + deep + std::string(deep.size(), ']') + "}",
+                                     "{\"layer_count\": \"" + std::string(1 << 20, 'x') + "\"}"}) {
+    ASSERT_THAT(WriteTextFileAtomically(file, content), IsOk());
+    const absl::Status status = ReadStudy(folder.File("")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << content.substr(0, 30);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(file));
+    EXPECT_LT(status.message().size(), 1000u);
+  }
 }
 
 TEST(CheckStudy, AcceptsSoundStudies) {
@@ -76,6 +107,22 @@ TEST(CheckStudy, BoundsWhatARequestCanAllocate) {
   v1::Study study = SmallStudy();
   study.mutable_patching()->set_layer_count(4'000'000'000u);
   EXPECT_THAT(ViolationsOf(study), HasSubstr("study.patching.layer_count"));
+}
+
+TEST(CheckStudy, BoundsHeadsNeuronsAndNames) {
+  v1::Study study = SmallStudy();
+  v1::PatchingResults& patching = *study.mutable_patching();
+  patching.set_head_count(4'000'000'000u);
+  patching.set_neuron_count(4'000'000'000u);
+  patching.mutable_effects(2)->mutable_component()->set_neuron_begin(4'000'000'000u);
+  patching.mutable_effects(2)->mutable_component()->set_neuron_end(4'000'000'000u);
+  patching.mutable_effects(1)->mutable_component()->set_name(std::string(1001, 'x'));
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.patching.head_count: 4000000000 is above 65536"),
+                    HasSubstr("study.patching.neuron_count: 4000000000 is above 16777216"),
+                    HasSubstr("study.patching.head_count: 4000000000 in 3 layers are more than"),
+                    HasSubstr("study.patching.effects[2].component.neuron_begin: must be below neuron_end"),
+                    HasSubstr("study.patching.effects[1].component.name: must have at most 1000 bytes")));
 }
 
 TEST(CheckStudy, ReportsRatesThatAreNone) {

@@ -190,6 +190,11 @@ TEST_F(CommandLineTest, ExplainsFilesItCannotRead) {
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: 3\n")}), HasSubstr("expected a map"));
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {threads: {a: 1}}\n")}), HasSubstr("\"test.threads\""));
   EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: {threads: many}\n")}), HasSubstr("threads"));
+  EXPECT_THAT(ErrorOf({"--config", WriteConfig("test: " + std::string(100'000, '['))}),
+              HasSubstr("command_line_test.yaml"));
+  EXPECT_THAT(ErrorOf({"--config", WriteConfig("#" + std::string(1 << 20, '#'))}),
+              AllOf(HasSubstr("command_line_test.yaml"), HasSubstr("at most 1048576 can be right")));
+  EXPECT_THAT(ErrorOf({"--config", "/dev/zero"}), HasSubstr("/dev/zero: not a regular file"));
 }
 
 TEST_F(CommandLineTest, AnswersHelpEvenWithABrokenFile) {

@@ -19,9 +19,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
-#include "services/engine/base/bounded_json.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -85,7 +85,7 @@ absl::StatusOr<FileHash> HashOf(const std::string& path, const FileHashes& known
 FileHashes ReadCache(const std::string& path) {
   FileHashes known;
   if (path.empty()) return known;
-  const absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxCacheBytes);
+  const absl::StatusOr<std::string> text = ReadTextFile(path, kMaxCacheBytes);
   if (!text.ok()) return known;
   const absl::StatusOr<json> root = ParseJsonObject(*text, path);
   if (!root.ok()) return known;

@@ -7,8 +7,9 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
+#include "services/common/text_file.h"
 #include "services/engine/tokenizer/added_tokens.h"
 #include "services/engine/tokenizer/bpe.h"
 #include "services/engine/tokenizer/decoder.h"
@@ -91,7 +92,7 @@ Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
 
 absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::string& tokenizer_json_path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(tokenizer_json_path, kMaxBytes));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(tokenizer_json_path, kMaxBytes));
   ABSTRACT_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJsonObject(text, tokenizer_json_path));
   absl::StatusOr<TokenizerSpec> spec = ReadTokenizerSpec(root);
   absl::StatusOr<std::unique_ptr<Impl>> impl = spec.ok() ? Impl::Create(*spec) : spec.status();

@@ -8,8 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
+#include "services/common/json_file.h"
 #include "services/common/status_macros.h"
-#include "services/engine/base/bounded_json.h"
+#include "services/common/text_file.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -244,7 +245,7 @@ std::string ChatFormatNames() {
 
 absl::StatusOr<ChatFormat> LoadChatFormat(const std::string& path) {
   constexpr uint64_t kMaxBytes = 1 << 20;
-  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxBytes));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kMaxBytes));
   ABSTRACT_ASSIGN_OR_RETURN(const json root, ParseJsonObject(text, path));
   return FormatReader(root, path).Read();
 }

@@ -18,7 +18,8 @@ using ::testing::ElementsAre;
 TemplatedPrompt Build(const json& tokenizer_json, const std::function<void(PromptBuilder&)>& add) {
   const auto tokenizer = LoadTokenizer(tokenizer_json);
   EXPECT_THAT(tokenizer, IsOk());
-  PromptBuilder builder(**tokenizer);
+  const std::vector<TokenId> no_markers;
+  PromptBuilder builder(**tokenizer, no_markers);
   add(builder);
   return std::move(builder).Finish(/*instruction_is_last=*/true);
 }

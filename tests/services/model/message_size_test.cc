@@ -74,8 +74,8 @@ TEST_F(MessageSize, HookPointsComeInPagesOfTheSizeAskedFor) {
   } while (!token.empty());
   EXPECT_EQ(pages, 4);  // 4 layers of 21 points
   std::vector<std::string> whole;
-  for (const auto& info : ListHookPoints("name_pattern: 'blocks.*'").hook_points())
-    whole.push_back(info.name());
+  const v1::ListHookPointsResponse all = ListHookPoints("name_pattern: 'blocks.*'");
+  for (const v1::HookPointInfo& info : all.hook_points()) whole.push_back(info.name());
   EXPECT_EQ(names, whole);
   EXPECT_EQ(whole.size(), 84u);
 }

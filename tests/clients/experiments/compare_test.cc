@@ -256,7 +256,8 @@ TEST_F(CompareTest, NoticesAnotherModel) {
   other_.service.set_model_hash("another");
   const auto results = RunCompare(context_, options_);
   EXPECT_TRUE(absl::IsFailedPrecondition(results.status()));
-  EXPECT_THAT(std::string(results.status().message()), HasSubstr("the other server: the server now serves"));
+  EXPECT_THAT(std::string(results.status().message()),
+              HasSubstr("the other server: the server does not answer as it did"));
 }
 
 TEST_F(CompareTest, NeedsPrompts) {

@@ -64,8 +64,9 @@ class OpAuditTest : public testing::TestWithParam<Weights> {
                                Addition{Vector(width, 0.5f), 2},
                                Scaling{0.5},
                                NoiseAddition{0.1, 3}};
-    if (width > 1) {  // a norm's scale of zero leaves no finite logits
-      edits.push_back(Zeroing{});
+    // A norm's scale of zero leaves no finite logits, nor does a projection of masked scores.
+    if (width > 1) edits.push_back(Zeroing{});
+    if (width > 1 && site.point != HookPoint::kAttnScores) {
       edits.push_back(ProjectionRemoval{Vector(width, 1.0f)});
     }
     std::vector<InterventionSet> sets;

@@ -49,6 +49,7 @@ libutf8proc-dev
 libyaml-cpp-dev
 nlohmann-json3-dev
 prometheus-cpp-dev
+python3-jinja2
 zlib1g-dev
 '
 # Ubuntu's own chromium package only installs a snap, so a browser from
@@ -139,8 +140,6 @@ install_by_apt() {
   for package in $(missing_tools "$tools"; missing_libraries "$libraries" "$installed"); do
     missing+=("$package")
   done
-  # The model server renders chat templates with it, in whichever python3 is the first.
-  if ! python3 -c 'import jinja2' >/dev/null 2>&1; then missing+=(python3-jinja2); fi
   if [[ ${#missing[@]} -eq 0 ]]; then
     say 'everything is installed'
     return

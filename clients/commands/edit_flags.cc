@@ -129,11 +129,13 @@ void EditFlags::AddTo(Command command) {
           "--site", sites,
           "Hook points to edit, as in blocks.3.attn.hook_z or 'blocks.*.hook_resid_pre'; may be repeated")
       .OneValueEachTime();
-  command.AddOption("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all");
-  command.AddOption("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all");
-  command.AddOption(
-      "--positions", positions,
-      "3, -1, 0:5, last, last-instruction, tail, decision (both), several with commas; default all");
+  command.AddOption("--head,--heads", heads, "Heads, as in 2 or 0,3:5; default all").NotEmpty();
+  command.AddOption("--dims", dims, "Indices on the last axis (neurons), as in 0:32; default all").NotEmpty();
+  command
+      .AddOption(
+          "--positions", positions,
+          "3, -1, 0:5, last, last-instruction, tail, decision (both), several with commas; default all")
+      .NotEmpty();
   command.AddChoice("--scope", scope,
                     {{"default", v1::INTERVENTION_SCOPE_UNSPECIFIED},
                      {"prompt", v1::INTERVENTION_SCOPE_PROMPT},

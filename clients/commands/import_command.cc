@@ -75,6 +75,7 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
   request.set_run_id(flags.run_id);
   ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_study(), ReadStudy(flags.output_dir));
   if (!flags.output.empty()) ABSTRACT_RETURN_IF_ERROR(CheckWritable(flags.output));
+  tool.analysis_server = flags.analysis_server;
   AnalysisClient client = Connect(tool, flags.analysis_server);
   ABSTRACT_ASSIGN_OR_RETURN(const v1::ImportRunResponse run, client.ImportRun(request));
   tool.Note(absl::StrCat("imported as run ", run.run_id()));

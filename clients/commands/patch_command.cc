@@ -27,7 +27,8 @@ struct PatchFlags {
 // Unlike an experiment this works outside the repository's folder too.
 absl::StatusOr<Openings> LoadOpeningsOrDefault(const OpeningFlags& flags) {
   absl::StatusOr<Openings> openings = flags.Load();
-  if (absl::IsNotFound(openings.status())) return Openings();
+  const bool is_named = flags.refusal_phrases != OpeningFlags().refusal_phrases;
+  if (absl::IsNotFound(openings.status()) && !is_named) return Openings();
   return openings;
 }
 

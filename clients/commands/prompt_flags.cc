@@ -15,7 +15,7 @@ void PromptFlags::AddTo(Command command) {
   command.AddOption("prompt", words, "What to say to the model; - or nothing: read from the standard input");
   command.AddOption("--system", system, "A system message before it");
   command.AddFlag("--raw", raw, "Raw text to continue, not a chat message");
-  command.AddOption("--token-ids", token_ids, "Token ids instead of text, as in 1,2,3 or 5:9");
+  command.AddOption("--token-ids", token_ids, "Token ids instead of text, as in 1,2,3 or 5:9").NotEmpty();
 }
 
 absl::StatusOr<v1::Prompt> PromptFlags::Read(std::istream& in) const {
@@ -35,6 +35,8 @@ absl::StatusOr<v1::Prompt> PromptFlags::Read(std::istream& in) const {
     if (!raw) absl::StripAsciiWhitespace(&text);
   }
   if (text.empty()) return absl::InvalidArgumentError("the prompt is empty");
+  ABSTRACT_RETURN_IF_ERROR(CheckUtf8("the prompt", text));
+  ABSTRACT_RETURN_IF_ERROR(CheckUtf8("--system", system));
   return Wrap(text);
 }
 

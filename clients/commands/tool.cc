@@ -15,9 +15,11 @@ constexpr char kDescription[] =
     "the "
     "Abstract model service.";
 constexpr char kFooter[] =
-    "Every option has an environment variable (--output-dir: ABSTRACT_OUTPUT_DIR) and a key under \"client\" "
-    "in a "
-    "--config file. `abstract COMMAND --help` lists a command's options.";
+    "Every option has an environment variable (--output-dir: ABSTRACT_OUTPUT_DIR) and a key in a --config "
+    "file: "
+    "under \"client\", a command's under \"client\" and the command's name. `abstract COMMAND --help` lists "
+    "a "
+    "command's options.";
 constexpr char kCommandFooter[] =
     "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
     "--quiet, "
@@ -55,6 +57,12 @@ void AddCommands(Command app, Tool& tool) {
 
 // What to do about an error, where that can be said.
 std::string HintFor(const absl::Status& status, const Tool& tool) {
+  if (absl::IsUnavailable(status) && !tool.analysis_server.empty()) {
+    return absl::StrCat(
+        "hint: is the analysis service running? `abstract-analysis-server --help` tells how to start it; "
+        "--analysis-server is ",
+        tool.analysis_server);
+  }
   if (absl::IsUnavailable(status)) {
     return absl::StrCat(
         "hint: is the server running? `abstract-model-server --help` tells how to start one; --server is ",

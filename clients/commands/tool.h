@@ -41,6 +41,8 @@ struct Tool {
   std::string metrics_address;
   // Option of `compare`; here for the hint about servers that do not answer.
   std::string other_server;
+  // What `import` talks to, while it does; for the hint too.
+  std::string analysis_server;
   bool quiet = false;
   // The result is one JSON document on `streams.out`, and nothing else is there.
   bool json = false;

@@ -92,4 +92,17 @@ std::string_view PromptClassName(v1::PromptClass prompt_class) {
   return prompt_class == v1::PROMPT_CLASS_HARMFUL ? "harmful" : "harmless";
 }
 
+absl::Status CheckUtf8(std::string_view what, const std::string& text) {
+  try {
+    nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error& error) {  // "... invalid UTF-8 byte at index 3: 0xFF"
+    const std::string message = error.what();
+    const size_t place = message.find("byte at index");
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(what), " is not UTF-8: ",
+                     place == std::string::npos ? "it ends within a character" : message.substr(place)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace mechinterp

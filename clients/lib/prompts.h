@@ -39,6 +39,9 @@ std::string DigestOf(const std::vector<PromptPair>& pairs);
 // "harmful", "harmless".
 std::string_view PromptClassName(v1::PromptClass prompt_class);
 
+// InvalidArgument, with the place, when a text is not UTF-8: no message can carry it.
+absl::Status CheckUtf8(std::string_view what, const std::string& text);
+
 }  // namespace mechinterp
 
 #endif  // CLIENTS_LIB_PROMPTS_H_

@@ -13,9 +13,15 @@ namespace {
 
 constexpr int64_t kMostIndices = 1 << 20;  // A mistyped range must not eat the memory.
 
-std::vector<std::string> Parts(std::string_view text) {
-  std::vector<std::string> parts = absl::StrSplit(std::string(text), ',', absl::SkipWhitespace());
-  for (std::string& part : parts) absl::StripAsciiWhitespace(&part);
+// An empty part is an error: it is a word left out, and nothing would mean all.
+absl::StatusOr<std::vector<std::string>> Parts(std::string_view text) {
+  std::vector<std::string> parts = absl::StrSplit(std::string(text), ',');
+  for (std::string& part : parts) {
+    absl::StripAsciiWhitespace(&part);
+    if (part.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", std::string(text), "\" has an empty part"));
+    }
+  }
   return parts;
 }
 
@@ -45,8 +51,9 @@ bool AddNamed(const std::string& name, v1::PositionSelector& selector) {
 
 absl::StatusOr<v1::PositionSelector> ParsePositions(std::string_view text) {
   v1::PositionSelector selector;
-  if (text == "all") return selector;
-  for (const std::string& part : Parts(text)) {
+  if (text.empty() || text == "all") return selector;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<std::string> parts, Parts(text));
+  for (const std::string& part : parts) {
     if (AddNamed(part, selector)) continue;
     const size_t colon = part.find(':');
     if (colon == std::string::npos) {
@@ -69,7 +76,8 @@ absl::StatusOr<v1::PositionSelector> ParsePositions(std::string_view text) {
 
 absl::StatusOr<std::vector<uint32_t>> ParseIndices(std::string_view text) {
   std::vector<uint32_t> indices;
-  for (const std::string& part : Parts(text)) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<std::string> parts, Parts(text));
+  for (const std::string& part : parts) {
     const size_t colon = part.find(':');
     ABSTRACT_ASSIGN_OR_RETURN(const int64_t begin, Number(part.substr(0, colon), part));
     int64_t end = begin + 1;

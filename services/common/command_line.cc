@@ -6,6 +6,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -288,6 +289,15 @@ Option Option::NonNegative() const {
   return *this;
 }
 
+Option Option::NotEmpty() const {
+  option_->check(CLI::Validator(
+      [](const std::string& text) {
+        return absl::StripAsciiWhitespace(text).empty() ? std::string("is empty") : std::string();
+      },
+      ""));
+  return *this;
+}
+
 Option Option::ExistingDirectory() const {
   option_->check(CLI::ExistingDirectory);
   return *this;
@@ -330,9 +340,20 @@ Option Option::DefaultText(const std::string& text) const {
 
 bool Option::given() const { return option_->count() > 0; }
 
+// CLI11's own reading takes 010 for 8, and -1 for the largest of unsigned numbers.
+template <std::integral T>
+std::string CheckInteger(const std::string& text) {
+  T value;
+  const size_t first = text.find_first_not_of("+-");
+  const bool octal = first != std::string::npos && text[first] == '0' && first + 1 < text.size();
+  if (!octal && absl::SimpleAtoi(text, &value)) return "";
+  return std::is_unsigned_v<T> ? text + " is not a whole number from 0 on" : text + " is not a whole number";
+}
+
 template <OptionValue T>
 Option Command::AddOption(const std::string& names, T& value, const std::string& help) const {
   CLI::Option* const option = app_->add_option(names, value, help);
+  if constexpr (std::integral<T>) option->check(CLI::Validator(CheckInteger<T>, ""));
   if constexpr (requires { value.push_back({}); }) {
     if (value.empty()) return Option(option);  // CLI11 would show "[]".
   }

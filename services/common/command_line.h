@@ -47,6 +47,7 @@ class Option {
   Option InRange(double smallest, double largest) const;
   Option Positive() const;
   Option NonNegative() const;
+  Option NotEmpty() const;
   Option ExistingDirectory() const;
   // A number of bytes that may have a suffix, as in 6GB.
   Option ByteSuffixes(ByteUnits units) const;

@@ -92,7 +92,33 @@ absl::string_view DescribePlaceholder(absl::string_view beginning) {
   return "";
 }
 
-absl::Status WriteTextFileAtomically(const std::string& path, const std::string& content) {
+absl::StatusOr<std::string> FileToReplace(const std::string& path) {
+  constexpr int kMostLinks = 40;  // as the system itself follows
+  std::filesystem::path target = path;
+  std::error_code error;
+  for (int links = 0; std::filesystem::is_symlink(target, error); ++links) {
+    if (links == kMostLinks) return CannotError("write", path, ELOOP);
+    target = target.parent_path() / std::filesystem::read_symlink(target, error);
+    if (error) return CannotError("write", path, error.value());
+  }
+  const std::filesystem::file_status status = std::filesystem::status(target, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot write ", path, ": it is no regular file"));
+  }
+  return target.string();
+}
+
+absl::StatusOr<bool> FileExists(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return true;
+  if (std::filesystem::is_symlink(path, error)) {
+    return absl::NotFoundError(absl::StrCat(path, ": is a link that leads nowhere"));
+  }
+  return false;
+}
+
+absl::Status WriteTextFileAtomically(const std::string& link, const std::string& content) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string path, FileToReplace(link));
   ABSTRACT_RETURN_IF_ERROR(MakeParentFolder(path));
   // The process id keeps two programs apart that write the same file.
   const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");

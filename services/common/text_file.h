@@ -32,6 +32,14 @@ absl::string_view DescribePlaceholder(absl::string_view beginning);
 // renames it: a reader, or a crash, never sees half a file.
 absl::Status WriteTextFileAtomically(const std::string& path, const std::string& content);
 
+// The file that is to be written where `path` leads: links are followed, also those to nothing
+// yet. FailedPrecondition where something else than a regular file is there, which a rename
+// would put an end to: a device, a pipe, a folder.
+absl::StatusOr<std::string> FileToReplace(const std::string& path);
+
+// Whether there is something at `path`. NotFound for a link that leads nowhere.
+absl::StatusOr<bool> FileExists(const std::string& path);
+
 // Makes the folder that `path` lies in, and those around it.
 absl::Status MakeParentFolder(const std::string& path);
 

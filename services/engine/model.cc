@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/status_macros.h"
+#include "services/common/text_file.h"
 #include "services/engine/checkpoint/checkpoint.h"
 #include "services/engine/checkpoint/content_hash.h"
 #include "services/engine/checkpoint/tensor_table.h"
@@ -136,7 +137,8 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(const std::string& dire
 
 absl::Status Model::LoadTokenizer(const std::string& directory, const LoadOptions& options) {
   const std::string path = (std::filesystem::path(directory) / "tokenizer.json").string();
-  if (!std::filesystem::exists(path)) {
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_tokenizer, FileExists(path));
+  if (!has_tokenizer) {
     if (options.chat_template == "auto" || options.chat_template == "none") return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(path, ": is missing, so there is no chat template"));
   }

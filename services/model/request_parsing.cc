@@ -147,7 +147,7 @@ engine::SamplingOptions RequestParser::Sampling(const v1::SamplingOptions& sampl
   }
   // Negated, so that NaN is refused too.
   if (!(sampling.temperature() >= 0 && sampling.temperature() <= 1e6)) {
-    at.At("temperature").Add("must be at least 0 and finite");
+    at.At("temperature").Add("must be in [0, 1e6]");
   }
   options.temperature = sampling.temperature();
   options.top_k = static_cast<int>(std::min<uint32_t>(sampling.top_k(), INT32_MAX));

@@ -51,12 +51,13 @@ absl::Status Checkpoint::ReadConfig() {
   const std::string path = (root / "config.json").string();
   ABSTRACT_ASSIGN_OR_RETURN(config_text_, ReadTextFile(path, kMaxConfigBytes));
   ABSTRACT_ASSIGN_OR_RETURN(config_, ParseModelConfig(config_text_, path));
-  std::error_code error;
-  if (const fs::path generation = root / "generation_config.json"; fs::exists(generation, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(generation.string(), kMaxConfigBytes));
-    ABSTRACT_RETURN_IF_ERROR(UseGenerationStopTokens(text, generation.string(), config_));
+  const std::string generation = (root / "generation_config.json").string();
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_generation, FileExists(generation));
+  if (has_generation) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(generation, kMaxConfigBytes));
+    ABSTRACT_RETURN_IF_ERROR(UseGenerationStopTokens(text, generation, config_));
   }
-  if (fs::exists(root / "adapter_config.json", error)) {
+  if (std::error_code error; fs::exists(root / "adapter_config.json", error)) {
     return absl::FailedPreconditionError(
         absl::StrCat(directory_,
                      ": holds an adapter beside the model (adapter_config.json), which is not applied here: "
@@ -69,9 +70,9 @@ absl::Status Checkpoint::ReadConfig() {
 absl::Status Checkpoint::OpenFiles() {
   constexpr char kSingle[] = "model.safetensors", kIndex[] = "model.safetensors.index.json";
   const fs::path root(directory_);
-  std::error_code error;
-  const bool has_index = fs::exists(root / kIndex, error);
-  if (!fs::exists(root / kSingle, error)) {
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_index, FileExists((root / kIndex).string()));
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_single, FileExists((root / kSingle).string()));
+  if (!has_single) {
     if (has_index) return OpenShards((root / kIndex).string());
     return absl::NotFoundError(absl::StrCat(directory_, ": holds neither ", kSingle, " nor ", kIndex));
   }

@@ -152,6 +152,9 @@ absl::StatusOr<Nf4Matrix> ReadNf4(const Checkpoint& checkpoint, const std::strin
   const int64_t count = ElementCount(matrix.shape);
   ABSTRACT_ASSIGN_OR_RETURN(matrix.codes, parts.Bytes("", (count + 1) / 2));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<float> code, parts.Floats(".quant_map", 16));
+  if (!std::all_of(code.begin(), code.end(), [](float value) { return std::isfinite(value); })) {
+    return parts.Bad("its .quant_map holds a value that is not finite");
+  }
   std::copy(code.begin(), code.end(), matrix.code.begin());
   ABSTRACT_RETURN_IF_ERROR(ReadAbsmax(parts, state, (count + block - 1) / block, matrix));
   if (block != kernels::kNf4Block) Subdivide(block, count, matrix);

@@ -13,6 +13,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/float16.h"
 #include "services/common/status_macros.h"
+#include "services/common/text_file.h"
 #include "services/engine/checkpoint/output_file.h"
 
 namespace mechinterp::engine {
@@ -167,8 +168,9 @@ absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const Tens
   return file.SyncAndClose();
 }
 
-absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
+absl::Status WriteSafetensors(const std::string& link, absl::Span<const TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string path, FileToReplace(link));
   std::vector<TensorSource> sources;
   for (const TensorToWrite& tensor : tensors) {
     ABSTRACT_ASSIGN_OR_RETURN(sources.emplace_back(), SourceOf(tensor));

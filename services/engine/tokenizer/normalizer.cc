@@ -1,5 +1,10 @@
 #include "services/engine/tokenizer/normalizer.h"
 
+#include <algorithm>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "services/common/overloaded.h"
 #include "services/common/status_macros.h"
 #include "services/engine/tokenizer/unicode.h"
@@ -13,9 +18,25 @@ std::string Stripped(std::string_view text, const StripWhiteSpace& strip) {
   return std::string(text);
 }
 
+// How many times as long a step may make a text: a form's longest expansion is U+FDFA's, 3
+// bytes to 33 by NFKC and NFKD.
+double Growth(const NormalizerStep& step) {
+  if (const auto* replace = std::get_if<Replace>(&step)) {
+    return std::max<double>(1, static_cast<double>(replace->content.size()));
+  }
+  return std::holds_alternative<UnicodeForm>(step) ? 11 : 1;
+}
+
 }  // namespace
 
 absl::StatusOr<Normalizer> Normalizer::Create(const std::vector<NormalizerStep>& steps) {
+  constexpr double kMostGrowth = 4096;
+  double growth = 1;
+  for (const NormalizerStep& step : steps) growth *= Growth(step);
+  if (growth > kMostGrowth) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("normalizer: its steps may make a text more than ", kMostGrowth, " times as long"));
+  }
   std::vector<Step> compiled;
   for (const NormalizerStep& step : steps) {
     if (const auto* replace = std::get_if<Replace>(&step)) {

@@ -1,7 +1,6 @@
 #include "services/engine/tokenizer/tokenizer_config.h"
 
 #include <filesystem>
-#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -9,6 +8,7 @@
 #include "services/common/json_file.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
+#include "services/engine/tokenizer/utf8.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -33,22 +33,25 @@ absl::StatusOr<std::string> ReadToken(const json& root, const char* key, const s
 }
 
 // The text, or a list of {"name": ..., "template": ...}.
-absl::StatusOr<std::string> ReadChatTemplate(const json& root, const std::string& path) {
+absl::Status ReadChatTemplate(const json& root, const std::string& path, TokenizerConfig& config) {
   const auto found = root.find("chat_template");
-  if (found == root.end() || found->is_null()) return std::string();
-  if (found->is_string()) return found->get<std::string>();
+  if (found == root.end() || found->is_null()) return absl::OkStatus();
+  if (found->is_string()) {
+    config.chat_template = found->get<std::string>();
+    return absl::OkStatus();
+  }
   const absl::Status malformed = absl::InvalidArgumentError(absl::StrCat(
       path, ": 'chat_template' must be a text, or a list of objects with 'name' and 'template'"));
   if (!found->is_array()) return malformed;
-  std::string result;
   for (const json& named : *found) {
-    if (!named.is_object() || !named.contains("name") || !named.contains("template") ||
-        !named["template"].is_string()) {
+    if (!named.is_object() || !named.contains("name") || !named["name"].is_string() ||
+        !named.contains("template") || !named["template"].is_string()) {
       return malformed;
     }
-    if (named["name"] == "default") result = named["template"].get<std::string>();
+    config.template_names.push_back(named["name"].get<std::string>());
+    if (named["name"] == "default") config.chat_template = named["template"].get<std::string>();
   }
-  return result;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<TokenizerConfig> Parse(const std::string& text, const std::string& path) {
@@ -60,7 +63,7 @@ absl::StatusOr<TokenizerConfig> Parse(const std::string& text, const std::string
     if (!text.empty()) config.special_tokens[name] = text;
   }
   if (config.special_tokens.contains("bos_token")) config.begin_of_text = config.special_tokens["bos_token"];
-  ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadChatTemplate(root, path));
+  ABSTRACT_RETURN_IF_ERROR(ReadChatTemplate(root, path, config));
   return config;
 }
 
@@ -68,13 +71,20 @@ absl::StatusOr<TokenizerConfig> Parse(const std::string& text, const std::string
 
 absl::StatusOr<TokenizerConfig> LoadTokenizerConfig(const std::string& directory) {
   TokenizerConfig config;
-  std::error_code error;
-  if (const fs::path path = fs::path(directory) / "tokenizer_config.json"; fs::exists(path, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path.string(), kMaxBytes));
-    ABSTRACT_ASSIGN_OR_RETURN(config, Parse(text, path.string()));
+  const std::string settings = (fs::path(directory) / "tokenizer_config.json").string();
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_settings, FileExists(settings));
+  if (has_settings) {
+    ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(settings, kMaxBytes));
+    ABSTRACT_ASSIGN_OR_RETURN(config, Parse(text, settings));
   }
-  if (const fs::path path = fs::path(directory) / "chat_template.jinja"; fs::exists(path, error)) {
-    ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadTextFile(path.string(), kMaxBytes));
+  const std::string jinja = (fs::path(directory) / "chat_template.jinja").string();
+  ABSTRACT_ASSIGN_OR_RETURN(const bool has_jinja, FileExists(jinja));
+  if (has_jinja) {
+    ABSTRACT_ASSIGN_OR_RETURN(config.chat_template, ReadTextFile(jinja, kMaxBytes));
+    const size_t valid = ValidUtf8PrefixLength(config.chat_template);
+    if (valid < config.chat_template.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(jinja, ": is not UTF-8, from byte ", valid, " on"));
+    }
   }
   return config;
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -15,6 +16,8 @@ struct TokenizerConfig {
   std::string begin_of_text;
   // The published chat template, a Jinja text.
   std::string chat_template;
+  // Of the templates, where several are published; chat_template is the one called "default".
+  std::vector<std::string> template_names;
   // What chat templates call special tokens ("bos_token", "eos_token"), and their texts.
   std::map<std::string, std::string> special_tokens;
 };
@@ -22,7 +25,7 @@ struct TokenizerConfig {
 // Reads tokenizer_config.json, and chat_template.jinja, where newer checkpoints
 // keep the template; both are optional. Of several templates the one called
 // "default" counts. Errors: InvalidArgument naming the file and the key that is
-// malformed.
+// malformed, NotFound for a link that leads nowhere.
 absl::StatusOr<TokenizerConfig> LoadTokenizerConfig(const std::string& directory);
 
 }  // namespace mechinterp::engine

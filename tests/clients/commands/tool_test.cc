@@ -110,6 +110,30 @@ TEST(ToolHelp, SaysWhatToDoWithoutAServer) {
   EXPECT_THAT(outcome.err, HasSubstr("is the server running?"));
 }
 
+TEST_F(ToolTest, SaysWhereAPromptIsNotUtf8) {
+  const ToolOutcome piped = Run({"generate", "--raw", "-"}, "ab\xff\xfe");
+  EXPECT_EQ(piped.code, 1);
+  EXPECT_THAT(piped.err, HasSubstr("the prompt is not UTF-8: byte at index 2"));
+  EXPECT_THAT(Run({"generate", "hello", "--system", "\xe9"}).err, HasSubstr("--system is not UTF-8"));
+  EXPECT_EQ(fake_.service.call_count("Generate"), 0);
+}
+
+TEST_F(ToolTest, TakesAnEmptySelectorForAMistake) {
+  for (const char* option : {"--head", "--dims", "--positions"}) {
+    const ToolOutcome outcome =
+        Run({"patch", "hello", "--site", "blocks.1.hook_mlp_out", "--edit", "zero", option, ""});
+    EXPECT_EQ(outcome.code, 2) << option;
+    EXPECT_THAT(outcome.err, HasSubstr(option));
+  }
+}
+
+TEST_F(ToolTest, PatchReadsThePhrasesThatItIsTold) {
+  const ToolOutcome outcome = Run({"patch", "hello", "--site", "blocks.1.hook_mlp_out", "--edit", "zero",
+                                   "--refusal-phrases", "/nonexistent/phrases.json"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("/nonexistent/phrases.json"));
+}
+
 TEST_F(ToolTest, ModelTellsWhatIsServedAndHowItIs) {
   const ToolOutcome outcome = Run({"model"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;

@@ -38,10 +38,16 @@ TEST(ParsePositions, NamesThePartAtFault) {
   EXPECT_THAT(std::string(selector.status().message()), HasSubstr("\"two\""));
 }
 
+TEST(ParsePositions, TakesAnEmptyPartForAWordLeftOut) {
+  for (const char* text : {",", " ", "1,,2", "1,", ":,"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParsePositions(text).status())) << text;
+  }
+}
+
 TEST(ParseIndices, ExpandsRanges) { EXPECT_THAT(*ParseIndices("0,2,5:8"), ElementsAre(0, 2, 5, 6, 7)); }
 
 TEST(ParseIndices, RejectsWhatIsNotAnIndex) {
-  for (const char* text : {"-1", "5:5", "a", "1:", "0:99999999"})
+  for (const char* text : {"-1", "5:5", "a", "1:", "0:99999999", "", ",", "1,,2"})
     EXPECT_FALSE(ParseIndices(text).ok()) << text;
 }
 

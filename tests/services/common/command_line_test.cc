@@ -125,6 +125,16 @@ TEST_F(CommandLineTest, KeepsDefaults) {
   EXPECT_EQ(program.listen_address, "default");
 }
 
+TEST_F(CommandLineTest, ReadsWholeNumbersAsTheyAreWritten) {
+  EXPECT_THAT(ErrorOf({"--threads", "010"}), HasSubstr("010 is not a whole number"));
+  EXPECT_THAT(ErrorOf({"--threads", "0x10"}), HasSubstr("0x10 is not a whole number"));
+  EXPECT_THAT(ErrorOf({"--limit", "-1"}), HasSubstr("--limit"));
+  EXPECT_THAT(ErrorOf({"--limit", "18446744073709551616"}), HasSubstr("--limit"));
+  Program program;
+  Parse(program, {"--threads", "10", "--limit", "0"});
+  EXPECT_EQ(program.threads, 10);
+}
+
 TEST_F(CommandLineTest, BeatsEnvironmentWhichBeatsFileWhichBeatsDefault) {
   const std::string file = WriteConfig("other: {x: 1}\ntest:\n  listen_address: file\n  threads: 2\n");
   {

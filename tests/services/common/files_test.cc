@@ -60,6 +60,34 @@ TEST(ReadTextFile, StopsAtItsLimitWhateverTheFileSaysOfItself) {
   EXPECT_THAT(ReadTextFile("/proc/self/maps", 100), StatusIs(kInvalid, HasSubstr("at most 100")));
 }
 
+TEST(WriteTextFileAtomically, FollowsLinksAndReplacesNothingButFiles) {
+  const TestFolder folder;
+  const std::string file = folder.Write("file", "old"), link = folder.File("link");
+  std::filesystem::create_symlink("file", link);
+  EXPECT_THAT(WriteTextFileAtomically(link, "new"), IsOk());
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_THAT(ReadTextFile(file), IsOkAndHolds("new"));
+  // Also where there is nothing yet.
+  std::filesystem::create_symlink("later", folder.File("dangling"));
+  EXPECT_THAT(WriteTextFileAtomically(folder.File("dangling"), "x"), IsOk());
+  EXPECT_THAT(ReadTextFile(folder.File("later")), IsOkAndHolds("x"));
+
+  ASSERT_EQ(mkfifo(folder.File("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(WriteTextFileAtomically(folder.File("pipe"), "x"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("pipe: it is no regular file")));
+  EXPECT_TRUE(std::filesystem::is_fifo(folder.File("pipe")));
+  std::filesystem::create_symlink("loop", folder.File("loop"));
+  EXPECT_FALSE(WriteTextFileAtomically(folder.File("loop"), "x").ok());
+}
+
+TEST(FileExists, TellsOfALinkThatLeadsNowhere) {
+  const TestFolder folder;
+  EXPECT_THAT(FileExists(folder.Write("file", "")), IsOkAndHolds(true));
+  EXPECT_THAT(FileExists(folder.File("none")), IsOkAndHolds(false));
+  std::filesystem::create_symlink("none", folder.File("link"));
+  EXPECT_THAT(FileExists(folder.File("link")), StatusIs(absl::StatusCode::kNotFound, HasSubstr("nowhere")));
+}
+
 TEST(DescribePlaceholder, KnowsWhatLiesInThePlaceOfADownload) {
   EXPECT_THAT(
       std::string(DescribePlaceholder("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")),

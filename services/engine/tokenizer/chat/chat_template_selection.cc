@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/common/status_macros.h"
 #include "services/engine/tokenizer/chat/chat_formats.h"
 #include "services/engine/tokenizer/chat/published_templates.h"
@@ -54,6 +55,10 @@ absl::StatusOr<ChatFormat> PublishedFormat(const TokenizerConfig& config, const 
 ChatTemplateChoice ChooseByCheckpoint(const Tokenizer& tokenizer, const TokenizerConfig& config,
                                       const JinjaRenderer& renderer) {
   absl::StatusOr<ChatFormat> format = absl::NotFoundError("");
+  if (config.chat_template.empty() && !config.template_names.empty()) {
+    return Refusal(absl::StrCat("none of the checkpoint's chat templates is called \"default\": ",
+                                absl::StrJoin(config.template_names, ", ")));
+  }
   if (config.chat_template.empty()) {
     std::optional<ChatFormat> by_tokens = FormatByTokens(tokenizer, config);
     if (!by_tokens) return Refusal("the checkpoint publishes no chat template");

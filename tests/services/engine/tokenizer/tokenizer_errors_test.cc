@@ -124,6 +124,12 @@ INSTANTIATE_TEST_SUITE_P(
                  const json inner = Sequence("normalizers", json::array({{{"type", "Nmt"}}}));
                  t["normalizer"] = Sequence("normalizers", json::array({{{"type", "NFC"}}, inner}));
                }},
+        Damage{"normalizer: its steps may make a text more than 4096 times as long",
+               [](json& t) {
+                 const json replace = {
+                     {"type", "Replace"}, {"pattern", {{"Regex", "."}}}, {"content", "aaaaaaaaaaaaaaaa"}};
+                 t["normalizer"] = Sequence("normalizers", json::array({replace, replace, replace, replace}));
+               }},
         Damage{"normalizer.prepend: expected a text",
                [](json& t) {
                  t["normalizer"] = {{"type", "Prepend"}};

@@ -260,6 +260,18 @@ TEST_F(TokenizerConfigTest, TakesTheDefaultOfSeveralTemplates) {
   EXPECT_EQ(Load()->chat_template, "d");
 }
 
+TEST_F(TokenizerConfigTest, SeveralTemplatesWithoutADefaultAreNone) {
+  Write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "t"}]})");
+  EXPECT_EQ(Load()->chat_template, "");
+  EXPECT_THAT(Load()->template_names, testing::ElementsAre("tool_use"));
+}
+
+TEST_F(TokenizerConfigTest, ATemplateInAnotherEncoding) {
+  Write("chat_template.jinja", "R\xe9sum\xe9");
+  EXPECT_THAT(Load().status(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                        HasSubstr("chat_template.jinja: is not UTF-8, from byte 1 on")));
+}
+
 TEST_F(TokenizerConfigTest, TheSeparateTemplateFileGoesFirst) {
   Write("tokenizer_config.json", R"({"chat_template": "old"})");
   Write("chat_template.jinja", "new");

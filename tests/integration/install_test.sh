@@ -59,7 +59,7 @@ echo '{"version": 1, "pairs": []}' >"$scratch/data/prompts.json"
 expect '... those of ABSTRACT_DATA_DIR before its own' prints "$scratch/data/prompts.json" \
   env ABSTRACT_DATA_DIR="$scratch/data" "$prefix/bin/abstract" --server "$address" baseline
 
-expect 'another project finds the package' "$cmake" -S "$source/tests/integration/consumer" -B "$scratch/consumer" \
+expect 'another project finds the package' "$cmake" -G Ninja -S "$source/tests/integration/consumer" -B "$scratch/consumer" \
   -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0
 expect '... builds' "$cmake" --build "$scratch/consumer"
 expect '... and asks the server' prints tiny-llama-refusal "$scratch/consumer/consumer" "$address"

@@ -45,7 +45,7 @@ cd "$scratch/elsewhere" || exit 1
 "$prefix/bin/abstract-model-server" --listen-address 127.0.0.1:0 --metrics-address '' --device cpu >"$scratch/server.log" 2>&1 &
 running=$!
 for _ in $(seq 100); do
-  grep -q 'serving mechinterp' "$scratch/server.log" && break
+  grep -q 'serving mechinterp' "$scratch/server.log" && [[ -z "$(tail -c 1 "$scratch/server.log")" ]] && break
   kill -0 "$running" 2>/dev/null || break
   sleep 0.1
 done

@@ -23,10 +23,12 @@ fails() { ! "$@" >"$scratch/log" 2>&1; }
 # The port that the server says it got.
 port_of() { sed -n "s/.*$1.*port \([0-9]*\).*/\1/p" "$scratch/server.log" | head -n 1; }
 start() {
+  : >"$scratch/server.log"  # here, not by the child: what the one before it wrote must be gone
   "$@" >"$scratch/server.log" 2>&1 &
   running=$!
   for _ in $(seq 100); do
-    grep -q 'serving mechinterp' "$scratch/server.log" && return 0
+    # The whole line: it may be read while it is written.
+    grep -q 'serving mechinterp' "$scratch/server.log" && [[ -z "$(tail -c 1 "$scratch/server.log")" ]] && return 0
     kill -0 "$running" 2>/dev/null || break
     sleep 0.1
   done

@@ -76,6 +76,7 @@ absl::StatusOr<v1::PositionSelector> ParsePositions(std::string_view text) {
 
 absl::StatusOr<std::vector<uint32_t>> ParseIndices(std::string_view text) {
   std::vector<uint32_t> indices;
+  if (text.empty()) return indices;
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<std::string> parts, Parts(text));
   for (const std::string& part : parts) {
     const size_t colon = part.find(':');

@@ -87,31 +87,19 @@ absl::StatusOr<TensorView> Place(const std::string& path, const std::string& nam
   return TensorView{entry.dtype, std::move(entry.shape), data.subspan(entry.begin, bytes)};
 }
 
-// The tensors fill the data from its first byte to its last, one after the other, as the
-// format's own library demands.
-absl::Status CheckLayout(const std::string& path, absl::Span<const std::byte> data,
-                         const std::map<std::string, TensorView, std::less<>>& tensors) {
+absl::Status CheckNoOverlap(const std::string& path,
+                            const std::map<std::string, TensorView, std::less<>>& tensors) {
   std::vector<std::pair<absl::Span<const std::byte>, const std::string*>> ranges;
   for (const auto& [name, view] : tensors) {
     if (!view.bytes.empty()) ranges.emplace_back(view.bytes, &name);
   }
   std::sort(ranges.begin(), ranges.end(),
             [](const auto& a, const auto& b) { return a.first.data() < b.first.data(); });
-  const std::byte* end = data.data();
-  for (size_t i = 0; i < ranges.size(); ++i) {
-    const auto& [bytes, name] = ranges[i];
-    if (bytes.data() < end) {
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i - 1].first.data() + ranges[i - 1].first.size() > ranges[i].first.data()) {
       return MalformedSafetensors(
-          path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *name, "' overlap"));
+          path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *ranges[i].second, "' overlap"));
     }
-    if (bytes.data() > end) {
-      return MalformedSafetensors(
-          path, absl::StrCat(bytes.data() - end, " bytes before tensor '", *name, "' belong to none"));
-    }
-    end += bytes.size();
-  }
-  if (const auto left = data.data() + data.size() - end; left > 0) {
-    return MalformedSafetensors(path, absl::StrCat(left, " bytes at the end belong to no tensor"));
   }
   return absl::OkStatus();
 }
@@ -181,7 +169,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   for (auto& [name, entry] : header.tensors) {
     ABSTRACT_ASSIGN_OR_RETURN(file->tensors_[name], Place(path, name, std::move(entry), parts.data));
   }
-  ABSTRACT_RETURN_IF_ERROR(CheckLayout(path, parts.data, file->tensors_));
+  ABSTRACT_RETURN_IF_ERROR(CheckNoOverlap(path, file->tensors_));
   return file;
 }
 

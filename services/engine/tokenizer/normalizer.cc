@@ -35,7 +35,7 @@ absl::StatusOr<Normalizer> Normalizer::Create(const std::vector<NormalizerStep>&
   for (const NormalizerStep& step : steps) growth *= Growth(step);
   if (growth > kMostGrowth) {
     return absl::InvalidArgumentError(
-        absl::StrCat("normalizer: its steps may make a text more than ", kMostGrowth, " times as long"));
+        absl::StrCat("its steps may make a text more than ", kMostGrowth, " times as long"));
   }
   std::vector<Step> compiled;
   for (const NormalizerStep& step : steps) {

@@ -47,7 +47,7 @@ TEST(ParsePositions, TakesAnEmptyPartForAWordLeftOut) {
 TEST(ParseIndices, ExpandsRanges) { EXPECT_THAT(*ParseIndices("0,2,5:8"), ElementsAre(0, 2, 5, 6, 7)); }
 
 TEST(ParseIndices, RejectsWhatIsNotAnIndex) {
-  for (const char* text : {"-1", "5:5", "a", "1:", "0:99999999", "", ",", "1,,2"})
+  for (const char* text : {"-1", "5:5", "a", "1:", "0:99999999", ",", "1,,2"})
     EXPECT_FALSE(ParseIndices(text).ok()) << text;
 }
 

@@ -57,16 +57,6 @@ class SafetensorsTest : public testing::Test {
   std::string path_;
 };
 
-TEST_F(SafetensorsTest, BytesThatBelongToNoTensor) {
-  EXPECT_THAT(Error(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})"),
-              HasSubstr("4 bytes at the end belong to no tensor"));
-  EXPECT_THAT(Error(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}})"),
-              HasSubstr("4 bytes before tensor 'a' belong to none"));
-  EXPECT_THAT(Error(R"({"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
-                        "b": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}})"),
-              HasSubstr("2 bytes before tensor 'b' belong to none"));
-}
-
 TEST_F(SafetensorsTest, EmptyTensorsAndScalars) {
   Write(R"({"none":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},)"
         R"("far":{"dtype":"F32","shape":[0,9223372036854775807],"data_offsets":[0,0]},)"

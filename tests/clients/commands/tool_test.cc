@@ -121,14 +121,14 @@ TEST_F(ToolTest, SaysWhereAPromptIsNotUtf8) {
 TEST_F(ToolTest, TakesAnEmptySelectorForAMistake) {
   for (const char* option : {"--head", "--dims", "--positions"}) {
     const ToolOutcome outcome =
-        Run({"patch", "hello", "--site", "blocks.1.hook_mlp_out", "--edit", "zero", option, ""});
+        Run({"patch", "hello", "--site", "blocks.2.attn.hook_z", "--edit", "zero", option, ""});
     EXPECT_EQ(outcome.code, 2) << option;
     EXPECT_THAT(outcome.err, HasSubstr(option));
   }
 }
 
 TEST_F(ToolTest, PatchReadsThePhrasesThatItIsTold) {
-  const ToolOutcome outcome = Run({"patch", "hello", "--site", "blocks.1.hook_mlp_out", "--edit", "zero",
+  const ToolOutcome outcome = Run({"patch", "hello", "--site", "blocks.2.attn.hook_z", "--edit", "zero",
                                    "--refusal-phrases", "/nonexistent/phrases.json"});
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, HasSubstr("/nonexistent/phrases.json"));

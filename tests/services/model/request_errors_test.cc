@@ -163,7 +163,7 @@ TEST_F(RequestErrors, SamplingOutOfRange) {
       Parse<v1::SamplingOptions>("max_new_tokens: 0 temperature: -1 top_p: 1.5 stop_token_ids: 600");
   EXPECT_THAT(ViolationsOf(service_.Generate(request).status),
               ElementsAre(Pair("sampling.max_new_tokens", "0 is not in [1, 8192]"),
-                          Pair("sampling.temperature", HasSubstr("at least 0")),
+                          Pair("sampling.temperature", "must be in [0, 1e6]"),
                           Pair("sampling.top_p", "must be in (0, 1]"),
                           Pair("sampling.stop_token_ids[0]", HasSubstr("token id 600"))));
 }

@@ -10,7 +10,7 @@
 
 namespace mechinterp::engine {
 
-// By the kernels of kernels/kernels.h and kernels/matrix.h, whose batch invariance it
+// By the kernels of kernels/rows.h and kernels/multiply.h, whose batch invariance it
 // keeps. Slots keep their memory from layer to layer and pass to pass and grow when a
 // pass has more rows, so passes neither allocate nor touch new pages.
 class CpuArithmetic final : public Arithmetic {

@@ -114,9 +114,11 @@ absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Inte
   } else if (flags.edit == "project-out") {
     ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_projection_removal()->mutable_direction(),
                               ReadVector(flags.vector_file));
-  } else {
+  } else if (flags.edit == "noise") {
     intervention.mutable_noise_addition()->set_standard_deviation(flags.standard_deviation);
     intervention.mutable_noise_addition()->set_seed(flags.seed);
+  } else {
+    return FlagError("--edit", absl::StrCat("there is no edit ", flags.edit));
   }
   return absl::OkStatus();
 }

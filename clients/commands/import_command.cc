@@ -2,8 +2,10 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "clients/commands/tool.h"
 #include "clients/lib/analysis_client.h"
@@ -28,12 +30,13 @@ struct ImportFlags {
 
 absl::StatusOr<v1::Study> ReadStudy(const std::string& output_dir) {
   ABSTRACT_ASSIGN_OR_RETURN(v1::Study study, ReadResultsFiles(ResultsFolder(output_dir)));
+  std::vector<std::string> commands;
   for (const ExperimentInfo& experiment : Experiments()) {
     if (ResultsOf(study, experiment.kind) != nullptr) return study;
+    commands.push_back(absl::StrCat("`abstract ", experiment.name, "`"));
   }
-  return absl::NotFoundError(absl::StrCat(ResultsFolder(output_dir),
-                                          ": no results here; run `abstract baseline`, "
-                                          "`patching`, `ablation` or `compare` first"));
+  return absl::NotFoundError(absl::StrCat(ResultsFolder(output_dir), ": no results here; first run one of ",
+                                          absl::StrJoin(commands, ", ")));
 }
 
 std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }

@@ -76,13 +76,14 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
 
 void ModelMetrics::SetModel(const engine::Model& model) {
   device_ = model.device();
+  const engine::Quantization quantization = model.formats().quantization;
   BuildGauge()
       .Name("mechinterp_model_info")
       .Help("The model that is served; always 1.")
       .Register(*registry_)
       .Add({{"name", model.name()},
             {"hash", model.content_hash()},
-            {"quantization", model.formats().quantization == engine::NumberFormat::kNf4 ? "nf4" : "none"},
+            {"quantization", quantization ? std::string(engine::InfoOf(*quantization).name) : "none"},
             {"device", engine::DeviceKindName(model.device().kind)}})
       .Set(1);
   Gauge(*registry_, "mechinterp_model_parameters", "Parameters of the model.")

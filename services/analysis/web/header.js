@@ -94,14 +94,12 @@ function warningsOf(parts) {
 }
 
 function studyParts(study) {
-  return [
-    ["Baseline", study.baseline],
-    ["Patching", study.patching],
-    ["Ablation", study.ablation],
-    ["Compare", study.compare],
-  ]
+  return Object.entries(study)
     .filter(([, part]) => part)
-    .map(([name, part]) => ({ name, provenance: part.provenance ?? {} }));
+    .map(([name, part]) => ({
+      name: name[0].toUpperCase() + name.slice(1),
+      provenance: part.provenance ?? {},
+    }));
 }
 
 function showHeader({ version, run, study }) {

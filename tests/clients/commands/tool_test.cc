@@ -4,12 +4,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "services/common/experiments.h"
 #include "services/common/version.h"
 #include "services/engine/checkpoint/safetensors.h"
 #include "services/engine/checkpoint/safetensors_writer.h"
@@ -21,8 +24,10 @@ namespace mechinterp {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
 using testing::RunToolWith;
 using ::testing::StartsWith;
@@ -30,12 +35,26 @@ using testing::TestFolder;
 using testing::ToolOutcome;
 using testing::ToolTest;
 
+// Those that a help text lists.
+std::vector<std::string> SubcommandsIn(const std::string& help) {
+  const std::string list = help.substr(help.find("Subcommands:\n"));
+  std::vector<std::string> names;
+  for (const absl::string_view line : absl::StrSplit(list.substr(0, list.find("\n\n")), '\n')) {
+    if (absl::StartsWith(line, "  ") && !absl::StartsWith(line, "   ")) {
+      names.emplace_back(line.substr(2, line.find(' ', 2) - 2));
+    }
+  }
+  return names;
+}
+
 TEST(ToolHelp, ListsAllSubcommands) {
   const ToolOutcome help = RunToolWith({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* command : {"generate", "tokenize", "cache", "patch", "model", "hooks", "baseline",
-                              "patching", "ablation", "compare", "import", "doctor", "completion"}) {
-    EXPECT_THAT(help.out, HasSubstr(std::string("\n  ") + command + " "));
+  std::vector<std::string> commands = SubcommandsIn(help.out);
+  for (const ExperimentInfo& experiment : Experiments()) EXPECT_THAT(commands, Contains(experiment.name));
+  EXPECT_THAT(commands, IsSupersetOf({"generate", "tokenize", "cache", "patch", "model", "hooks", "import",
+                                      "doctor", "completion"}));
+  for (const std::string& command : commands) {
     const ToolOutcome command_help = RunToolWith({command, "--help"});
     EXPECT_EQ(command_help.code, 0) << command;
     EXPECT_THAT(command_help.out, HasSubstr("--server")) << command;  // Tells of the common options.

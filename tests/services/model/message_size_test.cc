@@ -64,7 +64,7 @@ class MessageSize : public testing::Test {
 TEST_F(MessageSize, HookPointsComeInPagesOfTheSizeAskedFor) {
   std::vector<std::string> names;
   std::string token;
-  int pages = 0;
+  size_t pages = 0;
   do {
     const auto page = ListHookPoints("name_pattern: 'blocks.*' page_size: 25 page_token: '" + token + "'");
     EXPECT_LE(page.hook_points_size(), 25);
@@ -72,12 +72,12 @@ TEST_F(MessageSize, HookPointsComeInPagesOfTheSizeAskedFor) {
     token = page.next_page_token();
     ++pages;
   } while (!token.empty());
-  EXPECT_EQ(pages, 4);  // 4 layers of 21 points
   std::vector<std::string> whole;
   const v1::ListHookPointsResponse all = ListHookPoints("name_pattern: 'blocks.*'");
   for (const v1::HookPointInfo& info : all.hook_points()) whole.push_back(info.name());
   EXPECT_EQ(names, whole);
-  EXPECT_EQ(whole.size(), 84u);
+  EXPECT_EQ(pages, (whole.size() + 24) / 25);
+  EXPECT_GT(pages, 1u);
 }
 
 TEST_F(MessageSize, StoredRunsComeInPagesOfOneMebibyte) {

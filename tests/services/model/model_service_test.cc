@@ -113,7 +113,7 @@ TEST_F(ModelServiceTest, ListsHookPointsInTheOrderOfTheForwardPass) {
   grpc::ClientContext context;
   v1::ListHookPointsResponse response;
   ASSERT_THAT(service_.stub().ListHookPoints(&context, {}, &response), IsOk());
-  EXPECT_EQ(response.hook_points_size(), 1 + 4 * 21 + 3);
+  EXPECT_EQ(response.hook_points_size(), engine::AllSites(fixture_.model()->config()).size());
   EXPECT_EQ(response.hook_points(0).name(), "hook_embed");
   EXPECT_EQ(response.hook_points(1).name(), "blocks.0.hook_resid_pre");
   EXPECT_EQ(response.hook_points(response.hook_points_size() - 1).name(), "logits");

@@ -4,12 +4,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "services/engine/checkpoint/model_config.h"
 #include "services/engine/forward/batch.h"
+#include "services/engine/forward/gradient_plan.h"
 #include "services/engine/weights/linear_weight.h"
 
 namespace mechinterp::engine {
@@ -25,13 +27,44 @@ enum class Slot {
   kValue,
   kZ,
   kHeadAlone,  // z with all heads but one set to zero
-  kHeadShare,  // what that head adds to attn_out
+  kHeadShare,  // what that head adds to attn_out; or what one projects of an input of its own
+  kReceiverInput,
   kGate,
   kUp,
   kNeurons,
   kBlockOut,  // of attention, then of the MLP
   kHeadRows,
   kLogits,
+
+  // Of every layer, or of one at a time; see tape.h.
+  kKeptEntering,  // the residual stream as it enters a block, before that block's edits
+  kKeptStream,    // as attention reads it
+  kKeptQueryBeforeNorm,
+  kKeptKeyBeforeNorm,
+  kKeptQuery,  // as attention multiplies them
+  kKeptKey,
+  kKeptValue,
+  kKeptMlpStream,  // the residual stream as the MLP reads it
+  kKeptGate,
+  kKeptUp,
+
+  // Gradients with respect to what has the name without the last word; from here on all are of
+  // the way back alone.
+  kResidualGradient,
+  kHeadRowsGradient,
+  kLogitsGradient,
+  kBlockOutGradient,
+  kNeuronsGradient,
+  kGateGradient,
+  kUpGradient,
+  kInputGradient,  // of a block's part, before its norm
+  kZGradient,
+  kQueryGradient,
+  kKeyGradient,
+  kValueGradient,
+  kScaleGradient,
+  kRootMeanSquare,  // a scale before edits, where that is another
+
   kCount,
 };
 
@@ -80,9 +113,11 @@ class Arithmetic {
   struct Product {
     const LinearWeight* weight;
     Slot slot;
+    int64_t first_output = 0;
+    int64_t end_output = std::numeric_limits<int64_t>::max();  // or the last one
   };
-  // x w^T for each of the weights, without its bias, in its slot: [N, out]. The weights'
-  // inputs have one length.
+  // x w^T for each of the weights, without its bias, in its slot: [N, out], or those outputs
+  // that are wanted. The weights' inputs have one length.
   virtual void Multiply(const Rows& x, absl::Span<const Product> products) = 0;
 
   virtual void Add(const Rows& x, const Rows& y) = 0;  // x += y
@@ -101,6 +136,40 @@ class Arithmetic {
   // Applies the hooks on scores and pattern.
   virtual void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
                       const Rows& z) = 0;
+
+  // The way back. A gradient has the shape of what it is a gradient with respect to.
+
+  struct TransposedProduct {
+    const LinearWeight* weight;
+    Rows gradient;             // [N, out], or [N, some] with respect to
+    int64_t first_output = 0;  // the outputs from this one on
+  };
+  // x_gradient [N, in] = the sum over the products of gradient w.
+  virtual void MultiplyTransposed(absl::Span<const TransposedProduct> products, const Rows& x_gradient) = 0;
+  // See kernels/gradient_rows.h for these three.
+  virtual void ScaleGradient(const Rows& x, const Rows& scale, const Rows& gradient,
+                             const Rows& scale_gradient) = 0;
+  virtual void NormGradient(const Rows& x, const Rows& root, const Rows& scale, const Rows& root_gradient,
+                            const Rows& gradient) = 0;
+  virtual void SiluMultiplyGradient(BackwardRule rule, const Rows& gate, const Rows& up, const Rows& gradient,
+                                    const Rows& gate_gradient, const Rows& up_gradient) = 0;
+  // Rotate's transpose.
+  virtual void RotateBack(const Rows& x, int64_t heads) = 0;
+
+  // Of attention, for all of a batch's segments: query, key, value as Attend had them, or their
+  // gradients, which are written; z_gradient [N, H * Dh].
+  struct AttentionRows {
+    Rows query;
+    Rows key;
+    Rows value;
+  };
+  // Of run `run` of each segment's plan. Records what it wants of scores and pattern, and goes
+  // through the edits there.
+  virtual void AttendBackward(const Batch& batch, int layer, int run, const AttentionRows& forward,
+                              const Rows& z_gradient, const AttentionRows& gradients) = 0;
+
+  // Gives a slot's memory back.
+  virtual void Free(Slot slot) = 0;
 
   // Waits until the rows are computed, so that an error of the device comes up here; for
   // passes that nothing is read of.

@@ -2,9 +2,12 @@
 
 #include <ATen/Functions.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "services/engine/device/transfer.h"
+#include "services/engine/forward/aten_attention_gradient.h"
 #include "services/engine/weights/device_matrix.h"
 
 namespace mechinterp::engine {
@@ -74,7 +77,12 @@ void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products)
   for (const Product& product : products) {
     // Logits are differences of large numbers to those who read them.
     const bool full_precision = product.slot == Slot::kLogits;
-    Whole(product.slot) = MultiplyOnDevice(operand, *product.weight->device, full_precision, runner_);
+    at::Tensor y = MultiplyOnDevice(operand, *product.weight->device, full_precision, runner_);
+    const int64_t end = std::min(product.end_output, product.weight->out());
+    if (end - product.first_output < product.weight->out()) {
+      y = y.narrow(1, product.first_output, end - product.first_output).contiguous();
+    }
+    Whole(product.slot) = std::move(y);
   }
 }
 
@@ -90,11 +98,16 @@ void AtenArithmetic::SetAngles(absl::Span<const float> cosines, absl::Span<const
   sines_ = FromHost(sines.data(), {rows, 1, half});
 }
 
-void AtenArithmetic::Rotate(const Rows& x, int64_t heads) {
+void AtenArithmetic::Rotate(const Rows& x, int64_t heads) { RotateBy(x, heads, false); }
+
+void AtenArithmetic::RotateBack(const Rows& x, int64_t heads) { RotateBy(x, heads, true); }
+
+void AtenArithmetic::RotateBy(const Rows& x, int64_t heads, bool back) {
   const int64_t half = x.width / heads / 2;
   const at::Tensor values = Get(x).view({x.count, heads, 2 * half});
   const at::Tensor first = values.narrow(2, 0, half), second = values.narrow(2, half, half);
-  const at::Tensor cosines = cosines_.narrow(0, 0, x.count), sines = sines_.narrow(0, 0, x.count);
+  const at::Tensor cosines = cosines_.narrow(0, 0, x.count), turned = sines_.narrow(0, 0, x.count);
+  const at::Tensor sines = back ? turned.neg() : turned;
   Set(x,
       at::cat({first.mul(cosines).sub_(second.mul(sines)), second.mul(cosines).add_(first.mul(sines))}, 2));
 }
@@ -104,6 +117,57 @@ void AtenArithmetic::Attend(const Batch& batch, int layer, const Rows& query, co
   attention_.Attend(
       batch, layer, Get(query), Get(key), Get(value),
       [&](int64_t first, int64_t count, const at::Tensor& values) { Set(z.Part(first, count), values); });
+}
+
+void AtenArithmetic::MultiplyTransposed(absl::Span<const TransposedProduct> products,
+                                        const Rows& x_gradient) {
+  at::Tensor sum;
+  for (const TransposedProduct& product : products) {
+    const at::Tensor part = MultiplyTransposedOnDevice(Get(product.gradient), *product.weight->device,
+                                                       product.first_output, compute_, runner_);
+    sum = sum.defined() ? sum.add(part) : part;
+  }
+  Set(x_gradient, sum);
+}
+
+void AtenArithmetic::ScaleGradient(const Rows& x, const Rows& scale, const Rows& gradient,
+                                   const Rows& scale_gradient) {
+  const at::Tensor divisor = Get(scale);
+  Set(scale_gradient, Get(gradient).mul(Get(x)).sum({1}, true).div(divisor.mul(divisor)).neg());
+}
+
+void AtenArithmetic::NormGradient(const Rows& x, const Rows& root, const Rows& scale,
+                                  const Rows& root_gradient, const Rows& gradient) {
+  const at::Tensor factor = Get(root_gradient).div(Get(root).mul(static_cast<double>(x.width)));
+  Set(gradient, Get(gradient).div(Get(scale)).add(Get(x).mul(factor)));
+}
+
+void AtenArithmetic::SiluMultiplyGradient(BackwardRule rule, const Rows& gate, const Rows& up,
+                                          const Rows& gradient, const Rows& gate_gradient,
+                                          const Rows& up_gradient) {
+  const at::Tensor g = Get(gate), u = Get(up), d = Get(gradient), sigmoid = at::sigmoid(g);
+  if (rule == BackwardRule::kRelevance) {
+    const at::Tensor share = d.mul(sigmoid).mul(0.5);
+    Set(gate_gradient, share.mul(u));
+    Set(up_gradient, share.mul(g));
+    return;
+  }
+  // SiLU' = sigmoid (1 + g (1 - sigmoid)).
+  Set(gate_gradient, d.mul(u).mul(sigmoid).mul(g.mul(sigmoid.neg().add(1)).add(1)));
+  Set(up_gradient, d.mul(g).mul(sigmoid));
+}
+
+void AtenArithmetic::AttendBackward(const Batch& batch, int layer, int run, const AttentionRows& forward,
+                                    const Rows& z_gradient, const AttentionRows& gradients) {
+  for (const Batch::Item& item : batch.items()) {
+    const auto part = [&](const Rows& rows) { return Get(rows.Part(item.first_row, item.rows)); };
+    const AttentionTensors of_item = engine::AttendBackward(
+        attention_, item, layer, run, {part(forward.query), part(forward.key), part(forward.value)},
+        part(z_gradient));
+    Set(gradients.query.Part(item.first_row, item.rows), of_item.query);
+    Set(gradients.key.Part(item.first_row, item.rows), of_item.key);
+    Set(gradients.value.Part(item.first_row, item.rows), of_item.value);
+  }
 }
 
 }  // namespace mechinterp::engine

@@ -38,6 +38,17 @@ class AtenArithmetic final : public Arithmetic {
   void Rotate(const Rows& x, int64_t heads) override;
   void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
               const Rows& z) override;
+  void MultiplyTransposed(absl::Span<const TransposedProduct> products, const Rows& x_gradient) override;
+  void ScaleGradient(const Rows& x, const Rows& scale, const Rows& gradient,
+                     const Rows& scale_gradient) override;
+  void NormGradient(const Rows& x, const Rows& root, const Rows& scale, const Rows& root_gradient,
+                    const Rows& gradient) override;
+  void SiluMultiplyGradient(BackwardRule rule, const Rows& gate, const Rows& up, const Rows& gradient,
+                            const Rows& gate_gradient, const Rows& up_gradient) override;
+  void RotateBack(const Rows& x, int64_t heads) override;
+  void AttendBackward(const Batch& batch, int layer, int run, const AttentionRows& forward,
+                      const Rows& z_gradient, const AttentionRows& gradients) override;
+  void Free(Slot slot) override { Whole(slot) = at::Tensor(); }
   void Finish(const Rows& rows) override {
     WithHostRows(rows.Part(rows.count - 1, 1), [](float*) { return false; });
   }
@@ -46,6 +57,7 @@ class AtenArithmetic final : public Arithmetic {
   at::Tensor& Whole(Slot slot) { return slots_[static_cast<int>(slot)]; }
   at::Tensor Get(const Rows& rows);
   void Set(const Rows& rows, const at::Tensor& values);
+  void RotateBy(const Rows& x, int64_t heads, bool back);
   at::Tensor FromHost(const float* values, at::IntArrayRef shape) const;
 
   const at::Device device_;

@@ -126,33 +126,37 @@ at::Tensor AtenAttention::Pattern(const Group& group, int layer, const at::Tenso
   const bool hides = rows > 1 || keys < width || (window > 0 && window < keys);
   at::Tensor masked = hides ? scores.add(Mask(rows, keys, width, window)) : scores;
   if (!group.has_hooks) return at::softmax(masked, 2);
-  HookScores(group, {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(), masked);
+  HookScores(*group.items[0], {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(),
+             masked);
   at::Tensor pattern = at::softmax(masked, 2);
-  HookScores(group, {HookPoint::kPattern, layer}, 0.0f, pattern);
+  HookScores(*group.items[0], {HookPoint::kPattern, layer}, 0.0f, pattern);
   return pattern;
 }
 
+void AtenAttention::HideFrom(int64_t rows, int64_t heads, int64_t keys, int64_t window, float hidden,
+                             float* values) {
+  for (int64_t i = 0; i < rows * heads; ++i) {
+    const VisibleKeys visible(keys - rows + i / heads, window);
+    std::fill(values + i * keys, values + i * keys + visible.first, hidden);
+    std::fill(values + i * keys + visible.end, values + (i + 1) * keys, hidden);
+  }
+}
+
 // The hooks see [T, H, K]. What the mask hides stays hidden, whatever an edit put there.
-void AtenAttention::HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores) {
-  const Batch::Item& item = *group.items[0];
+void AtenAttention::HookScores(const Batch::Item& item, const HookSite& site, float hidden,
+                               at::Tensor& scores) {
   if (!Batch::Wants(item, site)) return;
   const int64_t heads = config_.head_count, rows = scores.size(1), keys = scores.size(2);
   const at::Tensor host = ToHost(scores.permute({1, 0, 2}).contiguous());
   auto* values = host.data_ptr<float>();
   if (Batch::Edits(item, site)) {
     Batch::EditItem(item, site, values, heads, keys);
-    for (int64_t i = 0; i < rows * heads; ++i) {
-      const VisibleKeys visible(keys - rows + i / heads, config_.layers[site.layer].window);
-      std::fill(values + i * keys, values + i * keys + visible.first, hidden);
-      std::fill(values + i * keys + visible.end, values + (i + 1) * keys, hidden);
-    }
+    HideFrom(rows, heads, keys, config_.layers[site.layer].window, hidden, values);
     scores = ToDevice(host, device_).permute({1, 0, 2}).contiguous();
   }
   Batch::CaptureItem(item, site, values, heads, keys);
 }
 
-// 0 where a row sees a key, -infinity where that comes later or is before its window: [T,
-// width]; the last row is at position keys - 1.
 const at::Tensor& AtenAttention::Mask(int64_t rows, int64_t keys, int64_t width, int64_t window) {
   at::Tensor& mask = masks_[{rows, keys, width, window}];
   if (mask.defined()) return mask;

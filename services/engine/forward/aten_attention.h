@@ -13,9 +13,9 @@
 
 namespace mechinterp::engine {
 
-// Arithmetic::Attend by libtorch. Segments that share their keys and have as many positions (a
-// sweep's runs) are attended together, others one after the other. Keeps the masks that it
-// has made; for one pass.
+// Arithmetic::Attend by libtorch. Segments that share their keys and have as many
+// positions (a sweep's runs) are attended together, others one after the other. Keeps the masks that it has
+// made; for one pass.
 class AtenAttention {
  public:
   AtenAttention(const ModelConfig& config, const at::Device& device) : config_(config), device_(device) {}
@@ -26,14 +26,25 @@ class AtenAttention {
   void Attend(const Batch& batch, int layer, const at::Tensor& query, const at::Tensor& key,
               const at::Tensor& value, Store store);
 
+  // For the way back, too. The hooks on a segment's scores or pattern [H, T, K].
+  void HookScores(const Batch::Item& item, const HookSite& site, float hidden, at::Tensor& scores);
+  // 0 where a row sees a key, -infinity where that comes later or is before its window: [T,
+  // width]; the last row is at position keys - 1.
+  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width, int64_t window);
+  // Puts a value where the mask hides a key from a row: values [rows, heads, keys], whose last row
+  // is at position keys - 1.
+  static void HideFrom(int64_t rows, int64_t heads, int64_t keys, int64_t window, float hidden,
+                       float* values);
+
+  const ModelConfig& config() const { return config_; }
+  const at::Device& device() const { return device_; }
+
  private:
   struct Group;
 
   at::Tensor AttendGroup(const Group& group, int layer, const at::Tensor& query, const at::Tensor& key,
                          const at::Tensor& value);
   at::Tensor Pattern(const Group& group, int layer, const at::Tensor& scores, int64_t keys);
-  void HookScores(const Group& group, const HookSite& site, float hidden, at::Tensor& scores);
-  const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width, int64_t window);
 
   const ModelConfig& config_;
   const at::Device device_;

@@ -40,6 +40,9 @@ Batch Batch::HeadRows() const {
     int first = end;  // first position that somebody reads
     if (item.segment->logits_rows == LogitsRows::kLast) first = end - 1;
     if (item.segment->logits_rows == LogitsRows::kAll) first = item.first_position;
+    if (item.segment->gradient != nullptr) {
+      first = std::max(item.first_position, std::min(first, end - item.segment->gradient->metric_rows));
+    }
     if (item.segment->plan != nullptr) {
       for (const auto& [site, capture] : item.segment->plan->captures) {
         if (PartOf(site.point) != PassPart::kHead || capture.positions.empty()) continue;
@@ -79,6 +82,15 @@ bool Batch::Wants(const Item& item, const HookSite& site) {
   return Edits(item, site) || (item.segment->plan != nullptr && item.segment->plan->captures.count(site) > 0);
 }
 
+std::set<int> Batch::EditedHeads(const Item& item, const HookSite& site) {
+  std::set<int> heads;
+  if (!Edits(item, site)) return heads;
+  for (const CompiledEdit& edit : item.segment->plan->edits.at(site)) {
+    heads.insert(edit.heads.begin(), edit.heads.end());
+  }
+  return heads;
+}
+
 void Batch::Hook(const HookSite& site, int64_t heads, int64_t width, Look look) const {
   auto found = hooks_.find(site);
   if (found == hooks_.end()) return;
@@ -95,16 +107,16 @@ void Batch::Hook(const HookSite& site, int64_t heads, int64_t width, Look look) 
 }
 
 void Batch::EditItem(const Item& item, const HookSite& site, float* data, int64_t heads, int64_t width) {
+  if (!Edits(item, site)) return;
   const HookPlan& plan = *item.segment->plan;
-  auto edits = plan.edits.find(site);
-  if (edits == plan.edits.end()) return;
-  for (const CompiledEdit& edit : edits->second) {
+  for (const CompiledEdit& edit : plan.edits.at(site)) {
     ApplyEdit(edit, plan.prompt_length, data, {item.first_position, item.rows, heads, width});
   }
 }
 
 void Batch::CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads,
                         int64_t width) {
+  if (item.segment->plan == nullptr) return;
   const HookPlan& plan = *item.segment->plan;
   auto capture = plan.captures.find(site);
   if (capture == plan.captures.end()) return;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -42,6 +43,8 @@ class Batch {
   // Whether this item does.
   static bool Edits(const Item& item, const HookSite& site);
   static bool Wants(const Item& item, const HookSite& site);
+  // The heads that its edits at a site touch.
+  static std::set<int> EditedHeads(const Item& item, const HookSite& site);
 
   // Applies the segments' edits and captures at a site, where the activation has rows
   // of `heads` x `width`. `look` shows rows [first, first + count) to a function, and
@@ -49,7 +52,7 @@ class Batch {
   using Changes = absl::FunctionRef<bool(float*)>;
   using Look = absl::FunctionRef<void(int64_t first, int64_t count, Changes function)>;
   void Hook(const HookSite& site, int64_t heads, int64_t width, Look look) const;
-  // The same for one segment's rows, in two steps.
+  // The same for one segment's rows, in two steps; nothing where it has no plan.
   static void EditItem(const Item& item, const HookSite& site, float* data, int64_t heads, int64_t width);
   static void CaptureItem(const Item& item, const HookSite& site, const float* data, int64_t heads,
                           int64_t width);

@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "services/engine/forward/arithmetic.h"
 #include "services/engine/kernels/buffer.h"
@@ -43,6 +44,17 @@ class CpuArithmetic final : public Arithmetic {
   void Rotate(const Rows& x, int64_t heads) override;
   void Attend(const Batch& batch, int layer, const Rows& query, const Rows& key, const Rows& value,
               const Rows& z) override;
+  void MultiplyTransposed(absl::Span<const TransposedProduct> products, const Rows& x_gradient) override;
+  void ScaleGradient(const Rows& x, const Rows& scale, const Rows& gradient,
+                     const Rows& scale_gradient) override;
+  void NormGradient(const Rows& x, const Rows& root, const Rows& scale, const Rows& root_gradient,
+                    const Rows& gradient) override;
+  void SiluMultiplyGradient(BackwardRule rule, const Rows& gate, const Rows& up, const Rows& gradient,
+                            const Rows& gate_gradient, const Rows& up_gradient) override;
+  void RotateBack(const Rows& x, int64_t heads) override;
+  void AttendBackward(const Batch& batch, int layer, int run, const AttentionRows& forward,
+                      const Rows& z_gradient, const AttentionRows& gradients) override;
+  void Free(Slot slot) override;
   void Finish(const Rows&) override {}
 
  private:
@@ -51,6 +63,7 @@ class CpuArithmetic final : public Arithmetic {
   }
 
   void Count(int64_t bytes);
+  void RotateBy(const Rows& x, int64_t heads, const float* sines);
 
   inline static std::atomic<int64_t> total_bytes_ = 0;
 
@@ -59,6 +72,7 @@ class CpuArithmetic final : public Arithmetic {
   int64_t bytes_ = 0;
   absl::Span<const float> cosines_;
   absl::Span<const float> sines_;
+  std::vector<float> negated_sines_;  // made when they are first wanted
   int64_t half_ = 0;
 };
 

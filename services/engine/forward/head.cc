@@ -17,11 +17,13 @@ namespace {
 
 // Of an item's last rows.
 int64_t WantedLogits(const Batch::Item& item) {
+  const GradientPlan* gradient = item.segment->gradient.get();
+  const int64_t read = gradient == nullptr ? 0 : std::min<int64_t>(gradient->metric_rows, item.rows);
   switch (item.segment->logits_rows) {
     case LogitsRows::kNone:
-      return 0;
+      return read;
     case LogitsRows::kLast:
-      return 1;
+      return std::max<int64_t>(read, 1);
     case LogitsRows::kAll:
       break;
   }
@@ -103,7 +105,7 @@ Rows GatherRows(const Batch& batch, const Rows& residual, const Batch& head, Ari
 // A segment that is used again allocates nothing.
 void MakeRoom(const Batch::Item& item, int64_t width) {
   item.segment->logits_status = absl::OkStatus();
-  if (item.segment->logits_rows == LogitsRows::kNone) return;
+  if (WantedLogits(item) == 0) return;
   HostTensor& logits = item.segment->logits;
   logits.shape = {WantedLogits(item), width};
   logits.values.resize(ElementCount(logits.shape));

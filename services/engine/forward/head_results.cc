@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "services/engine/forward/columns.h"
+#include "services/engine/forward/gradient_hooks.h"
+
 namespace mechinterp::engine {
 namespace {
 
@@ -63,6 +66,29 @@ void HookHeadResults(const ModelConfig& config, const Batch& batch, int layer, c
       AddChange(config, before, result, item.rows, rows);
       return true;
     });
+  }
+}
+
+void HookHeadResultGradients(const ModelConfig& config, const Batch& batch, int layer, int run,
+                             const LinearWeight& output, const Rows& attn_out_gradient,
+                             const Rows& z_gradient, Arithmetic& math) {
+  const HookSite site{HookPoint::kResult, layer};
+  const int64_t heads = config.head_count, size = config.head_size, d = config.d_model;
+  for (const Batch::Item& item : batch.items()) {
+    if (!Batch::Edits(item, site) && !WantsGradient(item, site)) continue;
+    std::vector<float> gradient =
+        RepeatForHeads(attn_out_gradient.Part(item.first_row, item.rows), heads, math);  // [T, H, D]
+    RecordGradient(item, site, run, gradient.data(), heads, d);
+    TransposeEdits(item, site, gradient.data(), heads, d);
+    for (const int head : Batch::EditedHeads(item, site)) {
+      const Rows share = math.Allocate(Slot::kHeadShare, item.rows, d);
+      PutHead(gradient, heads, head, share, math);
+      const Rows all = math.Allocate(Slot::kHeadAlone, item.rows, z_gradient.width);
+      math.MultiplyTransposed({{&output, share}}, all);
+      const Rows of_head = math.Allocate(Slot::kReceiverInput, item.rows, size);
+      GetColumns(all, head * size, of_head, math);
+      PutColumns(of_head, z_gradient.Part(item.first_row, item.rows), head * size, math);
+    }
   }
 }
 

@@ -14,6 +14,13 @@ namespace mechinterp::engine {
 void HookHeadResults(const ModelConfig& config, const Batch& batch, int layer, const Rows& z,
                      const LinearWeight& output, const Rows& attn_out, Arithmetic& math);
 
+// The way back, of run `run`: z_gradient [N, H * Dh] has come from attn_out_gradient [N, D], which
+// is the gradient with respect to each head's share, too. Heads whose share was edited have
+// theirs from what goes through the edit.
+void HookHeadResultGradients(const ModelConfig& config, const Batch& batch, int layer, int run,
+                             const LinearWeight& output, const Rows& attn_out_gradient,
+                             const Rows& z_gradient, Arithmetic& math);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_FORWARD_HEAD_RESULTS_H_

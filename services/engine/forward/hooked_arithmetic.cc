@@ -10,6 +10,14 @@ void HookedArithmetic::Hook(HookPoint point, int layer, const Rows& values) {
               });
 }
 
+Rows HookedArithmetic::HookCopy(HookPoint point, int layer, const Rows& x) {
+  if (!batch_.Wants({point, layer})) return x;
+  const Rows copy = math_.Allocate(Slot::kReceiverInput, x.count, x.width);
+  math_.Copy(x, copy);
+  Hook(point, layer, copy);
+  return copy;
+}
+
 void HookedArithmetic::Project(const Rows& x, std::initializer_list<Arithmetic::Product> products) {
   math_.Multiply(x, products);
   for (const Arithmetic::Product& product : products) {
@@ -23,6 +31,14 @@ Rows HookedArithmetic::Project(const Rows& x, const LinearWeight& weight, Slot s
   return {slot, 0, x.count, weight.out()};
 }
 
+Rows HookedArithmetic::ProjectPart(const Rows& x, const LinearWeight& weight, Slot slot, int64_t first,
+                                   int64_t count) {
+  math_.Multiply(x, {{&weight, slot, first, first + count}});
+  const Rows part{slot, 0, x.count, count};
+  if (weight.bias.defined()) math_.AddColumns(part, weight.bias.narrow(0, first, count));
+  return part;
+}
+
 Rows HookedArithmetic::Normalize(const Rows& x, const at::Tensor& gain, HookPoint scale_point,
                                  HookPoint normalized_point, int layer) {
   const Rows scale = math_.Allocate(Slot::kScale, x.count, 1);
@@ -31,6 +47,26 @@ Rows HookedArithmetic::Normalize(const Rows& x, const at::Tensor& gain, HookPoin
   const Rows normalized = math_.Allocate(Slot::kNormalized, x.count, x.width);
   math_.DivideRows(x, scale, normalized);
   Hook(normalized_point, layer, normalized);
+  math_.MultiplyColumns(normalized, gain);
+  return normalized;
+}
+
+Rows HookedArithmetic::NormalizeItem(const Batch::Item& item, const Rows& x, const at::Tensor& gain,
+                                     HookPoint scale_point, HookPoint normalized_point, int layer) {
+  const auto edit = [&](HookPoint point, const Rows& rows) {
+    const HookSite site{point, layer};
+    if (!Batch::Edits(item, site)) return;
+    math_.WithHostRows(rows, [&](float* values) {
+      Batch::EditItem(item, site, values, 1, rows.width);
+      return true;
+    });
+  };
+  const Rows scale = math_.Allocate(Slot::kScale, x.count, 1);
+  math_.RootMeanSquare(x, epsilon(), scale);
+  edit(scale_point, scale);
+  const Rows normalized = math_.Allocate(Slot::kNormalized, x.count, x.width);
+  math_.DivideRows(x, scale, normalized);
+  edit(normalized_point, normalized);
   math_.MultiplyColumns(normalized, gain);
   return normalized;
 }

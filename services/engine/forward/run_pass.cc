@@ -4,32 +4,55 @@
 
 #include <algorithm>
 #include <exception>
+#include <vector>
 
 #include "services/engine/device/device.h"
 #include "services/engine/device/released_tensors.h"
 #include "services/engine/forward/aten_arithmetic.h"
+#include "services/engine/forward/backward.h"
 #include "services/engine/forward/batch.h"
 #include "services/engine/forward/cpu_arithmetic.h"
 #include "services/engine/forward/forward.h"
 #include "services/engine/forward/kv_cache.h"
 #include "services/engine/forward/pass_errors.h"
+#include "services/engine/forward/tape.h"
 
 namespace mechinterp::engine {
 namespace {
 
 // False when it was abandoned.
-bool RunOnDevice(const Model& model, const Batch& batch, absl::FunctionRef<bool()> abandoned) {
+bool RunThere(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
+              absl::FunctionRef<bool()> abandoned) {
+  std::vector<Segment*> plain, with_gradients;
+  for (Segment* segment : segments)
+    (segment->gradient == nullptr ? plain : with_gradients).push_back(segment);
+  if (!plain.empty()) {
+    const Batch batch(plain);
+    if (!ForwardPass(model, batch, arithmetic).Run(abandoned)) return false;
+  }
+  if (with_gradients.empty()) return true;
+  const Batch batch(with_gradients);
+  const bool keeps_all_layers =
+      std::all_of(with_gradients.begin(), with_gradients.end(),
+                  [](const Segment* segment) { return segment->gradient->keeps_all_layers; });
+  Tape tape(model.config(), batch.row_count(), keeps_all_layers, arithmetic);
+  ForwardPass forward(model, batch, arithmetic, &tape);
+  return forward.Run(abandoned) && BackwardPass(model, batch, forward, tape, arithmetic, abandoned);
+}
+
+bool RunOnDevice(const Model& model, absl::Span<Segment* const> segments,
+                 absl::FunctionRef<bool()> abandoned) {
   if (!model.device().UsesLibtorch()) {
     thread_local CpuArithmetic arithmetic;
     arithmetic.set_config(&model.config());
-    return ForwardPass(model, batch, arithmetic, abandoned);
+    return RunThere(model, segments, arithmetic, abandoned);
   }
   ReleaseNow();
   try {
     bool finished;
     {
       AtenArithmetic arithmetic(model);
-      finished = ForwardPass(model, batch, arithmetic, abandoned);
+      finished = RunThere(model, segments, arithmetic, abandoned);
     }
     TrimDeviceCache(model.device());
     return finished;
@@ -42,6 +65,7 @@ bool RunOnDevice(const Model& model, const Batch& batch, absl::FunctionRef<bool(
 // Takes back what a pass that failed has left in a segment.
 void Restore(Segment& segment) {
   if (segment.cache != nullptr) segment.cache->Truncate(segment.first_position - segment.shared_length);
+  segment.gradients.clear();
   for (auto& [site, recorded] : segment.activations) {
     auto begin =
         std::lower_bound(recorded.positions.begin(), recorded.positions.end(), segment.first_position);
@@ -59,8 +83,7 @@ absl::Status RunPass(const Model& model, absl::Span<Segment* const> segments,
   const at::NoGradGuard no_grad;
   absl::Status status;
   try {
-    const Batch batch(segments);
-    if (RunOnDevice(model, batch, abandoned)) return status;
+    if (RunOnDevice(model, segments, abandoned)) return status;
     status = absl::CancelledError("forward pass: nobody waits for it any more");
   } catch (const std::exception& error) {  // c10::Error and std::bad_alloc
     status = PassError(error);

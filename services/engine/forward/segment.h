@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "services/engine/base/host_tensor.h"
 #include "services/engine/base/token_id.h"
+#include "services/engine/forward/gradient_plan.h"
 #include "services/engine/interventions/hook_plan.h"
 
 namespace mechinterp::engine {
@@ -45,6 +46,9 @@ struct Segment {
 
   std::shared_ptr<const HookPlan> plan;  // null: nothing to do
   LogitsRows logits_rows = LogitsRows::kNone;
+  // Null: forward only. A segment with one runs whole, in one pass: it has neither `shared` nor
+  // `cache`, and begins at position 0 where layer 0 does.
+  std::shared_ptr<const GradientPlan> gradient;
 
   // Results. logits [rows, V]; activations as in the plan's captures.
   HostTensor logits;
@@ -52,6 +56,8 @@ struct Segment {
   // way to them values first were not.
   absl::Status logits_status;
   std::map<HookSite, RecordedActivation> activations;
+  // Of each of the gradient plan's runs.
+  std::vector<std::map<HookSite, RecordedActivation>> gradients;
 
   int PromptLength() const { return prompt_length > 0 ? prompt_length : first_position + length(); }
   int length() const {

@@ -74,6 +74,22 @@ void ApplyEdit(const CompiledEdit& edit, int prompt_length, float* data, const R
   }
 }
 
+void ApplyTransposedEdit(const CompiledEdit& edit, int prompt_length, float* data, const RowsLayout& rows) {
+  if (std::holds_alternative<AddValues>(edit.change) || std::holds_alternative<AddNoise>(edit.change)) return;
+  if (!std::holds_alternative<SetValues>(edit.change)) {  // its matrix is symmetric
+    ApplyEdit(edit, prompt_length, data, rows);
+    return;
+  }
+  CompiledEdit zero;
+  zero.site = edit.site;
+  zero.positions = edit.positions;
+  zero.generated = edit.generated;
+  zero.heads = edit.heads;
+  zero.dims = edit.dims;
+  zero.change = SetValues{{HostTensor{{1, 1, 1}, {0}}}};
+  ApplyEdit(zero, prompt_length, data, rows);
+}
+
 void Capture(const CompiledCapture& capture, const float* data, const RowsLayout& rows,
              RecordedActivation& recorded) {
   const int64_t row_size = rows.heads * rows.width;

@@ -20,6 +20,10 @@ struct RowsLayout {
 // depend on which other rows are there.
 void ApplyEdit(const CompiledEdit& edit, int prompt_length, float* data, const RowsLayout& rows);
 
+// Takes a gradient with respect to what the edit leaves to one with respect to what it is given,
+// in place: through what is added or scaled, and not to what is replaced.
+void ApplyTransposedEdit(const CompiledEdit& edit, int prompt_length, float* data, const RowsLayout& rows);
+
 // Appends the captured rows to `recorded`.
 void Capture(const CompiledCapture& capture, const float* data, const RowsLayout& rows,
              RecordedActivation& recorded);

@@ -9,14 +9,15 @@ namespace {
 
 // What a point's rows are; T positions.
 enum class PointShape {
-  kScale,           // [T, 1]
-  kModel,           // [T, D]
-  kQueryHeads,      // [T, H, Dh]
-  kKeyValueHeads,   // [T, KV, Dh]
-  kHeadsOverKeys,   // [H, T, T]
-  kHeadsOverModel,  // [T, H, D]
-  kNeurons,         // [T, F]
-  kVocabulary,      // [T, V]
+  kScale,                   // [T, 1]
+  kModel,                   // [T, D]
+  kQueryHeads,              // [T, H, Dh]
+  kKeyValueHeads,           // [T, KV, Dh]
+  kHeadsOverKeys,           // [H, T, T]
+  kHeadsOverModel,          // [T, H, D]
+  kKeyValueHeadsOverModel,  // [T, KV, D]
+  kNeurons,                 // [T, F]
+  kVocabulary,              // [T, V]
 };
 
 struct PointRow {
@@ -31,6 +32,9 @@ struct PointRow {
 constexpr PointRow kPoints[] = {
     {HookPoint::kEmbed, 1, "hook_embed", PassPart::kEmbedding, PointShape::kModel},
     {HookPoint::kResidPre, 2, "hook_resid_pre", PassPart::kBlock, PointShape::kModel},
+    {HookPoint::kQInput, 26, "hook_q_input", PassPart::kBlock, PointShape::kHeadsOverModel},
+    {HookPoint::kKInput, 27, "hook_k_input", PassPart::kBlock, PointShape::kKeyValueHeadsOverModel},
+    {HookPoint::kVInput, 28, "hook_v_input", PassPart::kBlock, PointShape::kKeyValueHeadsOverModel},
     {HookPoint::kLn1Scale, 3, "ln1.hook_scale", PassPart::kBlock, PointShape::kScale},
     {HookPoint::kLn1Normalized, 4, "ln1.hook_normalized", PassPart::kBlock, PointShape::kModel},
     {HookPoint::kQ, 5, "attn.hook_q", PassPart::kBlock, PointShape::kQueryHeads},
@@ -44,6 +48,7 @@ constexpr PointRow kPoints[] = {
     {HookPoint::kResult, 13, "attn.hook_result", PassPart::kBlock, PointShape::kHeadsOverModel},
     {HookPoint::kAttnOut, 14, "hook_attn_out", PassPart::kBlock, PointShape::kModel},
     {HookPoint::kResidMid, 15, "hook_resid_mid", PassPart::kBlock, PointShape::kModel},
+    {HookPoint::kMlpIn, 29, "hook_mlp_in", PassPart::kBlock, PointShape::kModel},
     {HookPoint::kLn2Scale, 16, "ln2.hook_scale", PassPart::kBlock, PointShape::kScale},
     {HookPoint::kLn2Normalized, 17, "ln2.hook_normalized", PassPart::kBlock, PointShape::kModel},
     {HookPoint::kMlpPre, 18, "mlp.hook_pre", PassPart::kBlock, PointShape::kNeurons},
@@ -127,6 +132,8 @@ SiteShape ShapeOf(HookPoint point, const ModelConfig& config) {
       return {config.head_count, kWidthIsKeys, true};
     case PointShape::kHeadsOverModel:
       return {config.head_count, config.d_model, true};
+    case PointShape::kKeyValueHeadsOverModel:
+      return {config.key_value_head_count, config.d_model, true};
     case PointShape::kNeurons:
       return {1, config.d_ff, false};
     case PointShape::kVocabulary:

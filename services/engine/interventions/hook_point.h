@@ -19,6 +19,9 @@ namespace mechinterp::engine {
 enum class HookPoint {
   kEmbed,
   kResidPre,
+  kQInput,
+  kKInput,
+  kVInput,
   kLn1Scale,
   kLn1Normalized,
   kQ,
@@ -32,6 +35,7 @@ enum class HookPoint {
   kResult,
   kAttnOut,
   kResidMid,
+  kMlpIn,
   kLn2Scale,
   kLn2Normalized,
   kMlpPre,

@@ -1,9 +1,11 @@
 #ifndef SERVICES_ENGINE_KERNELS_MATRIX_H_
 #define SERVICES_ENGINE_KERNELS_MATRIX_H_
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "services/engine/kernels/buffer.h"
 #include "services/engine/kernels/number_format.h"
@@ -60,6 +62,18 @@ struct PackedMatrix {
   // Bytes of one group of one panel, scales included.
   int64_t group_bytes() const;
   int64_t panel_bytes() const { return groups() * group_bytes(); }
+};
+
+// Some of a matrix's outputs: [begin, end).
+struct OutputRange {
+  int64_t begin = 0;
+  int64_t end = std::numeric_limits<int64_t>::max();  // past the matrix's last: all there are
+
+  int64_t count() const { return end - begin; }
+  // Those that there are of a matrix, and the panels that they are in.
+  OutputRange Of(const PackedMatrix& w) const { return {begin, std::min(end, w.out)}; }
+  int64_t begin_panel() const { return begin / kPanelOutputs; }
+  int64_t end_panel() const { return (end + kPanelOutputs - 1) / kPanelOutputs; }
 };
 
 // A matrix of these sizes, without memory yet. CanHold(format, in) must hold.

@@ -20,6 +20,7 @@
 #include "hwy/highway.h"
 #include "services/engine/kernels/arithmetic-inl.h"
 #include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/weight_kernel.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
@@ -259,15 +260,17 @@ HWY_INLINE void PrefetchBeginning(const PackedMatrix& w, int64_t begin, int64_t 
   }
 }
 
-// The panel's columns of y [rows, out] from totals [rows][kPanelOutputs].
-HWY_INLINE void StoreOutputs(const float* totals, int64_t rows, const PackedMatrix& w, int64_t panel,
-                             float* y) {
-  const int64_t outputs = HWY_MIN(int64_t{kPanelOutputs}, w.out - panel * kPanelOutputs);
+// The panel's columns of rows of y, from the first of them on, from totals [rows][kPanelOutputs].
+HWY_INLINE void StoreOutputs(const float* totals, int64_t rows, int64_t panel, int64_t first_row,
+                             const Outputs& y) {
+  const int64_t begin = HWY_MAX(y.range.begin, panel * kPanelOutputs);
+  const int64_t count = HWY_MIN(y.range.end, (panel + 1) * kPanelOutputs) - begin;
+  totals += begin % kPanelOutputs;
   for (int64_t r = 0; r < rows; ++r) {
-    float* out = y + r * w.out + panel * kPanelOutputs;
+    float* out = y.values + (first_row + r) * y.range.count() + begin - y.range.begin;
     // The analyzer takes rows for more than 0, and rows * 64 for none.
     // NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign)
-    for (int64_t o = 0; o < outputs; ++o) out[o] = totals[r * kPanelOutputs + o];
+    for (int64_t o = 0; o < count; ++o) out[o] = totals[r * kPanelOutputs + o];
   }
 }
 
@@ -277,12 +280,12 @@ HWY_INLINE void StoreOutputs(const float* totals, int64_t rows, const PackedMatr
 void AddRowsOfTile(const FloatWeights& tile, int octets, const uint32_t* x, int64_t n, const float* scales,
                    float* totals);
 
-// Panels [begin, end) of y[n, out] = x w^T; x as PackOperands lays it out. Weights
+// Panels [begin, end) of y = x w^T; x as PackOperands lays it out. Weights
 // is the matrix's format, Tile how a decoded group is read (Weights itself when it
 // needs no decoding).
 template <class Weights, class Tile>
 HWY_ATTR void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                               int64_t end, float* y) {
+                               int64_t end, const Outputs& y) {
   constexpr int64_t kRowsPerBlock = Tile::kRowsPerBlock;
   constexpr bool kDecodes = !std::is_same_v<Weights, Tile>;
   HWY_ALIGN float tile[kMaxGroup * kPanelOutputs];
@@ -313,7 +316,7 @@ HWY_ATTR void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t
         }
         AddGroupOfRows(weights, groups.octets, operands, rows, prefetcher, scales, totals);
       }
-      StoreOutputs(totals, rows, w, panel, y + first * w.out);
+      StoreOutputs(totals, rows, panel, first, y);
     }
   }
 }

@@ -9,6 +9,7 @@
 
 #include "services/common/float16.h"
 #include "services/engine/kernels/matrix.h"
+#include "services/engine/kernels/operands.h"
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/kernels/weight_kernel.h"
 
@@ -20,21 +21,12 @@
 #include "hwy/highway.h"
 #include "services/engine/kernels/arithmetic-inl.h"
 #include "services/engine/kernels/pairs-inl.h"
+#include "services/engine/kernels/rounding-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace mechinterp::engine::kernels {
 namespace HWY_NAMESPACE {
-
-// To bf16 in the upper half of each lane, nearest even; a NaN stays one.
-HWY_INLINE VU RoundToBFloat16(VF x) {
-  const U u;
-  const VU bits = hn::BitCast(u, x);
-  const VU last = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
-  const VU rounded = hn::Add(bits, hn::Add(last, hn::Set(u, 0x7fff)));
-  const VU number = hn::And(rounded, hn::Set(u, 0xffff0000u));
-  return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)), hn::Set(u, 0x7fc00000u), number);
-}
 
 // One group of one row of x as the inner loops read it: `count` values rounded to the
 // compute type, and zeros past the row's end.
@@ -47,7 +39,7 @@ HWY_ATTR void PackGroup(const float* row, int64_t count, const PackedMatrix& w, 
       break;
     case NumberFormat::kBFloat16:
       for (; i + kLanes <= count; i += kLanes) {
-        hn::StoreU(RoundToBFloat16(hn::LoadU(F(), row + i)), U(), out + i);
+        hn::StoreU(hn::BitCast(U(), RoundToBFloat16(hn::LoadU(F(), row + i))), U(), out + i);
       }
       for (; i < count; ++i) values[i] = BFloat16ToFloat(FloatToBFloat16(row[i]));
       break;
@@ -65,7 +57,7 @@ HWY_ATTR void PackGroupInPairs(const float* row, int64_t count, const PackedMatr
   auto* halves = reinterpret_cast<uint16_t*>(out);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    const VU upper = hn::ShiftRight<16>(RoundToBFloat16(hn::LoadU(F(), row + i)));
+    const VU upper = hn::ShiftRight<16>(hn::BitCast(U(), RoundToBFloat16(hn::LoadU(F(), row + i))));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(halves + i), _mm512_cvtepi32_epi16(upper.raw));
   }
   for (; i < count; ++i) halves[i] = FloatToBFloat16(row[i]);
@@ -94,10 +86,6 @@ HWY_EXPORT(UnitOfTarget);
 
 namespace {
 
-// Operands that products in tiles read without need: two tiles of 16 rows begin with at
-// least one row that is there.
-constexpr int64_t kMostRowsPastTheLast = 31;
-
 // All rows, group by group: [groups][n][group].
 void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
   constexpr int64_t kValuesWorthAThread = 1 << 16;
@@ -110,16 +98,6 @@ void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, 
       for (int64_t r = 0; r < n; ++r) pack(x + r * w.in + first, count, w, out + (g * n + r) * words);
     }
   });
-}
-
-// The calling thread's room for operands, whose lines of 64 bytes are whole cache lines; kept,
-// so that not every product allocates.
-uint32_t* KeptOperands(int64_t words) {
-  constexpr int64_t kWordsOfALine = 16;
-  thread_local std::vector<uint32_t> room;
-  room.resize(words + kWordsOfALine - 1);
-  const auto line = reinterpret_cast<uintptr_t>(room.data()) / sizeof(uint32_t) % kWordsOfALine;
-  return room.data() + (kWordsOfALine - line) % kWordsOfALine;
 }
 
 constexpr float kLargestFloat16 = 65504;
@@ -148,14 +126,10 @@ bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> product
   for (int64_t i = 0; i < n * width; ++i) divided[i] = std::ldexp(divided[i], -exponents[i / width]);
   MultiplyEach(divided.data(), n, products);
   for (const Product& product : products) {
-    const int64_t out = product.w->out;
+    const int64_t out = product.outputs.Of(*product.w).count();
     for (int64_t i = 0; i < n * out; ++i) product.y[i] = std::ldexp(product.y[i], exponents[i / out]);
   }
   return true;
-}
-
-BFloat16Unit UnitFor(NumberFormat compute) {
-  return compute == NumberFormat::kBFloat16 ? UnitInUse() : BFloat16Unit::kNone;
 }
 
 }  // namespace
@@ -169,13 +143,13 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
   for (const Product& product : products) {
     const PackedMatrix& w = *product.w;
     if (w.in != first.in || w.group != first.group || w.compute != first.compute) {
-      for (const Product& each : products) Multiply(x, n, *each.w, each.y);
+      for (const Product& each : products) MultiplyEach(x, n, std::span(&each, 1));
       return;
     }
-    panels += w.panels();
+    const OutputRange outputs = product.outputs.Of(w);
+    panels += outputs.end_panel() - outputs.begin_panel();
   }
   if (first.compute == NumberFormat::kFloat16 && MultiplyDivided(x, n, products)) return;
-  constexpr int64_t kMultiplicationsWorthAThread = 1 << 17;
   const BFloat16Unit unit = UnitFor(first.compute);
   const bool pairs = unit != BFloat16Unit::kNone;
   uint32_t* const operands =
@@ -185,11 +159,13 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
       std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
   const auto multiply = [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {
-      const int64_t count = product.w->panels();
+      const Outputs y{product.y, product.outputs.Of(*product.w)};
+      const int64_t first = y.range.begin_panel(), count = y.range.end_panel() - first;
       if (begin < count && end > 0) {
         InfoOf(product.w->format)
-            .kernel->choose(unit)(*product.w, operands, n, std::max<int64_t>(begin, 0), std::min(end, count),
-                                  product.y);
+            .kernel->choose(unit)
+            .multiply(*product.w, operands, n, first + std::max<int64_t>(begin, 0),
+                      first + std::min(end, count), y);
       }
       begin -= count;
       end -= count;

@@ -19,10 +19,12 @@ inline bool MultipliesBFloat16() { return UnitInUse() != BFloat16Unit::kNone; }
 void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y);
 
 // The same for several matrices at once, of one input length, group and compute
-// type (else one after the other): threads then wait for each other only once.
+// type (else one after the other): threads then wait for each other only once. Of a matrix
+// whose outputs are not all wanted, y [n, outputs] has those of a range, with the same bits.
 struct Product {
   const PackedMatrix* w;
   float* y;
+  OutputRange outputs = {};
 };
 void MultiplyEach(const float* x, int64_t n, std::span<const Product> products);
 

@@ -42,7 +42,7 @@ using PairWeights = NoPairs;
 
 #endif
 
-MultiplyPanels* ChooseBFloat16(BFloat16Unit unit) { return ProductFor<BFloat16Weights, PairWeights>(unit); }
+Products ChooseBFloat16(BFloat16Unit unit) { return ProductsFor<BFloat16Weights, PairWeights>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -63,7 +63,7 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
 
 HWY_EXPORT(ChooseBFloat16);
 
-MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseBFloat16)(unit); }
+Products Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseBFloat16)(unit); }
 
 }  // namespace
 

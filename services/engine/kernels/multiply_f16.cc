@@ -30,7 +30,7 @@ struct Float16Weights {
 };
 
 // Never packed for products of bf16.
-MultiplyPanels* ChooseFloat16(BFloat16Unit unit) { return ProductFor<Float16Weights, NoPairs>(unit); }
+Products ChooseFloat16(BFloat16Unit unit) { return ProductsFor<Float16Weights, NoPairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -51,7 +51,7 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
 
 HWY_EXPORT(ChooseFloat16);
 
-MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseFloat16)(unit); }
+Products Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseFloat16)(unit); }
 
 }  // namespace
 

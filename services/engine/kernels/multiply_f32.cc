@@ -20,7 +20,7 @@ void AddRowsOfTile(const FloatWeights& tile, int octets, const uint32_t* x, int6
 }
 
 // Never packed for products of bf16.
-MultiplyPanels* ChooseFloat32(BFloat16Unit unit) { return ProductFor<FloatWeights, NoPairs>(unit); }
+Products ChooseFloat32(BFloat16Unit unit) { return ProductsFor<FloatWeights, NoPairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -39,7 +39,7 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
 
 HWY_EXPORT(ChooseFloat32);
 
-MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseFloat32)(unit); }
+Products Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseFloat32)(unit); }
 
 }  // namespace
 

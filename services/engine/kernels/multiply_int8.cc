@@ -39,6 +39,7 @@ struct Int8Pairs {
   using Arithmetic = PairArithmetic;
   using Table = NoTable;
   static constexpr int kLinesPerOctet = 2;
+  static constexpr int64_t kExchange = 0x0703050106020400;  // first and third bytes, second and fourth
   const uint8_t* data;
   const __m512i upper_halves =
       _mm512_set_epi16(63, 31, 61, 29, 59, 27, 57, 25, 55, 23, 53, 21, 51, 19, 49, 17, 47, 15, 45, 13, 43, 11,
@@ -71,7 +72,7 @@ using Int8Pairs = NoPairs;
 
 #endif
 
-MultiplyPanels* ChooseInt8(BFloat16Unit unit) { return ProductFor<Int8Weights, Int8Pairs>(unit); }
+Products ChooseInt8(BFloat16Unit unit) { return ProductsFor<Int8Weights, Int8Pairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -106,7 +107,7 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
 
 HWY_EXPORT(ChooseInt8);
 
-MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseInt8)(unit); }
+Products Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseInt8)(unit); }
 
 }  // namespace
 

@@ -112,6 +112,7 @@ struct Nf4Pairs {
   using Arithmetic = PairArithmetic;
   using Table = PairTable;
   static constexpr int kLinesPerOctet = 1;
+  static constexpr int64_t kExchange = 0x0706030205040100;  // even halves, odd halves
   const uint8_t* data;
   const PairTable& table;
   HWY_INLINE Nf4Pairs(const uint8_t* group, const PairTable& code) : data(group), table(code) {}
@@ -129,7 +130,7 @@ using Nf4Pairs = NoPairs;
 
 #endif
 
-MultiplyPanels* ChooseNf4(BFloat16Unit unit) { return ProductFor<Nf4Weights, Nf4Pairs>(unit); }
+Products ChooseNf4(BFloat16Unit unit) { return ProductsFor<Nf4Weights, Nf4Pairs>(unit); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace mechinterp::engine::kernels
@@ -164,7 +165,7 @@ void Pack(PackedMatrix& matrix, int64_t panel, const float* rows) {
 
 HWY_EXPORT(ChooseNf4);
 
-MultiplyPanels* Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseNf4)(unit); }
+Products Choose(BFloat16Unit unit) { return HWY_DYNAMIC_DISPATCH(ChooseNf4)(unit); }
 
 }  // namespace
 

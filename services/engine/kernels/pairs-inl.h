@@ -41,10 +41,18 @@ struct PairArithmetic {
   }
 };
 
+// Neighbouring lanes as pairs of bf16, nearest even: those of `low`, then those of `high`.
+HWY_INLINE VU RoundToPairs(VF low, VF high) {
+  VU pairs;
+  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(pairs.raw) : "v"(low.raw), "v"(high.raw));
+  return pairs;
+}
+
 struct PairWeights : ByRows {
   using Arithmetic = PairArithmetic;
   using Table = NoTable;
   static constexpr int kLinesPerOctet = 4;
+  static constexpr int64_t kExchange = 0x0706030205040100;  // see transpose-inl.h
   const uint8_t* data;
   HWY_INLINE PairWeights(const uint8_t* group, const NoTable&) : data(group) {}
   template <int kStep>

@@ -15,6 +15,7 @@
 #include "services/engine/kernels/multiply-inl.h"
 #include "services/engine/kernels/pairs-inl.h"
 #include "services/engine/kernels/tiles-inl.h"
+#include "services/engine/kernels/transpose-inl.h"
 #include "services/engine/kernels/weight_kernel.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,14 +27,15 @@ struct NoPairs {};
 
 // Weights: the format's values in fp32. Pairs: its values as pairs of bf16, or NoPairs.
 template <class Weights, class Pairs>
-MultiplyPanels* ProductFor([[maybe_unused]] BFloat16Unit unit) {
+Products ProductsFor([[maybe_unused]] BFloat16Unit unit) {
 #if KERNELS_HAVE_BFLOAT16_PAIRS
   if constexpr (!std::is_same_v<Pairs, NoPairs>) {
-    if (unit == BFloat16Unit::kTiles) return MultiplyPanelsInTilesOf<Pairs>;
-    if (unit == BFloat16Unit::kPairs) return MultiplyPanelsOf<Pairs, PairWeights>;
+    if (unit == BFloat16Unit::kTiles) return {MultiplyPanelsInTilesOf<Pairs>, DecodeTransposedPairs<Pairs>};
+    if (unit == BFloat16Unit::kPairs)
+      return {MultiplyPanelsOf<Pairs, PairWeights>, DecodeTransposedPairs<Pairs>};
   }
 #endif
-  return MultiplyPanelsOf<Weights, FloatWeights>;
+  return {MultiplyPanelsOf<Weights, FloatWeights>, DecodeTransposedValues<Weights>};
 }
 
 }  // namespace HWY_NAMESPACE

@@ -207,13 +207,13 @@ HWY_INLINE void AddManyRows(TileOperands operands, int64_t rows, const float* sc
   if (rows > 0) AddTileOfRows(operands, Nothing(), rows, scales, totals);
 }
 
-// Panels [begin, end) of y[n, out] = x w^T for n of at least 1; x in pairs, as PackOperands lays them out.
+// Panels [begin, end) of y = x w^T for n of at least 1; x in pairs, as PackOperands lays them out.
 // Operands of rows past the last are read too, up to kMostRowsPastTheLast; nothing comes
 // of them. Of few rows, a group is decoded while the one before it is multiplied; of many,
 // at once, which leaves them more of the nearest cache.
 template <class Weights>
 HWY_ATTR void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin,
-                                      int64_t end, float* y) {
+                                      int64_t end, const Outputs& y) {
   const TileSetting setting(static_cast<int>(HWY_MIN(n, int64_t{kTileRows})),
                             HWY_MIN(w.group / 2, kTilePairs));
   using Prepare = PrepareGroup<Weights>;
@@ -255,7 +255,7 @@ HWY_ATTR void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, 
         }
         group = next;
       }
-      StoreOutputs(totals, rows, w, panel, y + first * w.out);
+      StoreOutputs(totals, rows, panel, first, y);
     }
   }
 }

@@ -10,10 +10,34 @@
 
 namespace mechinterp::engine::kernels {
 
-// Panels [begin, end) of y[n, out] = x w^T. x as MultiplyEach lays out operands: fp32, or
-// pairs of bf16. n is at least 1.
+// Where a product's outputs go: values [n, range], with none past the matrix's last in it.
+struct Outputs {
+  float* values;
+  OutputRange range;
+};
+
+// Panels [begin, end) of y[n, out] = x w^T, as far as they are wanted. x as MultiplyEach lays out
+// operands: fp32, or pairs of bf16. n is at least 1.
 using MultiplyPanels = void(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
-                            float* y);
+                            const Outputs& y);
+
+// One group of a panel as a tile [64 outputs][64 columns] of the transposed matrix, before its scales: fp32,
+// or pairs of neighbouring outputs' bf16. A group's inner index is in column ColumnOf; columns
+// without one are zeros' values or the padding's.
+using DecodeTransposed = void(const PackedMatrix& w, const uint8_t* group, float* tile);
+
+// Of a group's inner index, in a tile of pairs. A packed word holds `values` inner indices, and
+// its decoding gives two neighbouring ones, of eight words in turn.
+inline int ColumnOf(int inner, int values) {
+  const int word = inner / values, step = inner % values / 2 + word / 8 * (values / 2);
+  return 16 * step + word % 8 * 2 + inner % 2;
+}
+
+// A format's inner loops on one instruction set and unit.
+struct Products {
+  MultiplyPanels* multiply;
+  DecodeTransposed* decode_transposed;
+};
 
 // What the CPU needs to know of a format of weights; each is defined in the file that it is
 // named after, which packs and multiplies it. Thread-safe.
@@ -21,7 +45,7 @@ struct WeightKernel {
   // Fills a panel from its rows in fp32, see PackPanel.
   void (*pack)(PackedMatrix& matrix, int64_t panel, const float* rows);
   // What multiplies operands in fp32 (kNone) or in bf16, with the instruction set in use.
-  MultiplyPanels* (*choose)(BFloat16Unit unit);
+  Products (*choose)(BFloat16Unit unit);
 };
 
 extern const WeightKernel kFloat32Kernel;   // multiply_f32.cc
@@ -40,6 +64,12 @@ inline uint8_t* GroupData(PackedMatrix& matrix, int64_t panel, int64_t group) {
 }
 inline float* Scales(PackedMatrix& matrix, uint8_t* group) {
   return reinterpret_cast<float*>(group + matrix.group_bytes() - kScaleBytes);
+}
+inline const uint8_t* GroupData(const PackedMatrix& matrix, int64_t panel, int64_t group) {
+  return matrix.data.data() + panel * matrix.panel_bytes() + group * matrix.group_bytes();
+}
+inline const float* Scales(const PackedMatrix& matrix, const uint8_t* group) {
+  return reinterpret_cast<const float*>(group + matrix.group_bytes() - kScaleBytes);
 }
 
 // Calls function(group's bytes, index in the group, output in the panel, value) for all of a

@@ -12,15 +12,19 @@ namespace {
 constexpr int64_t kFloatBytes = sizeof(float);
 
 // What hooks at some points take while they work: scores and patterns are laid out for a whole
-// prompt, heads' results there are before and after.
+// prompt, heads' results there are before and after, receivers' inputs once for each head.
 int64_t HookBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows) {
   int64_t bytes = 0;
   const int64_t attended =
       std::max(compiler.LongestRunWith(HookPoint::kAttnScores), compiler.LongestRunWith(HookPoint::kPattern));
   if (attended > 0) bytes += attended * attended * config.head_count * kFloatBytes;
   if (attended > pass_rows) bytes += ScratchBytes(config, attended) - ScratchBytes(config, pass_rows);
-  bytes += 2 * int64_t{compiler.LongestRunWith(HookPoint::kResult)} * config.head_count * config.d_model *
-           kFloatBytes;
+  const auto for_each_head = [&](HookPoint point) {  // [T, heads, D]
+    return compiler.LongestRunWith(point) * ShapeOf(point, config).size() * kFloatBytes;
+  };
+  bytes += 2 * for_each_head(HookPoint::kResult);
+  bytes += std::max({for_each_head(HookPoint::kQInput), for_each_head(HookPoint::kKInput),
+                     for_each_head(HookPoint::kVInput)});
   return bytes;
 }
 

@@ -61,6 +61,8 @@ class ReferenceDistribution {
   // Kullback-Leibler divergence of a row, as large as this one, from it; the row's
   // LogNormalizer is given.
   double DivergenceOf(absl::Span<const float> logits, double log_normalizer) const;
+  // Of a token.
+  double probability(size_t id) const { return probabilities_[id]; }
 
  private:
   std::vector<float> logits_;

@@ -151,6 +151,39 @@ DeviceOperand RoundOperand(const at::Tensor& x, NumberFormat compute) {
   return {x.div(divisor).to(at::kHalf), divisor};
 }
 
+namespace {
+
+// Rows [first, first + count) of a matrix in the type given, contiguous; of at most one piece.
+at::Tensor RowsOf(const DeviceMatrix& w, int64_t first, int64_t count, at::ScalarType type,
+                  metal::KernelRunner* runner) {
+  if (!w.pieces.empty()) {
+    return w.pieces[first / DeviceMatrix::kMaxPieceRows].narrow(0, first % DeviceMatrix::kMaxPieceRows,
+                                                                count);
+  }
+  absl::StatusOr<at::Tensor> rows = metal::Dequantize(w.quantized, first, count, type, runner);
+  if (!rows.ok()) throw std::runtime_error(std::string(rows.status().message()));
+  return *std::move(rows);
+}
+
+}  // namespace
+
+at::Tensor MultiplyTransposedOnDevice(const at::Tensor& gradient, const DeviceMatrix& w, int64_t first_output,
+                                      NumberFormat compute, metal::KernelRunner* runner) {
+  constexpr int64_t kOutputs = 4096;  // at a time; divides a piece's rows
+  const DeviceOperand operand = RoundOperand(gradient, compute);
+  at::Tensor sum;
+  for (int64_t done = 0; done < gradient.size(1);) {
+    const int64_t first = first_output + done;
+    const int64_t count = std::min(gradient.size(1) - done, kOutputs - first % kOutputs);
+    const at::Tensor part = at::mm(operand.values.narrow(1, done, count).contiguous(),
+                                   RowsOf(w, first, count, operand.values.scalar_type(), runner).contiguous())
+                                .to(at::kFloat);
+    sum = sum.defined() ? sum.add(part) : part;
+    done += count;
+  }
+  return operand.divisor.defined() ? sum.mul(operand.divisor) : sum;
+}
+
 at::Tensor MultiplyOnDevice(const DeviceOperand& x, const DeviceMatrix& w, bool full_precision,
                             metal::KernelRunner* runner) {
   const at::Tensor product = MultiplyRounded(x.values, w, full_precision, runner);

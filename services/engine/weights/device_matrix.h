@@ -62,6 +62,11 @@ DeviceOperand RoundOperand(const at::Tensor& x, NumberFormat compute);
 at::Tensor MultiplyOnDevice(const DeviceOperand& x, const DeviceMatrix& w, bool full_precision,
                             metal::KernelRunner* runner);
 
+// fp32 [n, in] of a gradient, fp32 [n, outputs], with respect to the outputs from first_output
+// on: gradient w. Rounded as products are. Errors as above.
+at::Tensor MultiplyTransposedOnDevice(const at::Tensor& gradient, const DeviceMatrix& w, int64_t first_output,
+                                      NumberFormat compute, metal::KernelRunner* runner);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_WEIGHTS_DEVICE_MATRIX_H_

@@ -30,4 +30,11 @@ int64_t PassBytes(const ModelConfig& config, int64_t rows, int64_t keys) {
   return (angles + kernels::ThreadCount() * group * keys) * kFloatBytes;
 }
 
+int64_t GradientScratchBytes(const ModelConfig& config, int64_t rows) {
+  // The stream's, a block's output's and input's, the head's rows'; z's, q's, k's, v's; three of neurons.
+  const int64_t row = 4 * int64_t{config.d_model} + 2 * int64_t{config.query_width()} +
+                      2 * int64_t{config.key_value_width()} + 3 * int64_t{config.d_ff} + 2;
+  return (rows * row + 2 * int64_t{config.vocabulary_size}) * kFloatBytes;
+}
+
 }  // namespace mechinterp::engine

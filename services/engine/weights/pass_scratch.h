@@ -22,6 +22,9 @@ int64_t ScratchBytes(const ModelConfig& config, int64_t rows);
 // scores of one key/value head over `keys` keys for each thread.
 int64_t PassBytes(const ModelConfig& config, int64_t rows, int64_t keys);
 
+// Bytes of what the way back works in, for `rows` rows, besides its tape.
+int64_t GradientScratchBytes(const ModelConfig& config, int64_t rows);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_WEIGHTS_PASS_SCRATCH_H_

@@ -288,10 +288,42 @@ struct NaiveLlama::Pass {
     }
   }
 
-  Rows Attention(int layer, const Rows& x) {
+  Rows Norm1(int layer, const Rows& x) {
+    return Norm(x, absl::StrCat("model.layers.", layer, ".input_layernorm.weight"),
+                {HookPoint::kLn1Scale, layer}, {HookPoint::kLn1Normalized, layer});
+  }
+
+  // Each head's own copy of the stream; what an edit changes of one is projected for that head
+  // alone.
+  void ReadStream(const HookSite& site, const Rows& stream, int heads, const std::string& name,
+                  Rows& projected) {
+    Activation input;
+    for (const Row& row : stream) input.emplace_back(heads, row);
+    Hook(site, input);
+    const HookSite scale{HookPoint::kLn1Scale, site.layer}, normalized{HookPoint::kLn1Normalized, site.layer};
+    const Activation seen_scale = seen.at(scale), seen_normalized = seen.at(normalized);
+    for (int h = 0; h < heads; ++h) {
+      Rows own;
+      for (const Rows& row : input) own.push_back(row[h]);
+      if (own == stream) continue;
+      const Rows y = Linear(Norm1(site.layer, own), name);
+      for (size_t t = 0; t < y.size(); ++t) {
+        std::copy_n(y[t].begin() + h * config.head_size, config.head_size,
+                    projected[t].begin() + h * config.head_size);
+      }
+    }
+    seen[scale] = seen_scale;  // captures at the norm are of the stream
+    seen[normalized] = seen_normalized;
+  }
+
+  Rows Attention(int layer, const Rows& stream) {
     const std::string prefix = absl::StrCat("model.layers.", layer, ".self_attn.");
+    const Rows x = Norm1(layer, stream);
     Rows q = Linear(x, prefix + "q_proj.weight"), k = Linear(x, prefix + "k_proj.weight"),
          v = Linear(x, prefix + "v_proj.weight");
+    ReadStream({HookPoint::kQInput, layer}, stream, config.head_count, prefix + "q_proj.weight", q);
+    ReadStream({HookPoint::kKInput, layer}, stream, config.key_value_head_count, prefix + "k_proj.weight", k);
+    ReadStream({HookPoint::kVInput, layer}, stream, config.key_value_head_count, prefix + "v_proj.weight", v);
     HookRows({HookPoint::kQ, layer}, q, config.head_count);
     HookRows({HookPoint::kK, layer}, k, config.key_value_head_count);
     HookRows({HookPoint::kV, layer}, v, config.key_value_head_count);
@@ -405,11 +437,12 @@ struct NaiveLlama::Pass {
     for (int layer = 0; layer < config.layer_count(); ++layer) {
       const std::string prefix = absl::StrCat("model.layers.", layer, ".");
       HookRows({HookPoint::kResidPre, layer}, x, 1);
-      Add(x, Attention(layer, Norm(x, prefix + "input_layernorm.weight", {HookPoint::kLn1Scale, layer},
-                                   {HookPoint::kLn1Normalized, layer})));
+      Add(x, Attention(layer, x));
       HookRows({HookPoint::kResidMid, layer}, x, 1);
-      Add(x, Mlp(layer, Norm(x, prefix + "post_attention_layernorm.weight", {HookPoint::kLn2Scale, layer},
-                             {HookPoint::kLn2Normalized, layer})));
+      Rows mlp_in = x;
+      HookRows({HookPoint::kMlpIn, layer}, mlp_in, 1);
+      Add(x, Mlp(layer, Norm(mlp_in, prefix + "post_attention_layernorm.weight",
+                             {HookPoint::kLn2Scale, layer}, {HookPoint::kLn2Normalized, layer})));
       HookRows({HookPoint::kResidPost, layer}, x, 1);
     }
     Rows logits = Linear(

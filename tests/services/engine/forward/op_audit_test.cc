@@ -130,6 +130,31 @@ TEST_P(OpAuditTest, EveryEditAtEveryHookPointInPatchedRunsAndSweeps) {
   EXPECT_EQ(points.size(), AllHookPoints().size());
 }
 
+// The way back from runs with every edit, by both rules, of every gradient; and attributions.
+TEST_P(OpAuditTest, Gradients) {
+  const std::vector<HookSite> sites = AllSites(model_->config());
+  for (const HookSite& site : sites) {
+    if (site.layer > 0) continue;
+    OpAudit audit;
+    for (const auto& plan : Plans(EveryEdit(site))) {
+      auto gradient = std::make_shared<GradientPlan>();
+      gradient->metric = [](absl::Span<const float>, absl::Span<float> ones) {
+        std::fill(ones.begin(), ones.end(), 1.0f);
+      };
+      gradient->runs = {{BackwardRule::kGradient, -1}, {BackwardRule::kRelevance, 1}};
+      gradient->keeps_all_layers = false;
+      for (const HookSite& wanted : sites) gradient->captures[wanted] = {wanted, {0, 3, 4}};
+      Segment segment;
+      segment.tokens = prompt_.ids;
+      segment.plan = plan;
+      segment.gradient = gradient;
+      Segment* const segments[] = {&segment};
+      ASSERT_THAT(context_.Run(segments), IsOk()) << SiteName(site);
+    }
+    EXPECT_THAT(audit.violations(), IsEmpty()) << SiteName(site);
+  }
+}
+
 TEST_P(OpAuditTest, TheSelfCheck) {
   OpAudit audit;
   ASSERT_THAT(CheckDevice(context_), IsOk());

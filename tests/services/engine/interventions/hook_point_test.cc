@@ -17,6 +17,10 @@ TEST(HookPoint, WireNumbersAreThoseThatWerePublished) {
   EXPECT_EQ(WireNumber(HookPoint::kZ), 12);
   EXPECT_EQ(WireNumber(HookPoint::kMlpPost), 20);
   EXPECT_EQ(WireNumber(HookPoint::kLogits), 25);
+  EXPECT_EQ(WireNumber(HookPoint::kQInput), 26);
+  EXPECT_EQ(WireNumber(HookPoint::kKInput), 27);
+  EXPECT_EQ(WireNumber(HookPoint::kVInput), 28);
+  EXPECT_EQ(WireNumber(HookPoint::kMlpIn), 29);
 }
 
 TEST(HookPoint, WireNumbersLeadBackToTheirPoints) {

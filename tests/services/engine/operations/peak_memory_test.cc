@@ -7,15 +7,20 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <numeric>
 
+#include "absl/strings/string_view.h"
 #include "data/make_checkpoint/random_weights.h"
 #include "data/make_checkpoint/shape.h"
 #include "services/engine/checkpoint/tensor_table.h"
 #include "services/engine/forward/kv_cache.h"
+#include "services/engine/forward/memory_use.h"
+#include "services/engine/forward/tape.h"
 #include "services/engine/interventions/sweep_grid.h"
 #include "services/engine/kernels/parallel.h"
+#include "services/engine/operations/attribution.h"
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/patch_run.h"
@@ -173,8 +178,8 @@ TEST_F(PeakMemory, GenerationOfMoreTokensThanWereExpected) {
 }
 
 TEST_F(PeakMemory, CachedRuns) {
-  for (const char* glob :
-       {"*resid_pre", "*mlp.hook_post", "*.attn.hook_z", "*hook_result", "*hook_pattern", "*"}) {
+  for (const char* glob : {"*resid_pre", "*mlp.hook_post", "*.attn.hook_z", "*hook_result", "*hook_q_input",
+                           "*hook_pattern", "*"}) {
     SCOPED_TRACE(glob);
     const CaptureRequest capture{MatchingSites(glob, config_), {}};
     PlanCompiler compiler(config_);
@@ -211,6 +216,61 @@ TEST_F(PeakMemory, PatchRuns) {
                    const auto plans = Plans(compiler, prompt_, {set});
                    EXPECT_THAT(RunWithPatch(context_, prompt_, plans.front(), metrics, continued), IsOk());
                  });
+  }
+}
+
+TEST_F(PeakMemory, Attributions) {
+  for (const AttributionMethod method : {AttributionMethod::kGradient, AttributionMethod::kGradDrop,
+                                         AttributionMethod::kIntegratedGradients}) {
+    for (const char* glob : {"*.attn.hook_z", "*mlp.hook_post", "*attn.hook_q"}) {
+      for (const bool keeps_all_layers : {true, false}) {
+        SCOPED_TRACE(testing::Message()
+                     << glob << " " << static_cast<int>(method) << " " << keeps_all_layers);
+        AttributionRequest request;
+        request.clean = PromptOf(100);
+        request.source = PromptOf(method == AttributionMethod::kIntegratedGradients ? 100 : 90);
+        request.tokens.refusal_token_ids = {1};
+        request.tokens.compliance_token_ids = {2};
+        request.method = method;
+        request.exact_softmax = absl::string_view(glob) == "*attn.hook_q";
+        request.sites = MatchingSites(glob, config_);
+        request.keeps_all_layers = keeps_all_layers;
+        // The tape and the way back's slots are no memory of the heap; GradientPasses holds them.
+        const int64_t rows = method == AttributionMethod::kIntegratedGradients ? 200 : 100;
+        const int64_t slots =
+            TapeBytes(config_, rows, keeps_all_layers) + GradientScratchBytes(config_, rows);
+        ExpectWithin(AttributionBytes(config_, request, executor_.preferred_batch_rows()) - slots, 200, 200,
+                     [&] { EXPECT_THAT(Attribute(context_, request), IsOk()); });
+      }
+    }
+  }
+}
+
+TEST_F(PeakMemory, GradientPasses) {
+  for (const bool keeps_all_layers : {true, false}) {
+    auto plan = std::make_shared<GradientPlan>();
+    plan->metric = [](absl::Span<const float>, absl::Span<float> ones) {
+      std::fill(ones.begin(), ones.end(), 1.0f);
+    };
+    plan->keeps_all_layers = keeps_all_layers;
+    Segment segment;
+    segment.tokens = prompt_.ids;
+    segment.gradient = plan;
+    Segment* const segments[] = {&segment};
+    int64_t before = 0, most = 0;
+    const auto look = [&] {
+      most = std::max(most, CurrentMemoryUse().scratch);
+      return false;
+    };
+    ASSERT_THAT(RunPass(**model_, segments, look), IsOk());
+    before = CurrentMemoryUse().scratch;
+    most = 0;
+    ASSERT_THAT(RunPass(**model_, segments, look), IsOk());
+    EXPECT_EQ(CurrentMemoryUse().scratch, before);  // nothing stays
+    const int64_t estimate = TapeBytes(config_, prompt_.length(), keeps_all_layers) +
+                             GradientScratchBytes(config_, prompt_.length());
+    EXPECT_GE(estimate, most - before);
+    EXPECT_LE(static_cast<double>(estimate), 1.2 * static_cast<double>(most - before));
   }
 }
 

@@ -1,0 +1,297 @@
+#include "services/engine/operations/attribution.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "services/common/status_macros.h"
+#include "services/engine/forward/tape.h"
+#include "services/engine/operations/softmax_attribution.h"
+#include "services/engine/weights/pass_scratch.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using Activations = std::map<HookSite, RecordedActivation>;
+
+std::vector<int> Upto(int count) {
+  std::vector<int> positions(count);
+  std::iota(positions.begin(), positions.end(), 0);
+  return positions;
+}
+
+// A plan's edits, with captures of its own.
+std::shared_ptr<const HookPlan> WithCaptures(const HookPlan* plan, int length,
+                                             const std::set<HookSite>& sites) {
+  auto capturing = std::make_shared<HookPlan>();
+  if (plan != nullptr) capturing->edits = plan->edits;
+  capturing->prompt_length = length;
+  for (const HookSite& site : sites) capturing->captures[site] = {site, Upto(length)};
+  return capturing;
+}
+
+// How many layers its sites are in.
+int64_t LayersOf(const AttributionRequest& request) {
+  std::set<int> layers;
+  for (const HookSite& site : request.sites) layers.insert(site.layer);
+  return static_cast<int64_t>(layers.size());
+}
+
+// How many of the steps between the prompts are taken together.
+int StepsAtOnce(const AttributionRequest& request, int batch_rows) {
+  return std::clamp(batch_rows / std::max(1, request.clean.length()), 1, request.steps);
+}
+
+// One attribution on its way.
+class Attributor {
+ public:
+  Attributor(RunContext& context, const AttributionRequest& request)
+      : context_(context), config_(context.executor.model().config()), request_(request) {}
+
+  absl::StatusOr<Attribution> Run() {
+    FindSites();
+    ABSTRACT_RETURN_IF_ERROR(RunForward());
+    Attribution result;
+    result.clean_metric = metric_.value(clean_.logits.values);
+    result.source_metric = metric_.value(source_.logits.values);
+    switch (request_.method) {
+      case AttributionMethod::kGradient:
+      case AttributionMethod::kRelevance:
+        result.scores = Scores(clean_.gradients[0]);
+        result.gradients = std::move(clean_.gradients[0]);
+        break;
+      case AttributionMethod::kGradDrop:
+        result.scores = GradDropScores();
+        break;
+      case AttributionMethod::kIntegratedGradients: {
+        ABSTRACT_ASSIGN_OR_RETURN(result.gradients, MeanGradients());
+        result.scores = Scores(result.gradients);
+        break;
+      }
+    }
+    if (!request_.with_gradients) result.gradients.clear();
+    return result;
+  }
+
+ private:
+  bool integrates() const { return request_.method == AttributionMethod::kIntegratedGradients; }
+  bool HasExactSoftmax(const HookSite& site) const {
+    return request_.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
+  }
+
+  // What is to be captured, and where gradients are wanted.
+  void FindSites() {
+    for (const HookSite& site : request_.sites) {
+      if (!HasExactSoftmax(site)) {
+        captured_.insert(site);
+        wanted_.insert(site);
+        continue;
+      }
+      captured_.insert({HookPoint::kRotQ, site.layer});
+      captured_.insert({HookPoint::kRotK, site.layer});
+      wanted_.insert({HookPoint::kPattern, site.layer});
+    }
+    if (integrates()) captured_.insert({HookPoint::kEmbed, 0});
+  }
+
+  // The two prompts, and the way back from the clean one where it starts there.
+  absl::Status RunForward() {
+    clean_.tokens = request_.clean.ids;
+    source_.tokens = request_.source.ids;
+    clean_.plan = WithCaptures(request_.plan.get(), clean_.length(), captured_);
+    source_.plan = WithCaptures(nullptr, source_.length(), captured_);
+    clean_.logits_rows = source_.logits_rows = LogitsRows::kLast;
+    std::shared_ptr<const ReferenceDistribution> reference;
+    if (request_.metric == MetricKind::kKlFromClean) {  // from the run without edits
+      Segment unedited;
+      unedited.tokens = request_.clean.ids;
+      unedited.logits_rows = LogitsRows::kLast;
+      Segment* const first[] = {&unedited};
+      ABSTRACT_RETURN_IF_ERROR(context_.Run(first));
+      reference = std::make_shared<ReferenceDistribution>(unedited.logits.values);
+    }
+    metric_ = MakeMetric(request_.metric, request_.tokens, reference);
+    if (!integrates()) clean_.gradient = PlanBack(Runs());
+    Segment* const both[] = {&clean_, &source_};
+    return context_.Run(both);
+  }
+
+  std::vector<BackwardRun> Runs() const {
+    if (request_.method == AttributionMethod::kRelevance) return {{BackwardRule::kRelevance, -1}};
+    if (request_.method != AttributionMethod::kGradDrop) return {{}};
+    std::vector<BackwardRun> runs;
+    for (int layer = 0; layer < config_.layer_count(); ++layer) {
+      runs.push_back({BackwardRule::kGradient, layer});
+    }
+    return runs;
+  }
+
+  std::shared_ptr<const GradientPlan> PlanBack(std::vector<BackwardRun> runs) const {
+    auto plan = std::make_shared<GradientPlan>();
+    plan->metric = metric_.gradient;
+    plan->runs = std::move(runs);
+    plan->keeps_all_layers = request_.keeps_all_layers;
+    for (const HookSite& site : wanted_) plan->captures[site] = {site, Upto(clean_.length())};
+    return plan;
+  }
+
+  // Over the way from the clean prompt's embeddings to the source's, as many steps at a time as
+  // make a batch.
+  absl::StatusOr<Activations> MeanGradients() {
+    const auto back = PlanBack({{}});
+    const auto plan = WithCaptures(request_.plan.get(), clean_.length(), {});
+    Activations mean;
+    for (int done = 0; done < request_.steps;) {
+      std::vector<Segment> steps(std::min(StepsAtOnce(request_, context_.executor.preferred_batch_rows()),
+                                          request_.steps - done));
+      std::vector<Segment*> pointers;
+      for (Segment& segment : steps) {
+        segment.residual = EmbeddingsAt(++done);
+        segment.plan = plan;
+        segment.gradient = back;
+        pointers.push_back(&segment);
+      }
+      ABSTRACT_RETURN_IF_ERROR(context_.Run(pointers));
+      for (Segment& segment : steps) AddTo(mean, std::move(segment.gradients[0]));
+    }
+    for (auto& [site, gradient] : mean) {
+      for (float& value : gradient.values.values) value /= static_cast<float>(request_.steps);
+    }
+    return mean;
+  }
+
+  // clean + (step / steps)(source - clean), [T, D].
+  HostTensor EmbeddingsAt(int step) const {
+    const HookSite embed{HookPoint::kEmbed, 0};
+    const std::vector<float>& from = clean_.activations.at(embed).values.values;
+    const std::vector<float>& to = source_.activations.at(embed).values.values;
+    const float share = static_cast<float>(step) / static_cast<float>(request_.steps);
+    HostTensor between{{clean_.length(), config_.d_model}, from};
+    for (size_t i = 0; i < from.size(); ++i) between.values[i] += share * (to[i] - from[i]);
+    return between;
+  }
+
+  static void AddTo(Activations& sum, Activations part) {
+    if (sum.empty()) {
+      sum = std::move(part);
+      return;
+    }
+    for (auto& [site, gradient] : sum) {
+      const std::vector<float>& more = part.at(site).values.values;
+      for (size_t i = 0; i < more.size(); ++i) gradient.values.values[i] += more[i];
+    }
+  }
+
+  std::map<HookSite, HostTensor> GradDropScores() const {
+    std::map<HookSite, HostTensor> sums;
+    for (const Activations& gradients : clean_.gradients) {
+      for (auto& [site, scores] : Scores(gradients)) {
+        HostTensor& sum = sums[site];
+        sum.shape = scores.shape;
+        sum.values.resize(scores.values.size());
+        for (size_t i = 0; i < scores.values.size(); ++i) sum.values[i] += std::abs(scores.values[i]);
+      }
+    }
+    const auto others = static_cast<float>(std::max(1, config_.layer_count() - 1));
+    for (auto& [site, sum] : sums) {
+      for (float& value : sum.values) value /= others;
+    }
+    return sums;
+  }
+
+  std::map<HookSite, HostTensor> Scores(const Activations& gradients) const {
+    std::map<HookSite, HostTensor> scores;
+    for (const HookSite& site : request_.sites) {
+      scores[site] = HasExactSoftmax(site) ? SoftmaxScores(site, gradients) : Products(site, gradients.at(site));
+    }
+    return scores;
+  }
+
+  // (source - clean) . gradient, by position and unit.
+  HostTensor Products(const HookSite& site, const RecordedActivation& gradient) const {
+    const HostTensor& clean = clean_.activations.at(site).values;
+    const HostTensor& source = source_.activations.at(site).values;
+    const int64_t length = clean_.length(), offset = source_.length() - length, units = UnitsOf(site.point, config_);
+    const int64_t width = clean.shape[1] * clean.shape[2] / units;
+    HostTensor scores{{length, units}, std::vector<float>(length * units)};
+    for (int64_t t = std::max<int64_t>(0, -offset); t < length; ++t) {
+      for (int64_t unit = 0; unit < units; ++unit) {
+        const int64_t at = (t * units + unit) * width, there = at + offset * units * width;
+        double sum = 0;
+        for (int64_t i = 0; i < width; ++i) {
+          sum += (double{source.values[there + i]} - clean.values[at + i]) * gradient.values.values[at + i];
+        }
+        scores.values[t * units + unit] = static_cast<float>(sum);
+      }
+    }
+    return scores;
+  }
+
+  HostTensor SoftmaxScores(const HookSite& site, const Activations& gradients) const {
+    const HookSite query{HookPoint::kRotQ, site.layer}, key{HookPoint::kRotK, site.layer};
+    const SoftmaxAttribution attention(
+        config_, site.layer, {clean_.activations.at(query).values, clean_.activations.at(key).values},
+        {source_.activations.at(query).values, source_.activations.at(key).values},
+        gradients.at({HookPoint::kPattern, site.layer}).values);
+    return site.point == HookPoint::kQ ? attention.OfQueries() : attention.OfKeys();
+  }
+
+  RunContext& context_;
+  const ModelConfig& config_;
+  const AttributionRequest& request_;
+  DifferentiableMetric metric_;
+  std::set<HookSite> captured_, wanted_;
+  Segment clean_, source_;
+};
+
+}  // namespace
+
+bool HasNodes(HookPoint point) { return !IsOverKeys(point) && PartOf(point) != PassPart::kHead; }
+
+int64_t UnitsOf(HookPoint point, const ModelConfig& config) {
+  const SiteShape shape = ShapeOf(point, config);
+  if (shape.has_head_axis) return shape.heads;
+  const bool neurons = point == HookPoint::kMlpPre || point == HookPoint::kMlpPreLinear || point == HookPoint::kMlpPost;
+  return neurons ? shape.width : 1;
+}
+
+absl::StatusOr<Attribution> Attribute(RunContext& context, const AttributionRequest& request) {
+  return Attributor(context, request).Run();
+}
+
+int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& request, int batch_rows) {
+  const int64_t length = request.clean.length(), d = config.d_model;
+  const bool integrates = request.method == AttributionMethod::kIntegratedGradients;
+  const bool drops = request.method == AttributionMethod::kGradDrop;
+  int64_t values = 0, gradients = 0, scores = 0;  // of one position
+  for (const HookSite& site : request.sites) {
+    const bool anew = request.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
+    values += anew ? config.query_width() + config.key_value_width() : ShapeOf(site.point, config).size();
+    gradients += anew ? config.head_count * length : ShapeOf(site.point, config).size();
+    scores += UnitsOf(site.point, config);
+  }
+  const int64_t steps = integrates ? StepsAtOnce(request, batch_rows) : 1;
+  const int64_t rows = steps * length;
+  // What the runs back record; of integrated gradients the mean besides, and scores only after.
+  const int64_t recorded = length * gradients * (integrates ? steps + (steps < request.steps ? 1 : 0)
+                                                 : drops    ? config.layer_count()
+                                                            : 1);
+  const int64_t scored = length * scores * (drops ? 2 : 1);
+  int64_t floats = (length + request.source.length()) * values;
+  floats += integrates ? std::max(recorded, length * gradients + scored) : recorded + scored;
+  if (integrates) floats += (2 * length + rows) * d;
+  // A layer that is made again is captured again.
+  if (!request.keeps_all_layers) floats += length * values / std::max<int64_t>(1, LayersOf(request));
+  // While attention is taken back: the pattern, that after its edits, and their gradient.
+  if (request.exact_softmax) floats += 3 * length * length * config.head_count;
+  floats += (3 + steps) * config.vocabulary_size;  // logits, and gradients with respect to them
+  // Of what is captured or recorded, beside its values: positions, here and in the plan.
+  const int64_t records = static_cast<int64_t>(request.sites.size()) * (2 + steps + (drops ? config.layer_count() : 0));
+  const int64_t objects = records * (256 + 2 * length * static_cast<int64_t>(sizeof(int)));
+  return floats * static_cast<int64_t>(sizeof(float)) + objects + TapeBytes(config, rows, request.keeps_all_layers) +
+         GradientScratchBytes(config, rows);
+}
+
+}  // namespace mechinterp::engine

@@ -1,0 +1,155 @@
+// Attributions against torch autograd's, and what they are estimates of.
+
+#include "services/engine/operations/attribution.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "nlohmann/json.hpp"
+#include "tests/services/engine/fixture.h"
+#include "tests/status_matchers.h"
+
+namespace mechinterp::engine {
+namespace {
+
+using nlohmann::json;
+
+struct FixtureCase {
+  const char* name;
+  bool by_libtorch;
+};
+
+class AttributionTest : public testing::TestWithParam<FixtureCase> {
+ protected:
+  AttributionTest() {
+    request_.clean.ids = document_["clean"].get<std::vector<TokenId>>();
+    request_.source.ids = document_["source"].get<std::vector<TokenId>>();
+    request_.tokens.refusal_token_ids = document_["refusal_token_ids"].get<std::vector<TokenId>>();
+    request_.tokens.compliance_token_ids = document_["compliance_token_ids"].get<std::vector<TokenId>>();
+    request_.steps = document_["ig_steps"].get<int>();
+  }
+
+  // Sites of which the reference holds scores of a method.
+  std::vector<HookSite> SitesOf(const std::string& method) {
+    std::vector<HookSite> sites;
+    for (const HookSite& site : AllSites(model_->config())) {
+      if (expected_->Find(method + "/" + SiteName(site)) != nullptr) sites.push_back(site);
+    }
+    return sites;
+  }
+
+  void ExpectAsReference(const std::string& method) {
+    request_.sites = SitesOf(method);
+    ASSERT_FALSE(request_.sites.empty());
+    const auto attribution = Attribute(context_, request_);
+    ASSERT_THAT(attribution, IsOk());
+    EXPECT_NEAR(attribution->clean_metric, document_["metric_clean"].get<double>(), 1e-4);
+    EXPECT_NEAR(attribution->source_metric, document_["metric_source"].get<double>(), 1e-4);
+    for (const HookSite& site : request_.sites) {
+      const std::string name = method + "/" + SiteName(site);
+      const HostTensor expected = *ToHostTensor(*expected_->Find(name));
+      const HostTensor& ours = attribution->scores.at(site);
+      ASSERT_EQ(ElementCount(ours.shape), ElementCount(expected.shape)) << name;
+      double largest = 0, difference = 0;
+      for (size_t i = 0; i < expected.values.size(); ++i) {
+        largest = std::max<double>(largest, std::abs(expected.values[i]));
+        difference = std::max<double>(difference, std::abs(ours.values[i] - expected.values[i]));
+      }
+      EXPECT_LT(difference, 1e-4 * largest) << name;
+    }
+  }
+
+  static std::shared_ptr<const Model> LoadModel() {
+    LoadOptions options;
+    options.compute_type = NumberFormat::kFloat32;
+    options.head = kUnquantized;
+    options.device.by_libtorch = GetParam().by_libtorch;
+    return *Model::Load(TestData(GetParam().name), options);
+  }
+
+  const std::string reference_ = TestData(std::string("attribution/") + GetParam().name);
+  std::shared_ptr<const Model> model_ = LoadModel();
+  std::shared_ptr<const SafetensorsFile> expected_ =
+      *SafetensorsFile::Open(reference_ + ".safetensors");
+  const json document_ = json::parse(std::ifstream(reference_ + ".json"));
+  AttributionRequest request_;
+  DirectExecutor executor_{model_};
+  RunContext context_{executor_, {}, {}};
+};
+
+TEST_P(AttributionTest, ByGradients) { ExpectAsReference("atp"); }
+
+TEST_P(AttributionTest, ByIntegratedGradients) {
+  request_.method = AttributionMethod::kIntegratedGradients;
+  ExpectAsReference("ig5");
+}
+
+TEST_P(AttributionTest, ByRelevance) {
+  request_.method = AttributionMethod::kRelevance;
+  ExpectAsReference("relp");
+}
+
+TEST_P(AttributionTest, WithTheSoftmaxComputedAnew) {
+  request_.exact_softmax = true;
+  ExpectAsReference("qkfix");
+}
+
+// Without a layer's contributions there is no way back through it; the mean of absolute scores
+// over L - 1 is at least, and where no paths cancel as large as, the plain score's.
+TEST_P(AttributionTest, ByGradDrop) {
+  request_.sites = SitesOf("atp");
+  const auto plain = Attribute(context_, request_);
+  request_.method = AttributionMethod::kGradDrop;
+  const auto dropped = Attribute(context_, request_);
+  ASSERT_THAT(plain, IsOk());
+  ASSERT_THAT(dropped, IsOk());
+  // The last layer's MLP reaches the logits along the stream alone: every run but the one that
+  // drops it is the plain one.
+  const HookSite last{HookPoint::kMlpOut, model_->config().layer_count() - 1};
+  for (size_t i = 0; i < plain->scores.at(last).values.size(); ++i) {
+    const float score = std::abs(plain->scores.at(last).values[i]);
+    EXPECT_NEAR(dropped->scores.at(last).values[i], score, 1e-4 * score + 1e-7);
+  }
+}
+
+TEST_P(AttributionTest, OfAPromptToItselfIsZero) {
+  request_.source = request_.clean;
+  request_.sites = SitesOf("atp");
+  const auto attribution = Attribute(context_, request_);
+  ASSERT_THAT(attribution, IsOk());
+  for (const auto& [site, scores] : attribution->scores) EXPECT_THAT(scores.values, testing::Each(0.0f));
+}
+
+// A longer source is aligned from its end.
+TEST_P(AttributionTest, AlignsFromTheEnd) {
+  request_.sites = {{HookPoint::kEmbed, 0}};
+  const auto same = Attribute(context_, request_);
+  request_.source.ids.insert(request_.source.ids.begin(), 17);
+  const auto longer = Attribute(context_, request_);
+  ASSERT_THAT(same, IsOk());
+  ASSERT_THAT(longer, IsOk());
+  EXPECT_EQ(same->scores.at({HookPoint::kEmbed, 0}).values, longer->scores.at({HookPoint::kEmbed, 0}).values);
+  request_.source.ids.erase(request_.source.ids.begin(), request_.source.ids.begin() + 3);
+  const auto shorter = Attribute(context_, request_);
+  ASSERT_THAT(shorter, IsOk());
+  const std::vector<float>& values = shorter->scores.at({HookPoint::kEmbed, 0}).values;
+  EXPECT_THAT(std::vector<float>(values.begin(), values.begin() + 2), testing::Each(0.0f));
+  EXPECT_TRUE(std::equal(values.begin() + 2, values.end(), same->scores.at({HookPoint::kEmbed, 0}).values.begin() + 2));
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, AttributionTest,
+                         testing::Values(FixtureCase{"llama3-gqa", false}, FixtureCase{"llama3-gqa", true},
+                                         FixtureCase{"llama31-rope-scaled", false},
+                                         FixtureCase{"llama31-rope-scaled", true}),
+                         [](const auto& info) {
+                           std::string name = info.param.name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + (info.param.by_libtorch ? "_Libtorch" : "_Kernels");
+                         });
+
+}  // namespace
+}  // namespace mechinterp::engine

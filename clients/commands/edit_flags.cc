@@ -15,10 +15,6 @@
 namespace mechinterp {
 namespace {
 
-absl::Status FlagError(const std::string& flag, const std::string& problem) {
-  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
-}
-
 // The points that can be edited of those that the globs name, each once.
 absl::StatusOr<std::vector<v1::HookSite>> FindSites(ModelClient& client,
                                                     const std::vector<std::string>& globs) {

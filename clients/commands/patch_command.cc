@@ -24,14 +24,6 @@ struct PatchFlags {
   int max_new_tokens = 32;
 };
 
-// Unlike an experiment this works outside the repository's folder too.
-absl::StatusOr<Openings> LoadOpeningsOrDefault(const OpeningFlags& flags) {
-  absl::StatusOr<Openings> openings = flags.Load();
-  const bool is_named = flags.refusal_phrases != OpeningFlags().refusal_phrases;
-  if (absl::IsNotFound(openings.status()) && !is_named) return Openings();
-  return openings;
-}
-
 absl::StatusOr<v1::RunWithPatchRequest> MakeRequest(const Tool& tool, const PatchFlags& flags,
                                                     ModelClient& client) {
   v1::RunWithPatchRequest request;
@@ -44,7 +36,7 @@ absl::StatusOr<v1::RunWithPatchRequest> MakeRequest(const Tool& tool, const Patc
     request.mutable_interventions()->Assign(interventions.begin(), interventions.end());
   }
   if (flags.prompt.token_ids.empty()) {  // Openings are text: they need a tokenizer, as the prompt did.
-    ABSTRACT_ASSIGN_OR_RETURN(const Openings openings, LoadOpeningsOrDefault(flags.openings));
+    ABSTRACT_ASSIGN_OR_RETURN(const Openings openings, flags.openings.LoadOrDefault());
     ABSTRACT_ASSIGN_OR_RETURN(const MetricTokens tokens, FindMetricTokens(client, openings));
     *request.mutable_metrics() = MetricOptionsOf(tokens);
   }

@@ -11,6 +11,10 @@
 
 namespace mechinterp {
 
+absl::Status FlagError(const std::string& flag, const std::string& problem) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
+}
+
 void PromptFlags::AddTo(Command command) {
   command.AddOption("prompt", words, "What to say to the model; - or nothing: read from the standard input");
   command.AddOption("--system", system, "A system message before it");

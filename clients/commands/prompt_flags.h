@@ -11,6 +11,9 @@
 
 namespace mechinterp {
 
+// What is wrong with an option: INVALID_ARGUMENT, naming it.
+absl::Status FlagError(const std::string& flag, const std::string& problem);
+
 // How a prompt is given on a command line.
 struct PromptFlags {
   std::vector<std::string> words;

@@ -43,6 +43,13 @@ absl::StatusOr<Openings> OpeningFlags::Load() const {
   return openings;
 }
 
+absl::StatusOr<Openings> OpeningFlags::LoadOrDefault() const {
+  absl::StatusOr<Openings> openings = Load();
+  const bool is_named = refusal_phrases != OpeningFlags().refusal_phrases;
+  if (absl::IsNotFound(openings.status()) && !is_named) return Openings();
+  return openings;
+}
+
 StudyRun::StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment)
     : tool_(tool),
       flags_(flags),

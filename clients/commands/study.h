@@ -38,6 +38,9 @@ struct OpeningFlags {
   void AddTo(Command command);
   // Those of the flags, otherwise of the phrase file.
   absl::StatusOr<Openings> Load() const;
+  // The same, or the default ones where no phrase file was named and the usual one is not there:
+  // unlike an experiment, a single command works outside the repository's folder too.
+  absl::StatusOr<Openings> LoadOrDefault() const;
 };
 
 // One experiment from its first check to its results file. Not thread-safe.

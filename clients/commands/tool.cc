@@ -43,6 +43,7 @@ void AddCommands(Command app, Tool& tool) {
   AddTokenizeCommand(app, tool);
   AddCacheCommand(app, tool);
   AddPatchCommand(app, tool);
+  AddAttributeCommand(app, tool);
   AddModelCommand(app, tool);
   AddHooksCommand(app, tool);
   AddBaselineCommand(app, tool);

@@ -77,6 +77,7 @@ void AddGenerateCommand(Command app, Tool& tool);
 void AddTokenizeCommand(Command app, Tool& tool);
 void AddCacheCommand(Command app, Tool& tool);
 void AddPatchCommand(Command app, Tool& tool);
+void AddAttributeCommand(Command app, Tool& tool);
 void AddModelCommand(Command app, Tool& tool);
 void AddHooksCommand(Command app, Tool& tool);
 void AddBaselineCommand(Command app, Tool& tool);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "clients/lib/activation_reader.h"
+#include "clients/lib/attribution_reader.h"
 #include "clients/lib/pages.h"
 #include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
@@ -198,6 +199,25 @@ absl::StatusOr<Sweep> ModelClient::RunPatchSweep(const v1::RunPatchSweepRequest&
   }));
   ABSTRACT_RETURN_IF_ERROR(sweep.CheckComplete());
   return std::move(sweep.sweep);
+}
+
+absl::StatusOr<AttributionRun> ModelClient::RunAttribution(const v1::RunAttributionRequest& request,
+                                                           const std::function<void(int, int)>& on_pair) {
+  AttributionReader attribution;
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunAttribution", [&](grpc::ClientContext& context) {
+    attribution = AttributionReader();
+    const auto reader = stub_->RunAttribution(&context, request);
+    const auto keep = [&](v1::RunAttributionResponse& message) {
+      const int before = attribution.finished_pairs();
+      const absl::Status status = attribution.Add(message);
+      if (on_pair && attribution.finished_pairs() > before) {
+        on_pair(attribution.finished_pairs(), attribution.pair_count());
+      }
+      return status;
+    };
+    return ReadAll<v1::RunAttributionResponse>(context, *reader, options_.timeout, keep);
+  }));
+  return std::move(attribution).Finish();
 }
 
 absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {

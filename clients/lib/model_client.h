@@ -56,6 +56,18 @@ struct Sweep {
   v1::SweepSummary summary;
 };
 
+// A finished RunAttribution stream.
+struct AttributionOfPair {
+  v1::AttributedPair pair;
+  std::vector<Activation> tensors;            // scores or gradients, without top_count
+  std::vector<v1::AttributionScore> largest;  // with it
+};
+struct AttributionRun {
+  v1::AttributionHeader header;
+  std::vector<AttributionOfPair> pairs;  // in the order of the request
+  v1::AttributionSummary summary;
+};
+
 // The ModelService as plain calls: streams read to their end, deadlines set,
 // passing failures retried (see RetryLoop).
 // Thread-safe. Errors: the service's own status with its details; DataLoss when
@@ -81,6 +93,11 @@ class ModelClient {
   // will be; a call that is repeated begins again.
   absl::StatusOr<Sweep> RunPatchSweep(const v1::RunPatchSweepRequest& request,
                                       const std::function<void(int result_count)>& on_result = nullptr);
+  // `on_pair`, if given, is told of each pair that has come; a call that is repeated begins
+  // again.
+  absl::StatusOr<AttributionRun> RunAttribution(
+      const v1::RunAttributionRequest& request,
+      const std::function<void(int finished, int count)>& on_pair = nullptr);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
   // stored runs expire anyway.

@@ -1,8 +1,10 @@
 #ifndef SERVICES_MODEL_MEMORY_BUDGET_H_
 #define SERVICES_MODEL_MEMORY_BUDGET_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <utility>
 
@@ -49,6 +51,11 @@ class MemoryBudget {
 
   int64_t limit_bytes() const { return limit_bytes_; }  // 0: none
   int64_t reserved_bytes() const;
+  // What requests can have at most, all together; the largest number where there is no limit.
+  int64_t available_bytes() const {
+    return limit_bytes_ == 0 ? std::numeric_limits<int64_t>::max()
+                             : std::max<int64_t>(0, limit_bytes_ - fixed_bytes_);
+  }
 
  private:
   void GiveBack(int64_t bytes);

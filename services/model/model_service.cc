@@ -11,6 +11,7 @@
 #include "services/common/status_macros.h"
 #include "services/engine/forward/memory_use.h"
 #include "services/engine/operations/self_check.h"
+#include "services/model/attribution_handler.h"
 #include "services/model/cache_handler.h"
 #include "services/model/generate_handler.h"
 #include "services/model/list_handler.h"
@@ -113,6 +114,13 @@ grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::
                                         v1::RunWithPatchResponse* response) {
   ServiceCall call(served_, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(HandleRunWithPatch(call, *request, *response));
+}
+
+grpc::Status ModelService::RunAttribution(grpc::ServerContext* context,
+                                          const v1::RunAttributionRequest* request,
+                                          grpc::ServerWriter<v1::RunAttributionResponse>* writer) {
+  ServiceCall call(served_, [context] { return context->IsCancelled(); });
+  return ToGrpcStatus(HandleRunAttribution(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,

@@ -388,6 +388,60 @@ grpc::Status FakeModelService::RunPatchSweep(grpc::ServerContext*, const v1::Run
   return ToGrpcStatus(status);
 }
 
+std::vector<v1::RunAttributionRequest> FakeModelService::attribution_requests() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return attribution_requests_;
+}
+
+grpc::Status FakeModelService::RunAttribution(grpc::ServerContext*, const v1::RunAttributionRequest* request,
+                                              grpc::ServerWriter<v1::RunAttributionResponse>* writer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  attribution_requests_.push_back(*request);
+  if (absl::Status status = Enter("RunAttribution"); !status.ok()) return ToGrpcStatus(status);
+  v1::RunAttributionResponse message;
+  *message.mutable_header()->mutable_model() = identity();
+  message.mutable_header()->set_pair_count(static_cast<uint32_t>(request->pairs_size()));
+  writer->Write(message);
+  for (int i = 0; i < request->pairs_size(); ++i) {
+    const ToyRun clean = RunClean(tokenizer_.Tokenize(request->pairs(i).prompt(), false));
+    const ToyRun source = RunClean(tokenizer_.Tokenize(request->pairs(i).source_prompt(), false));
+    const double change = source.logit_difference() - clean.logit_difference();
+    v1::AttributedPair& pair = *message.mutable_pair();
+    pair.Clear();
+    pair.set_pair_index(static_cast<uint32_t>(i));
+    pair.set_metric(clean.logit_difference());
+    pair.set_source_metric(source.logit_difference());
+    *pair.mutable_prompt_token_ids() = clean.tokens.ids();
+    for (int t = 0; t < clean.length(); ++t) pair.add_prompt_pieces(absl::StrCat("t", t));
+    v1::HookSite site;
+    site.set_point(v1::HOOK_POINT_Z);
+    std::vector<float> scores(2 * static_cast<size_t>(clean.length()));
+    scores.back() = static_cast<float>(change);
+    if (request->top_count() == 0) {
+      v1::ActivationInfo& info = *pair.add_tensors();
+      info.set_name("blocks.0.attn.hook_z");
+      *info.mutable_site() = site;
+      info.set_data_type(v1::DATA_TYPE_FLOAT32);
+      info.add_shape(clean.length());
+      info.add_shape(2);
+      info.set_byte_count(scores.size() * sizeof(float));
+      writer->Write(message);
+      message.mutable_chunk()->set_data(scores.data(), scores.size() * sizeof(float));
+    } else {
+      writer->Write(message);
+      v1::AttributionScore& score = *message.mutable_scores()->add_scores();
+      *score.mutable_site() = site;
+      score.set_position(static_cast<uint32_t>(clean.length() - 1));
+      score.set_node(1);
+      score.set_score(change);
+    }
+    writer->Write(message);
+  }
+  message.mutable_summary();
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeModelService::CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
                                            v1::CheckDeviceResponse* response) {
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -20,8 +20,9 @@ namespace mechinterp::testing {
 // A ModelService around the toy model that can be told to fail and remembers
 // what it was asked. Its refusal log-odds are 1 below the logit difference. By its
 // clock a prompt token takes 1 ms, a new token 10 ms and a run of a sweep 2 ms.
-// Records activations at named sites and "logits", at all positions, and stores runs.
-// Thread-safe.
+// Attributes all of the logit difference's change to one node, blocks.0.attn.hook_z[1] at the last
+// position: a tensor of that site is [positions, 2]. Records activations at named sites and "logits", at all
+// positions, and stores runs. Thread-safe.
 class FakeModelService final : public v1::ModelService::Service {
  public:
   // The next calls of `method` fail with these, in turn.
@@ -50,6 +51,7 @@ class FakeModelService final : public v1::ModelService::Service {
   std::vector<v1::GenerateRequest> generate_requests() const;
   std::vector<v1::RunWithPatchRequest> patch_requests() const;
   std::vector<v1::RunPatchSweepRequest> sweep_requests() const;
+  std::vector<v1::RunAttributionRequest> attribution_requests() const;
 
   grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest*, v1::GetModelResponse*) override;
   grpc::Status ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest*,
@@ -65,6 +67,8 @@ class FakeModelService final : public v1::ModelService::Service {
                             v1::RunWithPatchResponse*) override;
   grpc::Status RunPatchSweep(grpc::ServerContext*, const v1::RunPatchSweepRequest*,
                              grpc::ServerWriter<v1::RunPatchSweepResponse>*) override;
+  grpc::Status RunAttribution(grpc::ServerContext*, const v1::RunAttributionRequest*,
+                              grpc::ServerWriter<v1::RunAttributionResponse>*) override;
   grpc::Status CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
                            v1::CheckDeviceResponse*) override;
   grpc::Status DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest*,
@@ -99,6 +103,7 @@ class FakeModelService final : public v1::ModelService::Service {
   std::vector<v1::GenerateRequest> generate_requests_;
   std::vector<v1::RunWithPatchRequest> patch_requests_;
   std::vector<v1::RunPatchSweepRequest> sweep_requests_;
+  std::vector<v1::RunAttributionRequest> attribution_requests_;
 };
 
 // The fake on a local port with a client whose retries do not wait.

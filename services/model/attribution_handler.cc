@@ -1,0 +1,208 @@
+#include "services/model/attribution_handler.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/paging.h"
+#include "services/common/status_macros.h"
+#include "services/engine/operations/attribution.h"
+#include "services/engine/operations/cached_run.h"
+#include "services/model/attribution_scores.h"
+#include "services/model/intervention_parsing.h"
+#include "services/model/request_parsing.h"
+#include "services/model/response_building.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr int kMostPairs = 1000;
+constexpr uint32_t kMostSteps = 64, kMostScores = 100'000;
+
+struct ParsedAttribution {
+  explicit ParsedAttribution(const engine::ModelConfig& config) : compiler(config) {}
+
+  engine::PlanCompiler compiler;  // a plan for each pair
+  std::vector<engine::AttributionRequest> pairs;
+  std::vector<std::vector<int>> positions;  // of each pair, those that are returned
+};
+
+class AttributionParser {
+ public:
+  AttributionParser(ServedModel& served, const v1::RunAttributionRequest& request)
+      : request_(request), served_(served), parser_(*served.model, served.store), parsed_(served.config()) {}
+
+  absl::StatusOr<ParsedAttribution> Parse() {
+    ParseMethod();
+    ParseMetric();
+    const engine::CaptureRequest filter =
+        ParseFilter(parser_, request_.filter(), parser_.violations().At("filter"));
+    ParseSites(filter.sites);
+    ParseOutput();
+    if (request_.pairs().empty() || request_.pairs_size() > kMostPairs) {
+      parser_.violations().At("pairs").Add(absl::StrCat("must be 1 to ", kMostPairs));
+    } else {
+      for (int i = 0; i < request_.pairs_size(); ++i) ParsePair(i, filter.positions);
+    }
+    ABSTRACT_RETURN_IF_ERROR(parser_.status());
+    return std::move(parsed_);
+  }
+
+ private:
+  bool Integrates() const { return common_.method == engine::AttributionMethod::kIntegratedGradients; }
+
+  void ParseMethod() {
+    switch (request_.method()) {
+      case v1::ATTRIBUTION_METHOD_UNSPECIFIED:
+      case v1::ATTRIBUTION_METHOD_GRADIENT:
+        break;
+      case v1::ATTRIBUTION_METHOD_GRAD_DROP:
+        common_.method = engine::AttributionMethod::kGradDrop;
+        break;
+      case v1::ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS:
+        common_.method = engine::AttributionMethod::kIntegratedGradients;
+        break;
+      case v1::ATTRIBUTION_METHOD_RELEVANCE:
+        common_.method = engine::AttributionMethod::kRelevance;
+        break;
+      default:
+        parser_.violations().At("method").Add("unknown value");
+    }
+    if (!request_.has_steps()) return;
+    const FieldViolations at = parser_.violations().At("steps");
+    if (!Integrates()) {
+      at.Add("only INTEGRATED_GRADIENTS takes steps");
+    } else if (request_.steps() < 1 || request_.steps() > kMostSteps) {
+      at.Add(absl::StrCat("must be in [1, ", kMostSteps, "]"));
+    } else {
+      common_.steps = static_cast<int>(request_.steps());
+    }
+  }
+
+  void ParseMetric() {
+    const FieldViolations at = parser_.violations().At("metrics");
+    common_.tokens = parser_.Metrics(request_.metrics(), at);
+    if (!request_.metrics().refusal_openings().empty()) at.At("refusal_openings").Add("must be empty here");
+    if (!request_.metrics().compliance_openings().empty()) at.At("compliance_openings").Add("must be empty here");
+    if (request_.metrics().top_token_count() > 0) at.At("top_token_count").Add("must be 0 here");
+    const auto needs = [&](absl::string_view field, bool has) {
+      if (!has) at.At(field).Add("must not be empty: the metric is made of these tokens");
+    };
+    switch (request_.metric()) {
+      case v1::ATTRIBUTION_METRIC_UNSPECIFIED:
+      case v1::ATTRIBUTION_METRIC_LOGIT_DIFFERENCE:
+        needs("compliance_token_ids", !request_.metrics().compliance_token_ids().empty());
+        break;
+      case v1::ATTRIBUTION_METRIC_REFUSAL_LOG_ODDS:
+        common_.metric = engine::MetricKind::kRefusalLogOdds;
+        break;
+      case v1::ATTRIBUTION_METRIC_KL_FROM_CLEAN:
+        common_.metric = engine::MetricKind::kKlFromClean;
+        if (!Integrates() && request_.interventions().empty()) {
+          parser_.violations().At("metric").Add(
+              "KL_FROM_CLEAN has no slope at the clean run; use INTEGRATED_GRADIENTS, or interventions");
+        }
+        return;
+      default:
+        parser_.violations().At("metric").Add("unknown value");
+        return;
+    }
+    needs("refusal_token_ids", !request_.metrics().refusal_token_ids().empty());
+  }
+
+  void ParseSites(const std::vector<engine::HookSite>& sites) {
+    const FieldViolations at_filter = parser_.violations().At("filter");
+    std::set<engine::HookSite> distinct;
+    for (size_t i = 0; i < sites.size(); ++i) {
+      const FieldViolations at = at_filter.At("sites", i);
+      if (!engine::CheckSite(sites[i], served_.config(), at)) continue;
+      if (engine::HasNodes(sites[i].point)) {
+        distinct.insert(sites[i]);
+      } else if (i < static_cast<size_t>(request_.filter().sites_size())) {
+        at.Add(absl::StrCat(engine::SiteName(sites[i]), " has no nodes to attribute to"));
+      }
+    }
+    common_.sites.assign(distinct.begin(), distinct.end());
+    if (distinct.empty() && parser_.violations().empty()) {
+      parser_.violations().At("filter").Add("nothing that it names has nodes to attribute to");
+    }
+  }
+
+  void ParseOutput() {
+    common_.exact_softmax = request_.exact_softmax();
+    common_.with_gradients = request_.return_gradients();
+    if (request_.top_count() > kMostScores) {
+      parser_.violations().At("top_count").Add(absl::StrCat("must be at most ", kMostScores));
+    }
+    if (request_.return_gradients() &&
+        (common_.method == engine::AttributionMethod::kGradDrop || request_.exact_softmax() ||
+         request_.sum_positions() || request_.top_count() > 0)) {
+      parser_.violations()
+          .At("return_gradients")
+          .Add("not with GRAD_DROP, exact_softmax, sum_positions or top_count");
+    }
+  }
+
+  void ParsePair(int index, const engine::PositionSelector& positions) {
+    const FieldViolations at = parser_.violations().At("pairs", index);
+    const v1::AttributionPair& pair = request_.pairs(index);
+    engine::AttributionRequest parsed = common_;
+    parsed.clean = parser_.PromptToRun(pair.prompt(), 0, at.At("prompt"));
+    parsed.source = parser_.PromptToRun(pair.source_prompt(), 0, at.At("source_prompt"));
+    if (parsed.clean.length() == 0 || parsed.source.length() == 0) return;  // reported
+    if (Integrates() && parsed.clean.length() != parsed.source.length()) {
+      at.At("source_prompt")
+          .Add(absl::StrCat("has ", parsed.source.length(), " tokens, the prompt ", parsed.clean.length(),
+                            "; integrated gradients need one length"));
+    }
+    RequestParser::Compile(parsed.clean,
+                           ParseInterventions(parser_, request_.interventions(), parser_.violations()), {},
+                           parsed_.compiler, parser_.violations());
+    parsed_.positions.push_back(engine::ResolvePositions(
+        positions, parsed.clean, parser_.violations().At("filter").At("positions")));
+    parsed_.pairs.push_back(std::move(parsed));
+  }
+
+  const v1::RunAttributionRequest& request_;
+  ServedModel& served_;
+  RequestParser parser_;
+  engine::AttributionRequest common_;  // but the prompts
+  ParsedAttribution parsed_;
+};
+
+// Decides, for each pair, whether its passes keep what the way back needs of every layer: where
+// that leaves half of the memory to others. Returns the most that one of them takes.
+int64_t ChooseMemory(const ServedModel& served, int batch_rows, ParsedAttribution& parsed) {
+  const int64_t share = served.budget.available_bytes() / 2;
+  int64_t most = 0;
+  for (engine::AttributionRequest& pair : parsed.pairs) {
+    pair.keeps_all_layers = engine::AttributionBytes(served.config(), pair, batch_rows) <= share;
+    most = std::max(most, engine::AttributionBytes(served.config(), pair, batch_rows));
+  }
+  return most;
+}
+
+}  // namespace
+
+absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
+                                  grpc::ServerWriter<v1::RunAttributionResponse>& writer) {
+  ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call.served, request).Parse());
+  const int64_t bytes = ChooseMemory(call.served, call.request.preferred_batch_rows(), parsed);
+  ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, bytes));
+
+  AttributionWriter out(call.served, request, writer);
+  ABSTRACT_RETURN_IF_ERROR(out.WriteHeader());
+  for (size_t i = 0; i < parsed.pairs.size(); ++i) {
+    engine::AttributionRequest& pair = parsed.pairs[i];
+    pair.plan = plans[i];
+    call.served.metrics.prompt_tokens.Increment(pair.clean.length() + pair.source.length());
+    ABSTRACT_ASSIGN_OR_RETURN(engine::Attribution attribution, engine::Attribute(call.context, pair));
+    ABSTRACT_RETURN_IF_ERROR(out.WritePair(static_cast<uint32_t>(i), pair, parsed.positions[i],
+                                           std::move(attribution)));
+  }
+  return out.WriteSummary(call.Timings());
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,167 @@
+#include "services/model/attribution_scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+
+#include "services/common/paging.h"
+#include "services/common/status_macros.h"
+#include "services/model/response_building.h"
+#include "services/model/service_call.h"
+
+namespace mechinterp {
+namespace {
+
+// Those rows of [T, ...], or their sum where that is asked for.
+engine::HostTensor Select(const engine::HostTensor& tensor, const std::vector<int>& positions, bool sum) {
+  const int64_t width = tensor.size() / std::max<int64_t>(1, tensor.shape[0]);
+  engine::HostTensor selected;
+  if (sum) {
+    selected.shape = {width};
+    std::vector<double> sums(width);
+    for (const int position : positions) {
+      for (int64_t i = 0; i < width; ++i) sums[i] += tensor.values[position * width + i];
+    }
+    selected.values.assign(sums.begin(), sums.end());
+    return selected;
+  }
+  selected.shape = tensor.shape;
+  selected.shape[0] = static_cast<int64_t>(positions.size());
+  for (const int position : positions) {
+    const auto row = tensor.values.begin() + position * width;
+    selected.values.insert(selected.values.end(), row, row + width);
+  }
+  return selected;
+}
+
+v1::HookSite BuildSite(const engine::HookSite& site) {
+  v1::HookSite built;
+  built.set_point(ToProto(site.point));
+  built.set_layer(static_cast<uint32_t>(site.layer));
+  return built;
+}
+
+// One score's place among all parts.
+struct Place {
+  uint32_t part;
+  uint32_t element;
+  float score;
+};
+
+// The `count` largest by absolute value, the largest first; of equal ones the first.
+std::vector<Place> Largest(std::vector<Place> places, size_t count) {
+  const auto before = [](const Place& a, const Place& b) {
+    const float x = std::abs(a.score), y = std::abs(b.score);
+    return x != y ? x > y : std::pair(a.part, a.element) < std::pair(b.part, b.element);
+  };
+  count = std::min(count, places.size());
+  std::partial_sort(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(count), places.end(), before);
+  places.resize(count);
+  return places;
+}
+
+}  // namespace
+
+absl::Status AttributionWriter::WriteHeader() {
+  v1::RunAttributionResponse message;
+  *message.mutable_header()->mutable_model() = served_.Identity();
+  message.mutable_header()->set_pair_count(static_cast<uint32_t>(request_.pairs_size()));
+  return WriteTo(writer_, message);
+}
+
+std::vector<AttributionWriter::Part> AttributionWriter::PartsOf(const engine::AttributionRequest& pair,
+                                                                const std::vector<int>& positions,
+                                                                engine::Attribution& attribution) const {
+  std::vector<Part> parts;
+  for (const engine::HookSite& site : pair.sites) {
+    if (!request_.return_gradients()) {
+      parts.push_back({site, Select(attribution.scores.at(site), positions, request_.sum_positions())});
+      continue;
+    }
+    engine::HostTensor gradient = std::move(attribution.gradients.at(site).values);
+    gradient.shape = engine::PublicShape(site.point, served_.config(), gradient.shape[0], gradient.shape[2]);
+    parts.push_back({site, Select(gradient, positions, false)});
+  }
+  return parts;
+}
+
+absl::Status AttributionWriter::WritePair(uint32_t index, const engine::AttributionRequest& pair,
+                                          const std::vector<int>& positions, engine::Attribution attribution) {
+  v1::RunAttributionResponse message;
+  v1::AttributedPair& opening = *message.mutable_pair();
+  opening.set_pair_index(index);
+  opening.set_metric(attribution.clean_metric);
+  opening.set_source_metric(attribution.source_metric);
+  for (engine::TokenId id : pair.clean.ids) {
+    opening.add_prompt_token_ids(id);
+    opening.add_prompt_pieces(TokenText(*served_.model, id));
+  }
+  for (engine::TokenId id : pair.source.ids) opening.add_source_token_ids(id);
+  const std::vector<Part> parts = PartsOf(pair, positions, attribution);
+  if (request_.top_count() == 0) {
+    for (const Part& part : parts) {
+      v1::ActivationInfo& info = *opening.add_tensors();
+      info.set_name(engine::SiteName(part.site));
+      *info.mutable_site() = BuildSite(part.site);
+      info.set_data_type(v1::DATA_TYPE_FLOAT32);
+      for (int64_t size : part.tensor.shape) info.add_shape(size);
+      info.set_byte_count(part.tensor.values.size() * sizeof(float));
+    }
+  }
+  ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+  return request_.top_count() == 0 ? WriteTensors(parts) : WriteLargest(parts, positions);
+}
+
+absl::Status AttributionWriter::WriteTensors(const std::vector<Part>& parts) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto* bytes = reinterpret_cast<const char*>(parts[i].tensor.values.data());
+    const size_t size = parts[i].tensor.values.size() * sizeof(float);
+    for (size_t offset = 0; offset < size; offset += kPieceBytes) {
+      v1::RunAttributionResponse message;
+      message.mutable_chunk()->set_activation_index(static_cast<uint32_t>(i));
+      message.mutable_chunk()->set_offset_bytes(offset);
+      message.mutable_chunk()->set_data(bytes + offset, std::min(kPieceBytes, size - offset));
+      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
+                                             const std::vector<int>& positions) {
+  std::vector<Place> places;
+  for (uint32_t part = 0; part < parts.size(); ++part) {
+    const std::vector<float>& values = parts[part].tensor.values;
+    for (uint32_t i = 0; i < values.size(); ++i) places.push_back({part, i, values[i]});
+  }
+  v1::RunAttributionResponse message;
+  size_t bytes = 0;
+  for (const Place& place : Largest(std::move(places), request_.top_count())) {
+    const engine::HookSite& site = parts[place.part].site;
+    const auto units = static_cast<uint32_t>(engine::UnitsOf(site.point, served_.config()));
+    v1::AttributionScore score;
+    *score.mutable_site() = BuildSite(site);
+    if (!request_.sum_positions()) {
+      score.set_position(static_cast<uint32_t>(positions[place.element / units]));
+    }
+    if (units > 1) score.set_node(place.element % units);
+    score.set_score(place.score);
+    bytes += EntryBytes(score);
+    if (bytes > kPieceBytes) {
+      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+      message.Clear();
+      bytes = EntryBytes(score);
+    }
+    *message.mutable_scores()->add_scores() = std::move(score);
+  }
+  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
+}
+
+absl::Status AttributionWriter::WriteSummary(const v1::RunTimings& timings) {
+  v1::RunAttributionResponse message;
+  *message.mutable_summary()->mutable_timings() = timings;
+  return WriteTo(writer_, message);
+}
+
+}  // namespace mechinterp

@@ -1,0 +1,46 @@
+#ifndef SERVICES_MODEL_ATTRIBUTION_SCORES_H_
+#define SERVICES_MODEL_ATTRIBUTION_SCORES_H_
+
+#include <vector>
+
+#include "grpcpp/support/sync_stream.h"
+#include "mechinterp/v1/model_service.pb.h"
+#include "services/engine/operations/attribution.h"
+#include "services/model/served_model.h"
+
+namespace mechinterp {
+
+// Writes the messages of one RunAttribution stream: of each pair what the request asks to have
+// returned. For one thread.
+class AttributionWriter {
+ public:
+  // All must outlive it.
+  AttributionWriter(ServedModel& served, const v1::RunAttributionRequest& request,
+                    grpc::ServerWriter<v1::RunAttributionResponse>& writer)
+      : served_(served), request_(request), writer_(writer) {}
+
+  absl::Status WriteHeader();
+  // `positions`: of the clean prompt, those that are returned.
+  absl::Status WritePair(uint32_t index, const engine::AttributionRequest& pair,
+                         const std::vector<int>& positions, engine::Attribution attribution);
+  absl::Status WriteSummary(const v1::RunTimings& timings);
+
+ private:
+  // What is sent of one site.
+  struct Part {
+    engine::HookSite site;
+    engine::HostTensor tensor;
+  };
+  std::vector<Part> PartsOf(const engine::AttributionRequest& pair, const std::vector<int>& positions,
+                            engine::Attribution& attribution) const;
+  absl::Status WriteTensors(const std::vector<Part>& parts);
+  absl::Status WriteLargest(const std::vector<Part>& parts, const std::vector<int>& positions);
+
+  ServedModel& served_;
+  const v1::RunAttributionRequest& request_;
+  grpc::ServerWriter<v1::RunAttributionResponse>& writer_;
+};
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_ATTRIBUTION_SCORES_H_

@@ -119,18 +119,17 @@ absl::Status WriteTensors(const AttributionRun& run, const AttributeFlags& flags
     tensors.push_back(std::move(written));
   }
   const v1::ModelIdentity& model = run.header.model();
-  return engine::WriteSafetensors(
-      flags.output, tensors,
-      {{"format", "abstract-attribution-1"},
-       {"model", model.name()},
-       {"model_hash", model.model_hash()},
-       {"quantization", v1::Quantization_Name(model.quantization())},
-       {"content", flags.gradients ? "gradients" : "scores"},
-       {"method", flags.method},
-       {"metric", flags.metric},
-       {"prompt_token_ids", absl::StrJoin(of_pair.pair.prompt_token_ids(), ",")},
-       {"source_token_ids", absl::StrJoin(of_pair.pair.source_token_ids(), ",")},
-       {"positions", flags.positions.empty() ? "all" : flags.positions}});
+  return engine::WriteSafetensors(flags.output, tensors,
+                                  {{"format", "abstract-attribution-1"},
+                                   {"model", model.name()},
+                                   {"model_hash", model.model_hash()},
+                                   {"quantization", v1::Quantization_Name(model.quantization())},
+                                   {"content", flags.gradients ? "gradients" : "scores"},
+                                   {"method", flags.method},
+                                   {"metric", flags.metric},
+                                   {"prompt_token_ids", absl::StrJoin(of_pair.pair.prompt_token_ids(), ",")},
+                                   {"source_token_ids", absl::StrJoin(of_pair.pair.source_token_ids(), ",")},
+                                   {"positions", flags.positions.empty() ? "all" : flags.positions}});
 }
 
 std::string ScoresTable(const AttributionOfPair& of_pair,
@@ -172,8 +171,9 @@ absl::Status RunAttribute(Tool& tool, const AttributeFlags& flags) {
     report.set_output_path(flags.output);
   }
   if (tool.json) return PrintJson(tool, report);
-  tool.Note(absl::StrFormat("%s: prompt %.4f, source %.4f; scores estimate what a node's source value changes",
-                            flags.metric, of_pair.pair.metric(), of_pair.pair.source_metric()));
+  tool.Note(
+      absl::StrFormat("%s: prompt %.4f, source %.4f; scores estimate what a node's source value changes",
+                      flags.metric, of_pair.pair.metric(), of_pair.pair.source_metric()));
   if (!flags.output.empty()) {
     tool.streams.out << flags.output << std::endl;
     return absl::OkStatus();
@@ -187,13 +187,13 @@ absl::Status RunAttribute(Tool& tool, const AttributeFlags& flags) {
 
 void AddAttributeCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand(
-      "attribute", "Estimate by gradients what each node would do if it had its value in another prompt's run");
+      "attribute",
+      "Estimate by gradients what each node would do if it had its value in another prompt's run");
   const auto flags = std::make_shared<AttributeFlags>();
   flags->prompt.AddTo(command);
   command.AddOption("--source-prompt", flags->source_prompt, "The prompt to compare with, of the same form");
   command.AddOption("--source-token-ids", flags->source_token_ids, "The same as token ids, with commas");
-  command
-      .AddOption("--filter", flags->filters, "Glob over hook names: where nodes are; may be repeated")
+  command.AddOption("--filter", flags->filters, "Glob over hook names: where nodes are; may be repeated")
       .OneValueEachTime();
   command.AddOption("--positions", flags->positions,
                     "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");

@@ -85,7 +85,8 @@ class AttributionParser {
     const FieldViolations at = parser_.violations().At("metrics");
     common_.tokens = parser_.Metrics(request_.metrics(), at);
     if (!request_.metrics().refusal_openings().empty()) at.At("refusal_openings").Add("must be empty here");
-    if (!request_.metrics().compliance_openings().empty()) at.At("compliance_openings").Add("must be empty here");
+    if (!request_.metrics().compliance_openings().empty())
+      at.At("compliance_openings").Add("must be empty here");
     if (request_.metrics().top_token_count() > 0) at.At("top_token_count").Add("must be 0 here");
     const auto needs = [&](absl::string_view field, bool has) {
       if (!has) at.At(field).Add("must not be empty: the metric is made of these tokens");
@@ -160,8 +161,8 @@ class AttributionParser {
     RequestParser::Compile(parsed.clean,
                            ParseInterventions(parser_, request_.interventions(), parser_.violations()), {},
                            parsed_.compiler, parser_.violations());
-    parsed_.positions.push_back(engine::ResolvePositions(
-        positions, parsed.clean, parser_.violations().At("filter").At("positions")));
+    parsed_.positions.push_back(
+        engine::ResolvePositions(positions, parsed.clean, parser_.violations().At("filter").At("positions")));
     parsed_.pairs.push_back(std::move(parsed));
   }
 
@@ -199,8 +200,8 @@ absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionReq
     pair.plan = plans[i];
     call.served.metrics.prompt_tokens.Increment(pair.clean.length() + pair.source.length());
     ABSTRACT_ASSIGN_OR_RETURN(engine::Attribution attribution, engine::Attribute(call.context, pair));
-    ABSTRACT_RETURN_IF_ERROR(out.WritePair(static_cast<uint32_t>(i), pair, parsed.positions[i],
-                                           std::move(attribution)));
+    ABSTRACT_RETURN_IF_ERROR(
+        out.WritePair(static_cast<uint32_t>(i), pair, parsed.positions[i], std::move(attribution)));
   }
   return out.WriteSummary(call.Timings());
 }

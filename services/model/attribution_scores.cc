@@ -56,7 +56,8 @@ std::vector<Place> Largest(std::vector<Place> places, size_t count) {
     return x != y ? x > y : std::pair(a.part, a.element) < std::pair(b.part, b.element);
   };
   count = std::min(count, places.size());
-  std::partial_sort(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(count), places.end(), before);
+  std::partial_sort(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(count), places.end(),
+                    before);
   places.resize(count);
   return places;
 }
@@ -87,7 +88,8 @@ std::vector<AttributionWriter::Part> AttributionWriter::PartsOf(const engine::At
 }
 
 absl::Status AttributionWriter::WritePair(uint32_t index, const engine::AttributionRequest& pair,
-                                          const std::vector<int>& positions, engine::Attribution attribution) {
+                                          const std::vector<int>& positions,
+                                          engine::Attribution attribution) {
   v1::RunAttributionResponse message;
   v1::AttributedPair& opening = *message.mutable_pair();
   opening.set_pair_index(index);

@@ -13,7 +13,7 @@ namespace {
 
 // The hooks see [T, H, K]; what the mask hides passes nothing.
 void HookGradient(const AtenAttention& attention, const Batch::Item& item, const HookSite& site, int run,
-                                 at::Tensor& gradient) {
+                  at::Tensor& gradient) {
   const bool edits = Batch::Edits(item, site);
   if (!edits && !WantsGradient(item, site)) return;
   const int64_t heads = attention.config().head_count, keys = gradient.size(2);
@@ -46,12 +46,13 @@ AttentionTensors AttendBackward(AtenAttention& attention, const Batch::Item& ite
   const auto back = [&](const at::Tensor& x, int64_t heads) {  // [T, heads * Dh]
     return x.view({heads, t, dh}).permute({1, 0, 2}).contiguous().view({t, heads * dh});
   };
-  const at::Tensor query = of_queries(forward.query), key = of_keys(forward.key), value = of_keys(forward.value),
-                   z = of_queries(z_gradient);
+  const at::Tensor query = of_queries(forward.query), key = of_keys(forward.key),
+                   value = of_keys(forward.value), z = of_queries(z_gradient);
 
   at::Tensor scores = at::bmm(query, transposed(key)).mul_(scale).view({kv * g, t, t});
   if (t > 1) scores = scores.add(attention.Mask(t, t, t, config.layers[layer].window));
-  attention.HookScores(item, {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(), scores);
+  attention.HookScores(item, {HookPoint::kAttnScores, layer}, -std::numeric_limits<float>::infinity(),
+                       scores);
   const at::Tensor softmax = at::softmax(scores, 2);
   at::Tensor pattern = softmax;
   attention.HookScores(item, {HookPoint::kPattern, layer}, 0.0f, pattern);

@@ -157,7 +157,8 @@ class GradientSlots {
   GradientSlots(const GradientSlots&) = delete;
   GradientSlots& operator=(const GradientSlots&) = delete;
   ~GradientSlots() {
-    for (int slot = static_cast<int>(Slot::kResidualGradient); slot < static_cast<int>(Slot::kCount); ++slot) {
+    for (int slot = static_cast<int>(Slot::kResidualGradient); slot < static_cast<int>(Slot::kCount);
+         ++slot) {
       math_.Free(static_cast<Slot>(slot));
     }
   }

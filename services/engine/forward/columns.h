@@ -18,7 +18,8 @@ void PutColumns(const Rows& from, const Rows& to, int64_t first, Arithmetic& mat
 // Each row of `rows` [T, D] once for each head: [T, heads, D].
 std::vector<float> RepeatForHeads(const Rows& rows, int64_t heads, Arithmetic& math);
 // One head's rows of values [T, heads, D], to `rows` [T, D]; and back.
-void PutHead(const std::vector<float>& values, int64_t heads, int64_t head, const Rows& rows, Arithmetic& math);
+void PutHead(const std::vector<float>& values, int64_t heads, int64_t head, const Rows& rows,
+             Arithmetic& math);
 void GetHead(const Rows& rows, int64_t heads, int64_t head, std::vector<float>& values, Arithmetic& math);
 
 }  // namespace mechinterp::engine

@@ -129,11 +129,12 @@ void AttendBackwardOnCpu(const ModelConfig& config, const Batch& batch, int laye
   std::vector<Work> plain;
   for (const Batch::Item& item : batch.items()) {
     const int64_t row = item.first_row;
-    const Work work{{config, item, forward.query + row * queries, forward.key + row * keys,
-                     forward.value + row * keys, nullptr, nullptr, config.layers[layer].window},
-                    z_gradient + row * queries,
-                    {gradients.query + row * queries, gradients.key + row * keys, gradients.value + row * keys},
-                    RunOf(item, run).rule};
+    const Work work{
+        {config, item, forward.query + row * queries, forward.key + row * keys, forward.value + row * keys,
+         nullptr, nullptr, config.layers[layer].window},
+        z_gradient + row * queries,
+        {gradients.query + row * queries, gradients.key + row * keys, gradients.value + row * keys},
+        RunOf(item, run).rule};
     const auto has_hook = [&](HookPoint point) {
       return Batch::Edits(item, {point, layer}) || WantsGradient(item, {point, layer});
     };

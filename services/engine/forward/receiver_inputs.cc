@@ -13,7 +13,7 @@ namespace {
 // What reads the residual stream for attention, head by head.
 struct Receiver {
   HookPoint point;
-  Slot slot;           // what its heads make of it
+  Slot slot;  // what its heads make of it
   Slot slot_gradient;
   const LinearWeight& weight;
 };

@@ -6,9 +6,9 @@
 namespace mechinterp::engine {
 namespace {
 
-constexpr Slot kKept[] = {Slot::kKeptStream,    Slot::kKeptQueryBeforeNorm, Slot::kKeptKeyBeforeNorm,
-                          Slot::kKeptQuery,     Slot::kKeptKey,             Slot::kKeptValue,
-                          Slot::kKeptMlpStream, Slot::kKeptGate,            Slot::kKeptUp};
+constexpr Slot kKept[] = {
+    Slot::kKeptStream, Slot::kKeptQueryBeforeNorm, Slot::kKeptKeyBeforeNorm, Slot::kKeptQuery, Slot::kKeptKey,
+    Slot::kKeptValue,  Slot::kKeptMlpStream,       Slot::kKeptGate,          Slot::kKeptUp};
 
 bool HasHeadNorms(const ModelConfig& config) {
   return std::any_of(config.layers.begin(), config.layers.end(),

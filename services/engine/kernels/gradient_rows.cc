@@ -23,8 +23,7 @@ HWY_ATTR float RowDot(const float* a, const float* b, int64_t count) { return Do
 // y = y * factor + x * x_factor.
 HWY_ATTR void Combine(const float* x, float x_factor, float factor, int64_t count, float* y) {
   const V x_factors = hn::Set(Lanes(), x_factor), factors = hn::Set(Lanes(), factor);
-  ForEach(x, y, count, y,
-          [&](V v, V w) HWY_ATTR { return hn::MulAdd(v, x_factors, hn::Mul(w, factors)); });
+  ForEach(x, y, count, y, [&](V v, V w) HWY_ATTR { return hn::MulAdd(v, x_factors, hn::Mul(w, factors)); });
 }
 
 HWY_ATTR V Sigmoid(V g) {

@@ -8,7 +8,8 @@ namespace mechinterp::engine::kernels {
 // What rows.h computes, taken back: from the gradient with respect to a result to that with
 // respect to its operands. Batch invariant and thread-safe as rows.h is.
 
-// Of y = x / scale, by row, with respect to the scale: scale_gradient[i] = -(gradient[i] . x[i]) / scale[i]^2.
+// Of y = x / scale, by row, with respect to the scale: scale_gradient[i] = -(gradient[i] . x[i]) /
+// scale[i]^2.
 void ScaleGradient(const float* x, const float* scale, const float* gradient, int64_t n, int64_t width,
                    float* scale_gradient);
 

@@ -14,8 +14,6 @@
 namespace mechinterp::engine {
 namespace {
 
-using Activations = std::map<HookSite, RecordedActivation>;
-
 std::vector<int> Upto(int count) {
   std::vector<int> positions(count);
   std::iota(positions.begin(), positions.end(), 0);
@@ -59,8 +57,8 @@ class Attributor {
     switch (request_.method) {
       case AttributionMethod::kGradient:
       case AttributionMethod::kRelevance:
-        result.scores = Scores(clean_.gradients[0]);
         result.gradients = std::move(clean_.gradients[0]);
+        result.scores = Scores(result.gradients);
         break;
       case AttributionMethod::kGradDrop:
         result.scores = GradDropScores();
@@ -70,6 +68,9 @@ class Attributor {
         result.scores = Scores(result.gradients);
         break;
       }
+    }
+    if (request_.edges) {
+      result.edges = EdgeScores(config_, clean_.activations, source_.activations, result.gradients);
     }
     if (!request_.with_gradients) result.gradients.clear();
     return result;
@@ -94,6 +95,9 @@ class Attributor {
       wanted_.insert({HookPoint::kPattern, site.layer});
     }
     if (integrates()) captured_.insert({HookPoint::kEmbed, 0});
+    if (!request_.edges) return;
+    for (const HookSite& site : SenderSites(config_)) captured_.insert(site);
+    for (const HookSite& site : ReceiverSites(config_)) wanted_.insert(site);
   }
 
   // The two prompts, and the way back from the clean one where it starts there.
@@ -144,8 +148,8 @@ class Attributor {
     const auto plan = WithCaptures(request_.plan.get(), clean_.length(), {});
     Activations mean;
     for (int done = 0; done < request_.steps;) {
-      std::vector<Segment> steps(std::min(StepsAtOnce(request_, context_.executor.preferred_batch_rows()),
-                                          request_.steps - done));
+      std::vector<Segment> steps(
+          std::min(StepsAtOnce(request_, context_.executor.preferred_batch_rows()), request_.steps - done));
       std::vector<Segment*> pointers;
       for (Segment& segment : steps) {
         segment.residual = EmbeddingsAt(++done);
@@ -204,7 +208,8 @@ class Attributor {
   std::map<HookSite, HostTensor> Scores(const Activations& gradients) const {
     std::map<HookSite, HostTensor> scores;
     for (const HookSite& site : request_.sites) {
-      scores[site] = HasExactSoftmax(site) ? SoftmaxScores(site, gradients) : Products(site, gradients.at(site));
+      scores[site] =
+          HasExactSoftmax(site) ? SoftmaxScores(site, gradients) : Products(site, gradients.at(site));
     }
     return scores;
   }
@@ -213,7 +218,8 @@ class Attributor {
   HostTensor Products(const HookSite& site, const RecordedActivation& gradient) const {
     const HostTensor& clean = clean_.activations.at(site).values;
     const HostTensor& source = source_.activations.at(site).values;
-    const int64_t length = clean_.length(), offset = source_.length() - length, units = UnitsOf(site.point, config_);
+    const int64_t length = clean_.length(), offset = source_.length() - length,
+                  units = UnitsOf(site.point, config_);
     const int64_t width = clean.shape[1] * clean.shape[2] / units;
     HostTensor scores{{length, units}, std::vector<float>(length * units)};
     for (int64_t t = std::max<int64_t>(0, -offset); t < length; ++t) {
@@ -253,7 +259,8 @@ bool HasNodes(HookPoint point) { return !IsOverKeys(point) && PartOf(point) != P
 int64_t UnitsOf(HookPoint point, const ModelConfig& config) {
   const SiteShape shape = ShapeOf(point, config);
   if (shape.has_head_axis) return shape.heads;
-  const bool neurons = point == HookPoint::kMlpPre || point == HookPoint::kMlpPreLinear || point == HookPoint::kMlpPost;
+  const bool neurons =
+      point == HookPoint::kMlpPre || point == HookPoint::kMlpPreLinear || point == HookPoint::kMlpPost;
   return neurons ? shape.width : 1;
 }
 
@@ -272,12 +279,17 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
     gradients += anew ? config.head_count * length : ShapeOf(site.point, config).size();
     scores += UnitsOf(site.point, config);
   }
+  if (request.edges) {
+    for (const HookSite& site : SenderSites(config)) values += ShapeOf(site.point, config).size();
+    for (const HookSite& site : ReceiverSites(config)) gradients += ShapeOf(site.point, config).size();
+  }
   const int64_t steps = integrates ? StepsAtOnce(request, batch_rows) : 1;
   const int64_t rows = steps * length;
   // What the runs back record; of integrated gradients the mean besides, and scores only after.
-  const int64_t recorded = length * gradients * (integrates ? steps + (steps < request.steps ? 1 : 0)
-                                                 : drops    ? config.layer_count()
-                                                            : 1);
+  const int64_t recorded = length * gradients *
+                           (integrates ? steps + (steps < request.steps ? 1 : 0)
+                            : drops    ? config.layer_count()
+                                       : 1);
   const int64_t scored = length * scores * (drops ? 2 : 1);
   int64_t floats = (length + request.source.length()) * values;
   floats += integrates ? std::max(recorded, length * gradients + scored) : recorded + scored;
@@ -288,10 +300,12 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
   if (request.exact_softmax) floats += 3 * length * length * config.head_count;
   floats += (3 + steps) * config.vocabulary_size;  // logits, and gradients with respect to them
   // Of what is captured or recorded, beside its values: positions, here and in the plan.
-  const int64_t records = static_cast<int64_t>(request.sites.size()) * (2 + steps + (drops ? config.layer_count() : 0));
+  const int64_t records =
+      static_cast<int64_t>(request.sites.size()) * (2 + steps + (drops ? config.layer_count() : 0));
   const int64_t objects = records * (256 + 2 * length * static_cast<int64_t>(sizeof(int)));
-  return floats * static_cast<int64_t>(sizeof(float)) + objects + TapeBytes(config, rows, request.keeps_all_layers) +
-         GradientScratchBytes(config, rows);
+  const int64_t edges = request.edges ? EdgeScoresBytes(config) : 0;
+  return floats * static_cast<int64_t>(sizeof(float)) + objects + edges +
+         TapeBytes(config, rows, request.keeps_all_layers) + GradientScratchBytes(config, rows);
 }
 
 }  // namespace mechinterp::engine

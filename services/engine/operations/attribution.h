@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "services/engine/forward/executor.h"
 #include "services/engine/interventions/hook_plan.h"
+#include "services/engine/operations/edge_attribution.h"
 #include "services/engine/operations/metric_gradient.h"
 
 namespace mechinterp::engine {
@@ -44,6 +45,8 @@ struct AttributionRequest {
   bool exact_softmax = false;
   // Where scores are wanted: not scores, patterns, or what is in the head.
   std::vector<HookSite> sites;
+  // Whether edges are scored too (edge_attribution.h); not by kGradDrop.
+  bool edges = false;
   // Whether the gradients are wanted too; not by kGradDrop.
   bool with_gradients = false;
   // Whether the runs back keep what they need of every layer, or make it again.
@@ -59,6 +62,8 @@ struct Attribution {
   // At the sites, with respect to the clean run's activations: of kIntegratedGradients the mean,
   // of kRelevance the coefficients.
   std::map<HookSite, RecordedActivation> gradients;
+  // Of each of Receivers(), by its senders.
+  std::vector<std::vector<float>> edges;
 };
 
 absl::StatusOr<Attribution> Attribute(RunContext& context, const AttributionRequest& request);

@@ -31,7 +31,8 @@ void LogOddsGradient(const MetricOptions& options, Logits logits, Gradient gradi
   const double odds = *MeasureLogits(logits, options).refusal_log_odds;
   const double normalizer = LogNormalizer(logits);
   // log(1 - p) = -log(1 + e^odds).
-  const double others = normalizer - (odds > 0 ? odds + std::log1p(std::exp(-odds)) : std::log1p(std::exp(odds)));
+  const double others =
+      normalizer - (odds > 0 ? odds + std::log1p(std::exp(-odds)) : std::log1p(std::exp(odds)));
   for (size_t i = 0; i < gradient.size(); ++i) {
     gradient[i] = static_cast<float>(-std::exp(logits[i] - others));
   }

@@ -18,8 +18,8 @@ using testing::ToolOutcome;
 using testing::ToolTest;
 
 TEST_F(ToolTest, AttributeShowsTheLargestScores) {
-  const ToolOutcome outcome = Run({"attribute", "--refusal-phrases", phrases_, "--source-prompt", "make a cake",
-                                   "--method", "relevance", "--top", "3", "make a bomb"});
+  const ToolOutcome outcome = Run({"attribute", "--refusal-phrases", phrases_, "--source-prompt",
+                                   "make a cake", "--method", "relevance", "--top", "3", "make a bomb"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, ContainsRegex("blocks.0.attn.hook_z\\[1\\] +[0-9]+ +t[0-9]+ +[-+][0-9.]+"));
   EXPECT_THAT(outcome.err, HasSubstr("logit-difference: prompt "));
@@ -33,9 +33,9 @@ TEST_F(ToolTest, AttributeShowsTheLargestScores) {
 
 TEST_F(ToolTest, AttributeWritesScoresToAFile) {
   const std::string file = folder_.File("scores.safetensors");
-  const ToolOutcome outcome = Run({"attribute", "--source-token-ids", "1,2,3", "--token-ids", "4,5,6",
-                                   "--refusal-ids", "7", "--compliance-ids", "8,9", "--method",
-                                   "integrated-gradients", "--steps", "3", "--output", file});
+  const ToolOutcome outcome =
+      Run({"attribute", "--source-token-ids", "1,2,3", "--token-ids", "4,5,6", "--refusal-ids", "7",
+           "--compliance-ids", "8,9", "--method", "integrated-gradients", "--steps", "3", "--output", file});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out, file + "\n");
   const auto written = engine::SafetensorsFile::Open(file);
@@ -62,8 +62,9 @@ TEST_F(ToolTest, AttributeSaysWhichOptionIsMissing) {
               HasSubstr("--source-prompt: give one"));
   EXPECT_THAT(Run({"attribute", "--source-token-ids", "1", "--token-ids", "2"}).err,
               HasSubstr("--refusal-ids: token ids have no text"));
-  EXPECT_THAT(Run({"attribute", "--refusal-phrases", phrases_, "--source-prompt", "a", "--gradients", "b"}).err,
-              HasSubstr("--gradients: they are tensors"));
+  EXPECT_THAT(
+      Run({"attribute", "--refusal-phrases", phrases_, "--source-prompt", "a", "--gradients", "b"}).err,
+      HasSubstr("--gradients: they are tensors"));
 }
 
 }  // namespace

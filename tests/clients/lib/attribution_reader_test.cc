@@ -70,8 +70,8 @@ TEST(ModelClient, AttributesAndBeginsAgainAfterAFailure) {
     *request.mutable_pairs(request.pairs_size() - 1)->mutable_source_prompt() = UserPrompt("make a cake");
   }
   std::vector<std::pair<int, int>> told;
-  const auto run =
-      fake.client->RunAttribution(request, [&](int finished, int count) { told.emplace_back(finished, count); });
+  const auto run = fake.client->RunAttribution(
+      request, [&](int finished, int count) { told.emplace_back(finished, count); });
   ASSERT_THAT(run, IsOk());
   EXPECT_EQ(fake.service.call_count("RunAttribution"), 2);
   ASSERT_THAT(run->pairs, SizeIs(2));

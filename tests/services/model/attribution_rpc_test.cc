@@ -37,7 +37,8 @@ struct Attributed {
 
 class AttributionRpc : public testing::Test {
  protected:
-  static constexpr char kTokens[] = "metrics { refusal_token_ids: [5, 9, 11] compliance_token_ids: [20, 31] } ";
+  static constexpr char kTokens[] =
+      "metrics { refusal_token_ids: [5, 9, 11] compliance_token_ids: [20, 31] } ";
 
   Attributed Run(const v1::RunAttributionRequest& request) {
     grpc::ClientContext context;
@@ -54,7 +55,8 @@ class AttributionRpc : public testing::Test {
       }
       if (message.has_chunk()) {
         OfPair& pair = result.pairs.back();
-        const std::string& name = pair.pair.tensors(static_cast<int>(message.chunk().activation_index())).name();
+        const std::string& name =
+            pair.pair.tensors(static_cast<int>(message.chunk().activation_index())).name();
         std::memcpy(reinterpret_cast<char*>(pair.tensors.at(name).data()) + message.chunk().offset_bytes(),
                     message.chunk().data().data(), message.chunk().data().size());
       }
@@ -76,7 +78,8 @@ class AttributionRpc : public testing::Test {
   static v1::AttributionPair Pair(int length, int source_length) {
     v1::AttributionPair pair;
     for (int i = 0; i < length; ++i) pair.mutable_prompt()->mutable_token_ids()->add_ids(7 * i + 3);
-    for (int i = 0; i < source_length; ++i) pair.mutable_source_prompt()->mutable_token_ids()->add_ids(5 * i + 4);
+    for (int i = 0; i < source_length; ++i)
+      pair.mutable_source_prompt()->mutable_token_ids()->add_ids(5 * i + 4);
     return pair;
   }
   engine::Attribution Expected(const v1::RunAttributionRequest& request, const std::string& site) {
@@ -170,7 +173,8 @@ TEST_F(AttributionRpc, ReturnsGradients) {
   EXPECT_THAT(result.pairs.at(0).pair.tensors(0).shape(), ElementsAre(8, 64));
   EXPECT_THAT(result.pairs[0].pair.tensors(1).shape(), ElementsAre(8, 2, 8));
   for (const char* name : {"blocks.1.hook_resid_pre", "blocks.1.attn.hook_k"}) {
-    EXPECT_EQ(result.pairs[0].tensors.at(name), Expected(request, name).gradients.begin()->second.values.values);
+    EXPECT_EQ(result.pairs[0].tensors.at(name),
+              Expected(request, name).gradients.begin()->second.values.values);
   }
 }
 
@@ -213,10 +217,11 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
   EXPECT_THAT(FieldsAtFault(tokens + filter + "top_count: 100001"), ElementsAre("top_count"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "top_count: 1 return_gradients: true"),
               ElementsAre("return_gradients"));
-  EXPECT_THAT(FieldsAtFault(tokens + filter +
-                            "method: ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS pairs { prompt { token_ids { ids: [1, "
-                            "2] } } source_prompt { token_ids { ids: [1, 2, 3] } } }"),
-              ElementsAre("pairs[0].source_prompt"));
+  EXPECT_THAT(
+      FieldsAtFault(tokens + filter +
+                    "method: ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS pairs { prompt { token_ids { ids: [1, "
+                    "2] } } source_prompt { token_ids { ids: [1, 2, 3] } } }"),
+      ElementsAre("pairs[0].source_prompt"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "pairs { prompt { token_ids { ids: [1, 2] } } }"),
               ElementsAre("pairs[0].source_prompt"));
   EXPECT_THAT(FieldsAtFault("metrics { refusal_token_ids: [5] compliance_token_ids: [999999] } " + filter),

@@ -142,7 +142,8 @@ TEST_P(FixtureGradients, RelevanceIsConserved) {
   Segment segment = Run(BackwardRule::kRelevance);
   auto plan = std::make_shared<HookPlan>();
   plan->prompt_length = segment.length();
-  for (const HookSite& site : AllSites(model_->config())) plan->captures[site] = {site, Upto(segment.length())};
+  for (const HookSite& site : AllSites(model_->config()))
+    plan->captures[site] = {site, Upto(segment.length())};
   segment.plan = plan;
   DirectExecutor executor(model_);
   Segment* const segments[] = {&segment};
@@ -231,7 +232,8 @@ TEST_P(RandomGradients, AreWhatTheMetricChangesBy) {
       if (is_of_norm && HasOwnInputs(set, site.layer)) continue;  // the stream's alone is told
       const SiteShape shape = ShapeOf(site.point, model_->config());
       const int width = shape.width == kWidthIsKeys ? prompt.length() : shape.width;
-      const int position = PartOf(site.point) == PassPart::kHead ? prompt.length() - 1 : random_.Int(prompt.length());
+      const int position =
+          PartOf(site.point) == PassPart::kHead ? prompt.length() - 1 : random_.Int(prompt.length());
       const int head = random_.Int(shape.heads);
       Intervention step;
       step.site = site;
@@ -254,10 +256,12 @@ TEST_P(RandomGradients, AreWhatTheMetricChangesBy) {
       constexpr double kStep = 1e-5;
       const double difference = (metric_at(kStep) - metric_at(-kStep)) / (2 * kStep);
       const HostTensor& gradient = segment.gradients[0].at(site).values;
-      const int64_t rows = gradient.shape[0], row = PartOf(site.point) == PassPart::kHead ? rows - 1 : position;
+      const int64_t rows = gradient.shape[0],
+                    row = PartOf(site.point) == PassPart::kHead ? rows - 1 : position;
       double product = 0, size = 0;
       for (int i = 0; i < width; ++i) {
-        const double part = double{gradient.values[(row * shape.heads + head) * width + i]} * direction.values[i];
+        const double part =
+            double{gradient.values[(row * shape.heads + head) * width + i]} * direction.values[i];
         product += part;
         size += std::abs(part);
       }
@@ -269,7 +273,8 @@ TEST_P(RandomGradients, AreWhatTheMetricChangesBy) {
 void ExpectSameBits(const Segment& a, const Segment& b, const std::string& what) {
   ASSERT_EQ(a.gradients.size(), b.gradients.size());
   for (const auto& [site, gradient] : a.gradients[0]) {
-    EXPECT_EQ(gradient.values.values, b.gradients[0].at(site).values.values) << what << ": " << SiteName(site);
+    EXPECT_EQ(gradient.values.values, b.gradients[0].at(site).values.values)
+        << what << ": " << SiteName(site);
   }
 }
 

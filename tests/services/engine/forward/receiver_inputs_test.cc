@@ -104,7 +104,8 @@ TEST_P(ReceiverInputs, OfAHeadChangeThatHeadAlone) {
           HookPoint::kLn1Scale, HookPoint::kLn1Normalized, HookPoint::kQ, HookPoint::kK, HookPoint::kV}) {
       const auto changed = Changed(clean.at({point, kLayer}), run.at({point, kLayer}));
       if (point == input || point == output) {
-        EXPECT_EQ(changed, (std::vector<std::pair<int, int>>{{kPosition, head}})) << SiteName({point, kLayer});
+        EXPECT_EQ(changed, (std::vector<std::pair<int, int>>{{kPosition, head}}))
+            << SiteName({point, kLayer});
       } else {
         EXPECT_TRUE(changed.empty()) << SiteName({point, kLayer});
       }
@@ -115,7 +116,8 @@ TEST_P(ReceiverInputs, OfAHeadChangeThatHeadAlone) {
 
 TEST_P(ReceiverInputs, OfTheMlpLeaveTheStreamAlone) {
   const auto clean = Run(), run = Run(Doubling(HookPoint::kMlpIn, 0));
-  EXPECT_TRUE(Changed(clean.at({HookPoint::kResidMid, kLayer}), run.at({HookPoint::kResidMid, kLayer})).empty());
+  EXPECT_TRUE(
+      Changed(clean.at({HookPoint::kResidMid, kLayer}), run.at({HookPoint::kResidMid, kLayer})).empty());
   for (const HookPoint point : {HookPoint::kLn2Normalized, HookPoint::kMlpOut, HookPoint::kResidPost}) {
     EXPECT_EQ(Changed(clean.at({point, kLayer}), run.at({point, kLayer})),
               (std::vector<std::pair<int, int>>{{kPosition, 0}}));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <map>
 
 #include "nlohmann/json.hpp"
 #include "tests/services/engine/fixture.h"
@@ -42,6 +43,7 @@ class AttributionTest : public testing::TestWithParam<FixtureCase> {
     return sites;
   }
 
+  void ExpectEdgesAsReference(const std::string& method);
   void ExpectAsReference(const std::string& method) {
     request_.sites = SitesOf(method);
     ASSERT_FALSE(request_.sites.empty());
@@ -73,8 +75,7 @@ class AttributionTest : public testing::TestWithParam<FixtureCase> {
 
   const std::string reference_ = TestData(std::string("attribution/") + GetParam().name);
   std::shared_ptr<const Model> model_ = LoadModel();
-  std::shared_ptr<const SafetensorsFile> expected_ =
-      *SafetensorsFile::Open(reference_ + ".safetensors");
+  std::shared_ptr<const SafetensorsFile> expected_ = *SafetensorsFile::Open(reference_ + ".safetensors");
   const json document_ = json::parse(std::ifstream(reference_ + ".json"));
   AttributionRequest request_;
   DirectExecutor executor_{model_};
@@ -96,6 +97,37 @@ TEST_P(AttributionTest, ByRelevance) {
 TEST_P(AttributionTest, WithTheSoftmaxComputedAnew) {
   request_.exact_softmax = true;
   ExpectAsReference("qkfix");
+}
+
+// All edges, in the reference's order, whose names ours must be.
+void AttributionTest::ExpectEdgesAsReference(const std::string& method) {
+  request_.edges = true;
+  const auto attribution = Attribute(context_, request_);
+  ASSERT_THAT(attribution, IsOk());
+  const std::vector<Sender> senders = Senders(model_->config());
+  const std::vector<Receiver> receivers = Receivers(model_->config());
+  std::map<std::string, double> ours;
+  for (size_t r = 0; r < receivers.size(); ++r) {
+    for (size_t s = 0; s < attribution->edges[r].size(); ++s) {
+      ours[NameOf(senders[s]) + "->" + NameOf(receivers[r])] = attribution->edges[r][s];
+    }
+  }
+  const auto names = document_["edges"].get<std::vector<std::string>>();
+  const HostTensor expected = *ToHostTensor(*expected_->Find(method));
+  ASSERT_EQ(ours.size(), names.size());
+  double largest = 0;
+  for (float value : expected.values) largest = std::max<double>(largest, std::abs(value));
+  for (size_t i = 0; i < names.size(); ++i) {
+    ASSERT_TRUE(ours.contains(names[i])) << names[i];
+    EXPECT_NEAR(ours.at(names[i]), expected.values[i], 1e-4 * largest) << names[i];
+  }
+}
+
+TEST_P(AttributionTest, OfEdges) { ExpectEdgesAsReference("eap"); }
+
+TEST_P(AttributionTest, OfEdgesByIntegratedGradients) {
+  request_.method = AttributionMethod::kIntegratedGradients;
+  ExpectEdgesAsReference("eap_ig5");
 }
 
 // Without a layer's contributions there is no way back through it; the mean of absolute scores
@@ -138,7 +170,8 @@ TEST_P(AttributionTest, AlignsFromTheEnd) {
   ASSERT_THAT(shorter, IsOk());
   const std::vector<float>& values = shorter->scores.at({HookPoint::kEmbed, 0}).values;
   EXPECT_THAT(std::vector<float>(values.begin(), values.begin() + 2), testing::Each(0.0f));
-  EXPECT_TRUE(std::equal(values.begin() + 2, values.end(), same->scores.at({HookPoint::kEmbed, 0}).values.begin() + 2));
+  EXPECT_TRUE(std::equal(values.begin() + 2, values.end(),
+                         same->scores.at({HookPoint::kEmbed, 0}).values.begin() + 2));
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, AttributionTest,

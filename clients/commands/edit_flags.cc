@@ -89,7 +89,22 @@ absl::Status SetReplacement(const EditFlags& flags, const PromptFlags& prompt,
   return absl::OkStatus();
 }
 
-absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Intervention& intervention) {
+absl::Status SetPath(ModelClient& client, const EditFlags& flags, const PromptFlags& prompt,
+                     v1::PathPatch& path) {
+  ABSTRACT_ASSIGN_OR_RETURN(const auto sources, Sources(flags, prompt));
+  if (sources.size() > 1) return FlagError("--source-prompt", "a path takes one source");
+  *path.mutable_source() = sources[0];
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse found, client.ListHookPoints(flags.sender));
+  if (flags.sender.empty() || found.hook_points_size() != 1) {
+    return FlagError("--sender", "name one hook, as in blocks.3.attn.hook_result or blocks.2.hook_mlp_out");
+  }
+  *path.mutable_sender() = found.hook_points(0).site();
+  if (flags.sender_head >= 0) path.set_sender_head(static_cast<uint32_t>(flags.sender_head));
+  return absl::OkStatus();
+}
+
+absl::Status SetEdit(ModelClient& client, const EditFlags& flags, const PromptFlags& prompt,
+                     v1::Intervention& intervention) {
   if (flags.edit == "replace") return SetReplacement(flags, prompt, intervention);
   if (flags.edit == "zero") {
     intervention.mutable_zeroing();
@@ -110,6 +125,8 @@ absl::Status SetEdit(const EditFlags& flags, const PromptFlags& prompt, v1::Inte
   } else if (flags.edit == "project-out") {
     ABSTRACT_ASSIGN_OR_RETURN(*intervention.mutable_projection_removal()->mutable_direction(),
                               ReadVector(flags.vector_file));
+  } else if (flags.edit == "path") {
+    return SetPath(client, flags, prompt, *intervention.mutable_path_patch());
   } else if (flags.edit == "noise") {
     intervention.mutable_noise_addition()->set_standard_deviation(flags.standard_deviation);
     intervention.mutable_noise_addition()->set_seed(flags.seed);
@@ -141,10 +158,10 @@ void EditFlags::AddTo(Command command) {
                      {"both", v1::INTERVENTION_SCOPE_PROMPT_AND_GENERATED}},
                     "Positions of the prompt, generated ones, or both");
   command.AddOption("--edit", edit, "The edit")
-      .OneOf({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise"});
+      .OneOf({"replace", "zero", "mean", "resample", "add", "scale", "project-out", "noise", "path"});
   command
       .AddOption("--source-prompt", source_prompts,
-                 "replace, mean, resample: values of this prompt's run; may be repeated")
+                 "replace, mean, resample, path: values of this prompt's run; may be repeated")
       .OneValueEachTime();
   command
       .AddOption("--source-handle", source_handles, "The same, from a run stored by `abstract cache --store`")
@@ -152,6 +169,10 @@ void EditFlags::AddTo(Command command) {
   command.AddOption("--source-positions", source_positions, "Positions in the source; default the same");
   command.AddFlag("--mean-by-position", mean_by_position, "mean: one mean per position, not one over all");
   command.AddOption("--vector", vector_file, "replace, add, project-out: a tensor, FILE.safetensors:NAME");
+  command.AddOption("--sender", sender,
+                    "path: what writes, as in blocks.3.attn.hook_result; --site is what reads, as in "
+                    "blocks.5.hook_q_input");
+  command.AddOption("--sender-head", sender_head, "path: its head, with hook_result").NonNegative();
   command.AddOption("--scale", scale, "add: times this");
   command.AddOption("--factor", factor, "scale: times this");
   command.AddOption("--sigma", standard_deviation, "noise: standard deviation");
@@ -168,7 +189,7 @@ absl::StatusOr<std::vector<v1::Intervention>> EditFlags::Make(ModelClient& clien
   selector.mutable_dims()->Add(dim_list.begin(), dim_list.end());
   ABSTRACT_ASSIGN_OR_RETURN(*selector.mutable_positions(), ParsePositions(positions));
   selector.set_scope(scope);
-  ABSTRACT_RETURN_IF_ERROR(SetEdit(*this, prompt, intervention));
+  ABSTRACT_RETURN_IF_ERROR(SetEdit(client, *this, prompt, intervention));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::HookSite> found, FindSites(client, sites));
   std::vector<v1::Intervention> interventions(found.size(), intervention);
   for (size_t i = 0; i < found.size(); ++i) *interventions[i].mutable_site() = found[i];

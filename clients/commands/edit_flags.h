@@ -25,6 +25,8 @@ struct EditFlags {
   std::string source_positions;
   bool mean_by_position = false;
   std::string vector_file;  // "FILE.safetensors:NAME"
+  std::string sender;       // of a path: a hook's name
+  int sender_head = -1;     // -1: none
   double scale = 1;
   double factor = 0;
   double standard_deviation = 1;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <utility>
 
 #include "services/common/paging.h"
@@ -49,18 +48,35 @@ struct Place {
   float score;
 };
 
-// The `count` largest by absolute value, the largest first; of equal ones the first.
-std::vector<Place> Largest(std::vector<Place> places, size_t count) {
-  const auto before = [](const Place& a, const Place& b) {
+// The `most` largest of what is offered, by absolute value; of equal ones the first offered.
+class Largest {
+ public:
+  explicit Largest(size_t most) : most_(most) {}
+
+  void Offer(const Place& place) {
+    if (kept_.size() == most_) {
+      if (!Before(place, kept_.front())) return;
+      std::pop_heap(kept_.begin(), kept_.end(), Before);
+      kept_.pop_back();
+    }
+    kept_.push_back(place);
+    std::push_heap(kept_.begin(), kept_.end(), Before);
+  }
+  // The largest first.
+  std::vector<Place> Take() && {
+    std::sort_heap(kept_.begin(), kept_.end(), Before);
+    return std::move(kept_);
+  }
+
+ private:
+  static bool Before(const Place& a, const Place& b) {
     const float x = std::abs(a.score), y = std::abs(b.score);
     return x != y ? x > y : std::pair(a.part, a.element) < std::pair(b.part, b.element);
-  };
-  count = std::min(count, places.size());
-  std::partial_sort(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(count), places.end(),
-                    before);
-  places.resize(count);
-  return places;
-}
+  }
+
+  const size_t most_;
+  std::vector<Place> kept_;  // a heap, the smallest in front
+};
 
 }  // namespace
 
@@ -132,14 +148,14 @@ absl::Status AttributionWriter::WriteTensors(const std::vector<Part>& parts) {
 
 absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
                                              const std::vector<int>& positions) {
-  std::vector<Place> places;
+  Largest largest(request_.top_count());
   for (uint32_t part = 0; part < parts.size(); ++part) {
     const std::vector<float>& values = parts[part].tensor.values;
-    for (uint32_t i = 0; i < values.size(); ++i) places.push_back({part, i, values[i]});
+    for (uint32_t i = 0; i < values.size(); ++i) largest.Offer({part, i, values[i]});
   }
   v1::RunAttributionResponse message;
   size_t bytes = 0;
-  for (const Place& place : Largest(std::move(places), request_.top_count())) {
+  for (const Place& place : std::move(largest).Take()) {
     const engine::HookSite& site = parts[place.part].site;
     const auto units = static_cast<uint32_t>(engine::UnitsOf(site.point, served_.config()));
     v1::AttributionScore score;

@@ -172,6 +172,16 @@ engine::Edit ParseEdit(RequestParser& parser, const v1::Intervention& interventi
     case v1::Intervention::kNoiseAddition:
       return engine::NoiseAddition{intervention.noise_addition().standard_deviation(),
                                    intervention.noise_addition().seed()};
+    case v1::Intervention::kPathPatch: {
+      const v1::PathPatch& path = intervention.path_patch();
+      const FieldViolations at_path = at.At("path_patch");
+      if (!path.has_sender()) at_path.At("sender").Add("is missing");
+      engine::PathPatch parsed;
+      if (path.has_sender()) parsed.sender = ParseSite(path.sender(), at_path.At("sender"));
+      if (path.has_sender_head()) parsed.sender_head = static_cast<int>(path.sender_head());
+      parsed.source = ParseSource(parser, path.source(), at_path.At("source"));
+      return parsed;
+    }
     case v1::Intervention::EDIT_NOT_SET:
       break;
   }

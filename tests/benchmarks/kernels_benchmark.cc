@@ -1,5 +1,5 @@
 // abstract-kernels-benchmark: kernels::Multiply and the packers, beside libtorch's
-// products and the machine's peaks. Takes Google Benchmark's flags too.
+// products and the machine's peaks; MultiplyTransposed beside Multiply. Takes Google Benchmark's flags too.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/command_line.h"
 #include "services/engine/kernels/multiply.h"
+#include "services/engine/kernels/multiply_transposed.h"
 #include "services/engine/kernels/parallel.h"
 #include "tests/benchmarks/cpu_options.h"
 #include "tests/benchmarks/libtorch_products.h"
@@ -33,6 +34,8 @@ PeakMeter& Meter() {
 struct Operands {
   MatrixSpec spec;
   std::vector<PackedMatrix> copies;
+  size_t next = 0;
+  const PackedMatrix& Next() { return copies[next++ % copies.size()]; }
   struct Peer {
     std::string name;
     std::unique_ptr<LibtorchProduct> product;
@@ -49,12 +52,16 @@ Operands& OperandsOf(const MatrixSpec& spec) {
   current->copies.push_back(RandomMatrix(spec));
   const int copies = CopiesToRotate(current->copies.front().bytes());
   while (static_cast<int>(current->copies.size()) < copies) current->copies.push_back(RandomMatrix(spec));
-  current->peers.push_back({"torch_fp32", UnquantizedProduct(spec.in, spec.out, at::kFloat)});
-  current->peers.push_back({"torch_bf16", UnquantizedProduct(spec.in, spec.out, at::kBFloat16)});
-  if (auto int4 = Int4Product(spec.in, spec.out); int4 && spec.format == NumberFormat::kNf4) {
-    current->peers.push_back({"torch_int4", std::move(int4)});
-  }
   return *current;
+}
+
+void AddPeers(Operands& operands) {
+  const MatrixSpec& spec = operands.spec;
+  operands.peers.push_back({"torch_fp32", UnquantizedProduct(spec.in, spec.out, at::kFloat)});
+  operands.peers.push_back({"torch_bf16", UnquantizedProduct(spec.in, spec.out, at::kBFloat16)});
+  if (auto int4 = Int4Product(spec.in, spec.out); int4 && spec.format == NumberFormat::kNf4) {
+    operands.peers.push_back({"torch_int4", std::move(int4)});
+  }
 }
 
 // Ours and libtorch's pools of threads both go on spinning for some milliseconds
@@ -79,6 +86,7 @@ double SecondsOf(const Work& work) {
 // Counters are of medians.
 void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
   Operands& operands = OperandsOf(spec);
+  if (operands.peers.empty()) AddPeers(operands);
   const std::vector<float> x = RandomValues(rows * spec.in, 2);
   std::vector<float> y(static_cast<size_t>(rows * spec.out));
   const at::Tensor peer_x =
@@ -93,14 +101,10 @@ void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
   const double bfloat16_peak = spec.compute == NumberFormat::kBFloat16 ? Meter().BFloat16Peak() : 0;
   const double peak = bfloat16_peak > 0 ? bfloat16_peak : Meter().Float32Peak();
 
-  size_t next = 0;
   std::vector<double> ours;
   std::vector<std::vector<double>> theirs(operands.peers.size());
   for (auto _ : state) {
-    ours.push_back(SecondsOf([&] {
-      engine::kernels::Multiply(x.data(), rows, operands.copies[next], y.data());
-      next = (next + 1) % operands.copies.size();
-    }));
+    ours.push_back(SecondsOf([&] { engine::kernels::Multiply(x.data(), rows, operands.Next(), y.data()); }));
     benchmark::DoNotOptimize(y.data());
     state.SetIterationTime(ours.back());
     for (size_t i = 0; i < theirs.size(); ++i) {
@@ -121,6 +125,28 @@ void Multiply(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
     state.counters[operands.peers[i].name] = operations / peer_seconds / 1e9;
     state.counters["vs_" + operands.peers[i].name] = peer_seconds / seconds;
   }
+}
+
+// The product by the transposed matrix and the product itself in turn, each with as many rows.
+void MultiplyTransposed(benchmark::State& state, const MatrixSpec& spec, int64_t rows) {
+  Operands& operands = OperandsOf(spec);
+  const std::vector<float> x = RandomValues(rows * spec.in, 2), dy = RandomValues(rows * spec.out, 3);
+  std::vector<float> y(dy.size()), dx(x.size());
+  std::vector<double> transposed, forward, ratios;
+  for (auto _ : state) {
+    transposed.push_back(
+        SecondsOf([&] { engine::kernels::MultiplyTransposed(dy.data(), rows, operands.Next(), dx.data()); }));
+    state.SetIterationTime(transposed.back());
+    forward.push_back(
+        SecondsOf([&] { engine::kernels::Multiply(x.data(), rows, operands.Next(), y.data()); }));
+    ratios.push_back(transposed.back() / forward.back());
+  }
+  const double operations = 2.0 * static_cast<double>(rows * spec.in * spec.out);
+  const double seconds = Median(transposed);
+  state.counters["GFLOP/s"] = operations / seconds / 1e9;
+  state.counters["GB/s"] = static_cast<double>(operands.copies.front().bytes()) / seconds / 1e9;
+  state.counters["forward"] = operations / Median(forward) / 1e9;
+  state.counters["time_of_forward"] = Median(ratios);
 }
 
 // Quantizing and packing, one thread: bytes of fp32 taken in a second.
@@ -159,6 +185,13 @@ void RegisterAll() {
         const std::string name = absl::StrCat("Multiply/", kind, "/M:", rows);
         benchmark::RegisterBenchmark(name.c_str(),
                                      [=](benchmark::State& state) { Multiply(state, spec, rows); })
+            ->UseManualTime()
+            ->Unit(benchmark::kMillisecond)
+            ->Iterations(IterationsFor(spec, rows));
+      }
+      for (int64_t rows : {1, 25, 128}) {
+        benchmark::RegisterBenchmark(absl::StrCat("MultiplyTransposed/", kind, "/M:", rows).c_str(),
+                                     [=](benchmark::State& state) { MultiplyTransposed(state, spec, rows); })
             ->UseManualTime()
             ->Unit(benchmark::kMillisecond)
             ->Iterations(IterationsFor(spec, rows));

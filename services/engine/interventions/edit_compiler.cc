@@ -68,6 +68,9 @@ void EditCompiler::Compile(const EditTarget& target, const Edit& edit, PendingEd
             change = CompileProjectionRemoval(target, edit, violations.At("projection_removal"));
           },
           [&](const NoiseAddition& edit) { change = CompileNoise(edit, violations.At("noise_addition")); },
+          [&](const PathPatch& edit) {
+            CompilePathPatch(target, edit, pending, violations.At("path_patch"));
+          },
       },
       edit);
 }
@@ -119,6 +122,26 @@ void EditCompiler::CompileMean(const EditTarget& target, const MeanReplacement& 
                                               target.positions[p], " (counted from the end)"));
     return;
   }
+}
+
+void EditCompiler::CompilePathPatch(const EditTarget& target, const PathPatch& edit, PendingEdit& pending,
+                                    const FieldViolations& violations) {
+  if (!runs_.CheckSender(target, edit, violations) || IsUnread(edit.source)) return;
+  if (PromptOf(edit.source) == nullptr) {
+    violations.At("source").Add("must be a stored run or a prompt");
+    return;
+  }
+  if (!target.selector.dims.empty()) {
+    violations.Add("a path carries the whole of what its sender writes; leave selector.dims empty");
+    return;
+  }
+  EditTarget sender = target;
+  sender.site = edit.sender;
+  pending.fill = PendingEdit::Fill::kDifference;
+  pending.sender_head = edit.sender_head.value_or(0);
+  pending.uses = {
+      runs_.UseAligned(sender, edit.source, edit.source.alignment, violations.At("source")),
+      runs_.Use(sender, ActivationSource{target.prompt, {}, {}, {}}, target.positions, violations)};
 }
 
 void EditCompiler::CompileResampling(const EditTarget& target, const Resampling& edit, PendingEdit& pending,

@@ -24,6 +24,8 @@ class EditCompiler {
                           const FieldViolations& violations);
   void CompileMean(const EditTarget& target, const MeanReplacement& edit, PendingEdit& pending,
                    const FieldViolations& violations);
+  void CompilePathPatch(const EditTarget& target, const PathPatch& edit, PendingEdit& pending,
+                        const FieldViolations& violations);
   void CompileResampling(const EditTarget& target, const Resampling& edit, PendingEdit& pending,
                          const FieldViolations& violations);
 

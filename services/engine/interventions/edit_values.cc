@@ -18,7 +18,33 @@ std::string ExpectedShapes(const PartSize& part) {
                       "]");
 }
 
+// A row of the activation that a use reads, of one head; at its i-th position.
+const float* RowOf(const SourceUse& use, size_t i, int head,
+                   const std::vector<std::shared_ptr<const RecordedRun>>& runs) {
+  const RecordedRun& run = use.run ? *use.run : *runs[use.run_index];
+  const RecordedActivation& recorded = run.activations.at(use.site);
+  const int64_t row =
+      std::lower_bound(recorded.positions.begin(), recorded.positions.end(), use.positions[i]) -
+      recorded.positions.begin();
+  return recorded.values.values.data() + (row * recorded.values.shape[1] + head) * recorded.values.shape[2];
+}
+
 }  // namespace
+
+BroadcastValues ReadDifference(const PendingEdit& pending,
+                               const std::vector<std::shared_ptr<const RecordedRun>>& runs) {
+  const SourceUse &source = pending.uses.at(0), &clean = pending.uses.at(1);
+  const RecordedRun& run = clean.run ? *clean.run : *runs[clean.run_index];
+  const int64_t width = run.activations.at(clean.site).values.shape[2];
+  const auto count = static_cast<int64_t>(clean.positions.size());
+  BroadcastValues result{{{count, 1, width}, std::vector<float>(count * width)}};
+  for (size_t i = 0; i < clean.positions.size(); ++i) {
+    const float* after = RowOf(source, i, pending.sender_head, runs);
+    const float* before = RowOf(clean, i, pending.sender_head, runs);
+    for (int64_t j = 0; j < width; ++j) result.values.values[i * width + j] = after[j] - before[j];
+  }
+  return result;
+}
 
 BroadcastValues BroadcastTensor(const HostTensor& tensor, const PartSize& part,
                                 const FieldViolations& violations) {

@@ -44,13 +44,19 @@ struct PendingEdit {
     kNone,         // `edit` is complete
     kPerPosition,  // row i: mean over the uses that have a position for it
     kPooled,       // one row: mean over all uses and positions
+    kDifference,   // row i: the first use's sender less the second's, to be added
   };
   CompiledEdit edit;
   Fill fill = Fill::kNone;
   std::vector<SourceUse> uses;
+  int sender_head = 0;  // of kDifference, in the uses' sites
 };
 
-// The values for a pending edit: the selected heads and dims of its uses' rows,
+// Of kDifference: [positions, 1, width].
+BroadcastValues ReadDifference(const PendingEdit& pending,
+                               const std::vector<std::shared_ptr<const RecordedRun>>& runs);
+
+// The values for a pending edit of the other kinds: the selected heads and dims of its uses' rows,
 // summed in double precision.
 BroadcastValues ReadSources(const PendingEdit& pending,
                             const std::vector<std::shared_ptr<const RecordedRun>>& runs);

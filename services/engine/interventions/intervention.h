@@ -80,8 +80,17 @@ struct NoiseAddition {
   uint64_t seed = 0;
 };
 
+// Path patching (Wang et al. 2022), at what reads the residual stream: adds what a sender writes to
+// the stream in the source's run less what it writes in this prompt's clean run, so that this
+// reader alone sees the sender's source value.
+struct PathPatch {
+  HookSite sender;                 // hook_embed, hook_result, hook_attn_out or hook_mlp_out
+  std::optional<int> sender_head;  // with hook_result
+  ActivationSource source;         // another prompt, or a run that was kept
+};
+
 using Edit = std::variant<Replacement, Zeroing, MeanReplacement, Resampling, Addition, Scaling,
-                          ProjectionRemoval, NoiseAddition>;
+                          ProjectionRemoval, NoiseAddition, PathPatch>;
 
 struct Intervention {
   HookSite site;

@@ -38,9 +38,10 @@ ValueAxes AxesOf(const PendingEdit& pending, bool over_keys) {
   if (const auto* add = std::get_if<AddValues>(&change)) values = &add->values;
   if (values != nullptr && values->values.shape.size() != 3) values = nullptr;  // to come, or reported
   ValueAxes axes;
-  axes.positions = pending.fill == PendingEdit::Fill::kPerPosition
-                       ? !pending.uses.empty() && pending.uses[0].positions.size() > 1
-                       : values != nullptr && values->values.shape[0] > 1;
+  axes.positions = pending.fill == PendingEdit::Fill::kDifference ||
+                   (pending.fill == PendingEdit::Fill::kPerPosition
+                        ? !pending.uses.empty() && pending.uses[0].positions.size() > 1
+                        : values != nullptr && values->values.shape[0] > 1);
   axes.keys = over_keys &&
               (pending.fill != PendingEdit::Fill::kNone || std::holds_alternative<RemoveProjection>(change) ||
                (values != nullptr && values->values.shape[2] > 1));
@@ -69,7 +70,8 @@ void SettleScope(const EditTarget& target, PendingEdit& pending, const FieldViol
   InterventionScope scope = target.selector.scope;
   if (scope == InterventionScope::kDefault) {
     const bool everywhere = target.selector.positions.selects_all() && !prompt_only &&
-                            pending.fill != PendingEdit::Fill::kPerPosition;
+                            pending.fill != PendingEdit::Fill::kPerPosition &&
+                            pending.fill != PendingEdit::Fill::kDifference;
     scope = everywhere ? InterventionScope::kPromptAndGenerated : InterventionScope::kPrompt;
   }
   pending.edit.generated = scope != InterventionScope::kPrompt;
@@ -174,7 +176,7 @@ int64_t PlanCompiler::LargestSumBytes() const {
   int64_t largest = 0;
   for (const PendingPlan& pending : plans_) {
     for (const PendingEdit& edit : pending.edits) {
-      if (edit.fill == PendingEdit::Fill::kNone) continue;
+      if (edit.fill == PendingEdit::Fill::kNone || edit.fill == PendingEdit::Fill::kDifference) continue;
       largest = std::max(largest, FilledCount(edit, pending.plan.prompt_length));
     }
   }
@@ -184,6 +186,9 @@ int64_t PlanCompiler::LargestSumBytes() const {
 // Values that an edit which reads runs will have.
 int64_t PlanCompiler::FilledCount(const PendingEdit& edit, int prompt_length) const {
   const int width = ShapeOf(edit.edit.site.point, config_).width;
+  if (edit.fill == PendingEdit::Fill::kDifference) {
+    return edit.uses.empty() ? 0 : static_cast<int64_t>(edit.uses[0].positions.size()) * width;
+  }
   const int64_t dims = !edit.edit.dims.empty() ? static_cast<int64_t>(edit.edit.dims.size())
                        : width == kWidthIsKeys ? prompt_length
                                                : width;
@@ -217,7 +222,11 @@ std::vector<std::shared_ptr<const HookPlan>> PlanCompiler::Finish(
     auto plan = std::make_shared<HookPlan>(pending.plan);
     for (const PendingEdit& edit : pending.edits) {
       CompiledEdit compiled = edit.edit;
-      if (edit.fill != PendingEdit::Fill::kNone) compiled.change = SetValues{ReadSources(edit, runs)};
+      if (edit.fill == PendingEdit::Fill::kDifference) {
+        compiled.change = AddValues{ReadDifference(edit, runs)};
+      } else if (edit.fill != PendingEdit::Fill::kNone) {
+        compiled.change = SetValues{ReadSources(edit, runs)};
+      }
       plan->edits[compiled.site].push_back(std::move(compiled));
     }
     plans.push_back(std::move(plan));

@@ -73,6 +73,39 @@ SourceUse SourceRuns::Use(const EditTarget& target, const ActivationSource& sour
   return use;
 }
 
+bool SourceRuns::CheckSender(const EditTarget& target, const PathPatch& edit,
+                             const FieldViolations& violations) const {
+  const FieldViolations at_sender = violations.At("sender");
+  if (!CheckSite(edit.sender, config_, at_sender)) return false;
+  const HookPoint point = edit.sender.point;
+  if (point != HookPoint::kEmbed && point != HookPoint::kResult && point != HookPoint::kAttnOut &&
+      point != HookPoint::kMlpOut) {
+    at_sender.Add(absl::StrCat(SiteName(edit.sender),
+                               " is nothing that is added to the residual stream: hook_embed, "
+                               "hook_result, hook_attn_out and hook_mlp_out are"));
+    return false;
+  }
+  const int heads = ShapeOf(point, config_).heads;
+  if (edit.sender_head.has_value() != (point == HookPoint::kResult)) {
+    violations.At("sender_head").Add("goes with hook_result, which needs it");
+    return false;
+  }
+  if (edit.sender_head && (*edit.sender_head < 0 || *edit.sender_head >= heads)) {
+    violations.At("sender_head").Add(absl::StrCat("head ", *edit.sender_head, " is not in [0, ", heads, ")"));
+    return false;
+  }
+  const HookPoint reader = target.site.point;
+  const bool reads = HasLayer(reader) && ShapeOf(reader, config_).width == config_.d_model &&
+                     reader != HookPoint::kLn1Normalized && reader != HookPoint::kLn2Normalized;
+  const auto order = [](const HookSite& site) { return std::pair(site.layer, site.point); };
+  if (!reads || (point != HookPoint::kEmbed && order(edit.sender) >= order(target.site))) {
+    at_sender.Add(absl::StrCat(SiteName(target.site), " does not read the residual stream after ",
+                               SiteName(edit.sender)));
+    return false;
+  }
+  return true;
+}
+
 SourceUse SourceRuns::UseAligned(const EditTarget& target, const ActivationSource& source,
                                  PositionAlignment alignment, const FieldViolations& violations) {
   const TokenizedPrompt& prompt = *PromptOf(source);

@@ -47,6 +47,10 @@ class SourceRuns {
   SourceUse UseAligned(const EditTarget& target, const ActivationSource& source, PositionAlignment alignment,
                        const FieldViolations& violations);
 
+  // Whether a path's sender writes to the residual stream, where the target's site comes after it and
+  // reads the stream.
+  bool CheckSender(const EditTarget& target, const PathPatch& edit, const FieldViolations& violations) const;
+
  private:
   ModelConfig config_;
   std::vector<SourceRunRequest> requests_;

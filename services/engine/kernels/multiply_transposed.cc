@@ -38,7 +38,11 @@ struct Block {
   const float* factors;      // of each row's sums; null: none
   bool adds;                 // to what dx holds
 
-  bool scaled() const { return InfoOf(w->format).scaled; }
+  // Of one row and panel.
+  int64_t row_words() const {
+    const bool in_pairs = unit != BFloat16Unit::kNone && !InfoOf(w->format).scaled;
+    return in_pairs ? kPanelOutputs / 2 : kPanelOutputs;
+  }
 };
 
 }  // namespace
@@ -176,15 +180,16 @@ HWY_INLINE void AddRowsOfTransposed(const float* tile, BFloat16Unit unit, const 
 // The inner indices of one group: dx [rows, in] from totals [rows][64 columns].
 HWY_INLINE void StoreColumns(const Block& block, const float* totals, int64_t group, float* dx) {
   const PackedMatrix& w = *block.w;
-  const int values = block.unit == BFloat16Unit::kNone ? 0 : 32 / InfoOf(w.format).bits;
   const int64_t first = group * w.group, count = HWY_MIN(int64_t{w.group}, w.in - first);
+  // Two neighbours are so in the columns too.
+  const bool ordered = block.unit == BFloat16Unit::kNone;
+  int columns[kMaxGroup / 2];
+  for (int i = 0; i < kMaxGroup / 2; ++i) {
+    columns[i] = ordered ? 2 * i : ColumnOf(2 * i, 32 / InfoOf(w.format).bits);
+  }
   for (int64_t r = 0; r < block.rows; ++r, totals += kMaxGroup) {
-    float ordered[kMaxGroup];
-    const float* sums = totals;
-    if (values != 0) {  // two neighbours are so in both orders
-      for (int i = 0; i < w.group; i += 2) std::copy_n(totals + ColumnOf(i, values), 2, ordered + i);
-      sums = ordered;
-    }
+    float sums[kMaxGroup];
+    for (int i = 0; i < kMaxGroup / 2; ++i) std::copy_n(totals + columns[i], 2, sums + 2 * i);
     const float factor = block.factors != nullptr ? block.factors[r] : 1.0f;
     float* out = dx + r * w.in + first;
     if (block.adds) {
@@ -195,51 +200,56 @@ HWY_INLINE void StoreColumns(const Block& block, const float* totals, int64_t gr
   }
 }
 
-HWY_INLINE void PrefetchBytes(const uint8_t* data, int64_t bytes) {
-  for (int64_t line = 0; line < bytes; line += 64) hwy::Prefetch(data + line);
+HWY_INLINE void PrefetchBytes(const void* data, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += 64) hwy::Prefetch(static_cast<const uint8_t*>(data) + line);
 }
 
-// Inner indices [64 begin, 64 end) of dx. Several groups, which lie together in each panel, at
-// a time: dy is then read fewer times from where a larger cache has it.
+// totals [rows][64] += a panel's operands times a decoded group. Scaled ones are rounded for a few
+// rows at a time, which stay in the nearest cache, while those after them are asked for.
+HWY_INLINE void AddGroupOfBlock(const Block& block, const float* tile, const uint32_t* operands,
+                                const float* scales, float* totals) {
+  if (scales == nullptr) return AddRowsOfTransposed(tile, block.unit, operands, block.rows, totals);
+  constexpr int64_t kFew = 2 * kBlockRows, kFewInTiles = 32;
+  HWY_ALIGN uint32_t rounded[(kFewInTiles + kMostRowsPastTheLast) * kPanelOutputs];
+  const auto* dy = reinterpret_cast<const float*>(operands);
+  const int64_t few = block.unit == BFloat16Unit::kTiles ? kFewInTiles : kFew;
+  for (int64_t first = 0; first < block.rows; first += few) {
+    const int64_t rows = HWY_MIN(few, block.rows - first), values = rows * kPanelOutputs;
+    RoundOperands(dy, rows, scales, block.w->compute, block.unit, rounded);
+    dy += values;
+    PrefetchBytes(dy, values * static_cast<int64_t>(sizeof(float)));
+    AddRowsOfTransposed(tile, block.unit, rounded, rows, totals);
+    totals += rows * kMaxGroup;
+  }
+}
+
+// Inner indices [64 begin, 64 end) of dx. Of few rows several groups, which lie together in each panel, are
+// taken at a time, while those of the next panel are asked for.
 HWY_ATTR void AddColumnsOf(const Block& block, int64_t begin, int64_t end, float* dx) {
-  static const int64_t kMostGroups = getenv("MG") ? atoi(getenv("MG")) : 4;
-  static const int64_t kTot = getenv("MT") ? atoi(getenv("MT")) : 256;
-  static const int64_t kPf = getenv("PF") ? atoi(getenv("PF")) : 1;
-  constexpr int64_t kMostTotals = 8 * kRowsPerBlock;  // rows of 64
+  constexpr int64_t kMostGroups = 4;
   HWY_ALIGN float tile[kPanelOutputs * kMaxGroup];
-  HWY_ALIGN float totals[kMostTotals * kMaxGroup];
-  HWY_ALIGN uint32_t scaled[(kRowsPerBlock + kMostRowsPastTheLast) * kPanelOutputs];
+  HWY_ALIGN float totals[kRowsPerBlock * kMaxGroup];
   const PackedMatrix& w = *block.w;
   const Groups groups(w);
-  const int64_t rows = block.rows, per_stripe = kMaxGroup / w.group;
-  const int64_t words =
-      block.scaled() || block.unit == BFloat16Unit::kNone ? kPanelOutputs : kPanelOutputs / 2;
-  const int64_t last = HWY_MIN(end * per_stripe, w.groups());
-  const int64_t at_once = HWY_MIN(kMostGroups, kTot / rows);
+  const int64_t panel_bytes = w.panel_bytes(), row_words = block.row_words();
+  const int64_t per_stripe = kMaxGroup / w.group, last = HWY_MIN(end * per_stripe, w.groups());
+  const int64_t at_once = HWY_MIN(kMostGroups, kRowsPerBlock / block.rows);
   for (int64_t first = begin * per_stripe; first < last; first += at_once) {
-    const int64_t count = HWY_MIN(at_once, last - first);
-    for (int64_t i = 0; i < count * rows * kMaxGroup; ++i) totals[i] = 0;
-    const uint8_t* panel = w.data.data() + block.begin * w.panel_bytes() + first * groups.bytes;
+    const int64_t count = HWY_MIN(at_once, last - first), group_totals = block.rows * kMaxGroup;
+    for (int64_t i = 0; i < count * group_totals; ++i) totals[i] = 0;
+    const uint8_t* panel = w.data.data() + block.begin * panel_bytes + first * groups.bytes;
     const uint32_t* operands = block.operands;
     for (int64_t p = block.begin; p < block.end; ++p) {
       for (int64_t i = 0; i < count; ++i) {
         const uint8_t* group = panel + i * groups.bytes;
         block.decode(w, group, tile);
-        if (kPf) PrefetchBytes(group + kPf * w.panel_bytes(), groups.bytes);
-        const uint32_t* x = operands;
-        if (groups.scales_at < groups.bytes) {
-          RoundOperands(reinterpret_cast<const float*>(operands), rows, groups.Scales(group), w.compute,
-                        block.unit, scaled);
-          x = scaled;
-        }
-        AddRowsOfTransposed(tile, block.unit, x, rows, totals + i * rows * kMaxGroup);
+        PrefetchBytes(group + panel_bytes, groups.bytes);
+        AddGroupOfBlock(block, tile, operands, groups.Scales(group), totals + i * group_totals);
       }
-      panel += w.panel_bytes();
-      operands += rows * words;
+      panel += panel_bytes;
+      operands += block.rows * row_words;
     }
-    for (int64_t i = 0; i < count; ++i) {
-      StoreColumns(block, totals + i * rows * kMaxGroup, first + i, dx);
-    }
+    for (int64_t i = 0; i < count; ++i) StoreColumns(block, totals + i * group_totals, first + i, dx);
   }
 }
 
@@ -269,12 +279,16 @@ namespace {
 std::vector<float> LargestScales(const PackedMatrix& w, const OutputRange& range) {
   if (!InfoOf(w.format).scaled) return {};
   std::vector<float> largest(range.count());
-  ParallelFor(range.begin, range.end, kPanelOutputs, [&](int64_t begin, int64_t end) {
-    for (int64_t g = 0; g < w.groups(); ++g) {
-      for (int64_t o = begin; o < end; ++o) {
-        const uint8_t* group = GroupData(w, o / kPanelOutputs, g);
-        float& most = largest[o - range.begin];
-        most = std::max(most, std::abs(Scales(w, group)[o % kPanelOutputs]));
+  ParallelFor(range.begin_panel(), range.end_panel(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      float most[kPanelOutputs] = {};
+      for (int64_t g = 0; g < w.groups(); ++g) {
+        const float* scales = Scales(w, GroupData(w, panel, g));
+        for (int64_t o = 0; o < kPanelOutputs; ++o) most[o] = std::max(most[o], std::abs(scales[o]));
+      }
+      const int64_t first = panel * kPanelOutputs;
+      for (int64_t o = std::max(first, range.begin); o < std::min(first + kPanelOutputs, range.end); ++o) {
+        largest[o - range.begin] = most[o - first];
       }
     }
   });
@@ -295,77 +309,78 @@ int ExponentToFloat16(const float* dy, const std::vector<float>& scales, int64_t
   return std::clamp(14 - std::ilogb(largest), -126, 126 - std::max(0, std::ilogb(largest_value)));
 }
 
-// A product with what its rows are packed by.
+// Packs a product's rows.
 class Packer {
  public:
   explicit Packer(const TransposedProduct& product)
-      : product_(product), w_(*product.w), range_(product.outputs.Of(w_)), unit_(UnitFor(w_.compute)) {
-    if (w_.compute == NumberFormat::kFloat16) largest_scales_ = LargestScales(w_, range_);
+      : product_(product), range_(product.outputs.Of(*product.w)) {
+    const PackedMatrix& w = *product.w;
+    block_.w = &w;
+    block_.unit = UnitFor(w.compute);
+    block_.decode = InfoOf(w.format).kernel->choose(block_.unit).decode_transposed;
+    block_.begin = range_.begin_panel();
+    block_.end = range_.end_panel();
+    if (w.compute == NumberFormat::kFloat16) largest_scales_ = LargestScales(w, range_);
   }
 
-  int64_t multiplications() const { return kMaxGroup * range_.count(); }  // for 64 inner indices of a row
-  int64_t words(int64_t rows) const { return (end() - begin()) * rows * words_per_row(); }
+  int64_t outputs() const { return range_.count(); }
+  int64_t words(int64_t rows) const { return (block_.end - block_.begin) * rows * block_.row_words(); }
 
-  // Rows from `first` on, into `operands`.
-  Block Pack(int64_t first, int64_t rows, bool adds, uint32_t* operands) {
+  // Rows from `first` on, into `operands`; valid until the next are packed.
+  const Block& Pack(int64_t first, int64_t rows, bool adds, uint32_t* operands) {
     const float* dy = product_.dy + first * product_.stride;
-    std::vector<float> factors;
-    if (w_.compute == NumberFormat::kFloat16) {
-      factors_.resize(rows);
-      for (int64_t r = 0; r < rows; ++r) {
-        const int exponent = ExponentToFloat16(dy + r * product_.stride, largest_scales_, range_.count());
-        factors.push_back(std::ldexp(1.0f, exponent));
-        factors_[r] = std::ldexp(1.0f, -exponent);
-      }
-    }
-    const auto round = HWY_DYNAMIC_DISPATCH(RoundOperands);
-    ParallelFor(begin(), end(), std::max<int64_t>(1, kValuesWorthAThread / (rows * kPanelOutputs)),
-                [&](int64_t first_panel, int64_t last_panel) {
-                  for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-                    uint32_t* out = operands + (panel - begin()) * rows * words_per_row();
-                    for (int64_t r = 0; r < rows; ++r, out += words_per_row()) {
-                      alignas(64) float values[kPanelOutputs];
-                      Read(dy + r * product_.stride, panel, factors.empty() ? 1.0f : factors[r], values);
-                      if (scaled()) {
-                        std::copy_n(values, kPanelOutputs, reinterpret_cast<float*>(out));
-                      } else {
-                        round(values, 1, nullptr, w_.compute, unit_, out);
-                      }
-                    }
-                  }
-                });
-    return {&w_,      InfoOf(w_.format).kernel->choose(unit_).decode_transposed,
-            unit_,    begin(),
-            end(),    rows,
-            operands, factors.empty() ? nullptr : factors_.data(),
-            adds};
+    block_.rows = rows;
+    block_.adds = adds;
+    block_.operands = operands;
+    SetFactors(dy);
+    const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (rows * kPanelOutputs));
+    ParallelFor(block_.begin, block_.end, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t panel = begin; panel < end; ++panel) PackPanel(dy, panel, operands);
+    });
+    return block_;
   }
 
  private:
   static constexpr int64_t kValuesWorthAThread = 1 << 16;
 
-  bool scaled() const { return InfoOf(w_.format).scaled; }
-  int64_t begin() const { return range_.begin_panel(); }
-  int64_t end() const { return range_.end_panel(); }
-  int64_t words_per_row() const {  // of a panel
-    return scaled() || unit_ == BFloat16Unit::kNone ? kPanelOutputs : kPanelOutputs / 2;
+  void SetFactors(const float* dy) {
+    if (block_.w->compute != NumberFormat::kFloat16) return;
+    factors_.resize(block_.rows);
+    inverse_factors_.resize(block_.rows);
+    for (int64_t r = 0; r < block_.rows; ++r) {
+      const int exponent = ExponentToFloat16(dy + r * product_.stride, largest_scales_, range_.count());
+      factors_[r] = std::ldexp(1.0f, exponent);
+      inverse_factors_[r] = std::ldexp(1.0f, -exponent);
+    }
+    block_.factors = inverse_factors_.data();
   }
 
-  // A panel's values of a row, zeros outside of the range.
-  void Read(const float* row, int64_t panel, float factor, float* values) const {
-    for (int64_t i = 0; i < kPanelOutputs; ++i) {
-      const int64_t output = panel * kPanelOutputs + i;
-      const bool is_there = output >= range_.begin && output < range_.end;
-      values[i] = is_there ? row[output - range_.begin] * factor : 0.0f;
+  // A panel's rows, with zeros outside of the range; rounded if no scales come in before.
+  void PackPanel(const float* dy, int64_t panel, uint32_t* operands) const {
+    const auto round = HWY_DYNAMIC_DISPATCH(RoundOperands);
+    const bool scaled = InfoOf(block_.w->format).scaled;
+    const int64_t first = panel * kPanelOutputs;
+    const int64_t begin = std::max(first, range_.begin), end = std::min(first + kPanelOutputs, range_.end);
+    uint32_t* out = operands + (panel - block_.begin) * block_.rows * block_.row_words();
+    for (int64_t r = 0; r < block_.rows; ++r, out += block_.row_words()) {
+      alignas(64) float values[kPanelOutputs] = {};
+      const float factor = factors_.empty() ? 1.0f : factors_[r];
+      const float* row = dy + r * product_.stride;
+      for (int64_t o = begin; o < end; ++o) values[o - first] = row[o - range_.begin] * factor;
+      if (scaled) {
+        std::copy_n(values, kPanelOutputs, reinterpret_cast<float*>(out));
+      } else {
+        round(values, 1, nullptr, block_.w->compute, block_.unit, out);
+      }
     }
   }
 
-  const TransposedProduct& product_;
-  const PackedMatrix& w_;
-  const OutputRange range_;
-  const BFloat16Unit unit_;
-  std::vector<float> largest_scales_;  // of the range's outputs, for fp16
-  std::vector<float> factors_;         // Block::factors
+  TransposedProduct product_;
+  OutputRange range_;
+  Block block_ = {};
+  std::vector<float> largest_scales_;  // fp16: of the range's outputs
+  // fp16: what each row is multiplied by, and its sums then.
+  std::vector<float> factors_, inverse_factors_;
 };
 
 }  // namespace
@@ -373,22 +388,22 @@ class Packer {
 void MultiplyTransposed(int64_t n, std::span<const TransposedProduct> products, float* dx) {
   const int64_t in = products.front().w->in;
   std::vector<Packer> packers(products.begin(), products.end());
-  int64_t multiplications = 0;
-  for (const Packer& packer : packers) multiplications += packer.multiplications();
+  int64_t outputs = 0;
+  for (const Packer& packer : packers) outputs += packer.outputs();
   for (int64_t first = 0; first < n; first += kRowsPerBlock) {
     const int64_t rows = std::min(kRowsPerBlock, n - first);
     int64_t words = kMostRowsPastTheLast * kPanelOutputs;
     for (const Packer& packer : packers) words += packer.words(rows);
     uint32_t* operands = KeptOperands(words);
-    std::vector<Block> blocks;
+    std::vector<const Block*> blocks;
     for (Packer& packer : packers) {
-      blocks.push_back(packer.Pack(first, rows, !blocks.empty(), operands));
+      blocks.push_back(&packer.Pack(first, rows, !blocks.empty(), operands));
       operands += packer.words(rows);
     }
-    const int64_t grain =
-        std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, rows * multiplications));
+    const int64_t grain = kMultiplicationsWorthAThread / std::max<int64_t>(1, rows * outputs * kMaxGroup);
     ParallelFor(0, (in + kMaxGroup - 1) / kMaxGroup, grain, [&](int64_t begin, int64_t end) {
-      for (const Block& block : blocks) HWY_DYNAMIC_DISPATCH(AddColumns)(block, begin, end, dx + first * in);
+      const auto add = HWY_DYNAMIC_DISPATCH(AddColumns);
+      for (const Block* block : blocks) add(*block, begin, end, dx + first * in);
     });
   }
 }

@@ -21,6 +21,14 @@ constexpr PointOfReceivers kPointsOfReceivers[] = {{Receiver::Kind::kQuery, Hook
                                                    {Receiver::Kind::kMlp, HookPoint::kMlpIn},
                                                    {Receiver::Kind::kFinal, HookPoint::kResidPost}};
 
+// Row `position` of a head in an activation [T, heads, width].
+const float* RowOf(const RecordedActivation& activation, int64_t position, int head) {
+  const auto& shape = activation.values.shape;
+  return activation.values.values.data() + (position * shape[1] + head) * shape[2];
+}
+
+}  // namespace
+
 HookSite SiteOf(const Receiver& receiver, const ModelConfig& config) {
   for (const PointOfReceivers& row : kPointsOfReceivers) {
     if (row.kind == receiver.kind) {
@@ -41,14 +49,6 @@ HookSite SiteOf(const Sender& sender) {
   }
   return {HookPoint::kMlpOut, sender.layer};
 }
-
-// Row `position` of a head in an activation [T, heads, width].
-const float* RowOf(const RecordedActivation& activation, int64_t position, int head) {
-  const auto& shape = activation.values.shape;
-  return activation.values.values.data() + (position * shape[1] + head) * shape[2];
-}
-
-}  // namespace
 
 std::string NameOf(const Sender& sender) {
   switch (sender.kind) {

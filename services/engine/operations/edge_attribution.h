@@ -41,6 +41,10 @@ std::vector<Receiver> Receivers(const ModelConfig& config);
 // How many of the senders come before a receiver: the first so many.
 int64_t SenderCount(const Receiver& receiver, const ModelConfig& config);
 
+// Where one writes, or reads; with its head, where there is a head axis.
+HookSite SiteOf(const Sender& sender);
+HookSite SiteOf(const Receiver& receiver, const ModelConfig& config);
+
 // Where senders' outputs are captured, and receivers' gradients recorded.
 std::vector<HookSite> SenderSites(const ModelConfig& config);
 std::vector<HookSite> ReceiverSites(const ModelConfig& config);

@@ -93,6 +93,7 @@ struct NaiveLlama::Pass {
                      selector.scope == InterventionScope::kPromptAndGenerated;
     const bool per_position = std::holds_alternative<Replacement>(intervention.edit) ||
                               std::holds_alternative<Resampling>(intervention.edit) ||
+                              std::holds_alternative<PathPatch>(intervention.edit) ||
                               (std::holds_alternative<MeanReplacement>(intervention.edit) &&
                                std::get<MeanReplacement>(intervention.edit).axis == MeanAxis::kSources);
     if (selector.scope == InterventionScope::kDefault) generated = !indexed && !per_position;
@@ -149,6 +150,12 @@ struct NaiveLlama::Pass {
       for (int d : dims) values[d] = Mean(*edit, intervention, row, head, d);
     } else if (const auto* edit = std::get_if<Addition>(&intervention.edit)) {
       for (size_t i = 0; i < dims.size(); ++i) values[dims[i]] += edit->scale * edit->vector.values[i];
+    } else if (const auto* edit = std::get_if<PathPatch>(&intervention.edit)) {
+      const int of = edit->sender_head.value_or(0);
+      const Row after = SourceActivation(edit->source, edit->sender)[SourceRow(edit->source, row)][of];
+      const Row before =
+          model.CleanRun({tokens.begin(), tokens.begin() + prompt_length}).at(edit->sender)[row][of];
+      for (int d : dims) values[d] += after[d] - before[d];
     } else if (const auto* edit = std::get_if<Scaling>(&intervention.edit)) {
       for (int d : dims) values[d] *= edit->factor;
     } else if (const auto* edit = std::get_if<ProjectionRemoval>(&intervention.edit)) {

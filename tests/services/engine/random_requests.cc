@@ -72,6 +72,22 @@ Intervention RandomRequests::AnyIntervention(const TokenizedPrompt& prompt) {
     default:
       intervention.edit = Zeroing{};
   }
+  // What reads the stream may have a path to it from an earlier layer.
+  const HookPoint point = intervention.site.point;
+  const bool reads = point == HookPoint::kQInput || point == HookPoint::kKInput ||
+                     point == HookPoint::kVInput || point == HookPoint::kMlpIn ||
+                     point == HookPoint::kResidPost;
+  if (reads && Int(2) == 0) {
+    selector.dims.clear();
+    const int layer = intervention.site.layer;
+    PathPatch path{{HookPoint::kEmbed, 0}, std::nullopt, source};
+    if (layer > 0 && Int(2) == 0) path.sender = {HookPoint::kMlpOut, Int(layer)};
+    if (layer > 0 && Int(2) == 0) {
+      path.sender = {HookPoint::kResult, Int(layer)};
+      path.sender_head = Int(config_.head_count);
+    }
+    intervention.edit = path;
+  }
   // Pattern and score means over queries of unlike visibility stay defined; pooled
   // means of scores would average minus infinities.
   if (intervention.site.point == HookPoint::kAttnScores &&

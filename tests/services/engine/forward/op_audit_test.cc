@@ -69,6 +69,9 @@ class OpAuditTest : public testing::TestWithParam<Weights> {
     if (width > 1 && site.point != HookPoint::kAttnScores) {
       edits.push_back(ProjectionRemoval{Vector(width, 1.0f)});
     }
+    if (site.point == HookPoint::kQInput || site.point == HookPoint::kMlpIn) {
+      edits.push_back(PathPatch{{HookPoint::kEmbed, 0}, std::nullopt, source});
+    }
     std::vector<InterventionSet> sets;
     for (Edit& edit : edits) {
       Intervention intervention;

@@ -55,6 +55,44 @@ TEST_F(PlanCompilerTest, NamesALayerPastTheLast) {
               ElementsAre("interventions[0].site.layer: layer 2 is not in [0, 2)"));
 }
 
+TEST_F(PlanCompilerTest, APathNeedsASenderBeforeAReader) {
+  const ActivationSource source{PromptOf(5), {}, {}, {}};
+  const auto problems_of = [&](const HookSite& site, const PathPatch& path) {
+    intervention_.site = site;
+    intervention_.edit = path;
+    return ProblemsOf(intervention_);
+  };
+  const HookSite reader{HookPoint::kQInput, 1};
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kEmbed, 0}, {}, source}), IsEmpty());
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kResult, 0}, 3, source}), IsEmpty());
+  EXPECT_THAT(problems_of({HookPoint::kMlpIn, 0}, {{HookPoint::kResult, 0}, 0, source}), IsEmpty());
+  EXPECT_THAT(problems_of({HookPoint::kResidPost, 1}, {{HookPoint::kMlpOut, 1}, {}, source}), IsEmpty());
+  EXPECT_THAT(
+      problems_of(reader, {{HookPoint::kMlpOut, 1}, {}, source}),
+      ElementsAre("interventions[0].path_patch.sender: blocks.1.hook_q_input does not read the residual "
+                  "stream after blocks.1.hook_mlp_out"));
+  EXPECT_THAT(problems_of({HookPoint::kZ, 1}, {{HookPoint::kEmbed, 0}, {}, source}),
+              ElementsAre(HasSubstr("blocks.1.attn.hook_z does not read")));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kMlpPost, 0}, {}, source}),
+              ElementsAre(HasSubstr("path_patch.sender: blocks.0.mlp.hook_post is nothing that is added")));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kResult, 0}, {}, source}),
+              ElementsAre("interventions[0].path_patch.sender_head: goes with hook_result, which needs it"));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kMlpOut, 0}, 1, source}),
+              ElementsAre("interventions[0].path_patch.sender_head: goes with hook_result, which needs it"));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kResult, 0}, 4, source}),
+              ElementsAre("interventions[0].path_patch.sender_head: head 4 is not in [0, 4)"));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kResult, 2}, 0, source}),
+              ElementsAre("interventions[0].path_patch.sender.layer: layer 2 is not in [0, 2)"));
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kEmbed, 0}, {}, {PromptOf(4), {}, {}, {}}}),
+              ElementsAre(HasSubstr("path_patch.source: the prompts differ in length")));
+  EXPECT_THAT(
+      problems_of(reader, {{HookPoint::kEmbed, 0}, {}, {HostTensor{{8}, std::vector<float>(8)}, {}, {}, {}}}),
+      ElementsAre("interventions[0].path_patch.source: must be a stored run or a prompt"));
+  intervention_.selector.dims = {1};
+  EXPECT_THAT(problems_of(reader, {{HookPoint::kEmbed, 0}, {}, source}),
+              ElementsAre(HasSubstr("leave selector.dims empty")));
+}
+
 TEST_F(PlanCompilerTest, NamesALayerWhereThereIsNone) {
   intervention_.site = {HookPoint::kLogits, 1};
   EXPECT_THAT(ProblemsOf(intervention_), ElementsAre(HasSubstr("site.layer: logits has no layer")));

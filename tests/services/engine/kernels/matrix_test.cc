@@ -8,126 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "hwy/detect_targets.h"
-#include "hwy/targets.h"
 #include "services/common/float16.h"
 #include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/kernels/quantize.h"
+#include "tests/services/engine/kernels/products.h"
 
 namespace mechinterp::engine::kernels {
 namespace {
-
-std::vector<float> Random(size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
-float Rounded(NumberFormat compute, float value) {
-  if (compute == NumberFormat::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
-  if (compute == NumberFormat::kFloat16) return Float16ToFloat(FloatToFloat16(value));
-  return value;
-}
-
-PackedMatrix Pack(NumberFormat format, NumberFormat compute, int64_t out, int64_t in,
-                  const std::vector<float>& w) {
-  PackedMatrix matrix = EmptyMatrix(format, compute, out, in);
-  Allocate(matrix);
-  for (int64_t panel = 0; panel < matrix.panels(); ++panel) {
-    PackPanel(matrix, panel, w.data() + panel * kPanelOutputs * in);
-  }
-  return matrix;
-}
-
-struct Size {
-  int64_t n, in, out;
-};
-// Around every boundary: panels of 64 outputs, groups of 64 (and of 8, 16 and 32 for
-// NF4), blocks of 6 rows, 4 rows decoded in registers, tiles of 16 rows, 64 and 128 rows
-// at a time.
-const Size kSizes[] = {{1, 64, 1},    {1, 8, 3},    {2, 128, 64},  {3, 176, 65},  {4, 72, 130},
-                       {5, 64, 63},   {6, 256, 70}, {7, 352, 128}, {13, 40, 200}, {16, 96, 40},
-                       {17, 128, 64}, {33, 64, 64}, {49, 32, 70},  {129, 24, 5},  {140, 192, 66}};
-
-struct Kind {
-  NumberFormat format;
-  NumberFormat compute;
-  const char* name;
-};
-const Kind kKinds[] = {
-    {NumberFormat::kFloat32, NumberFormat::kFloat32, "Float32"},
-    {NumberFormat::kFloat32, NumberFormat::kFloat16, "Float32InFloat16"},
-    {NumberFormat::kFloat16, NumberFormat::kFloat32, "Float16InFloat32"},
-    {NumberFormat::kFloat16, NumberFormat::kFloat16, "Float16"},
-    {NumberFormat::kBFloat16, NumberFormat::kFloat32, "BFloat16InFloat32"},
-    {NumberFormat::kBFloat16, NumberFormat::kBFloat16, "BFloat16"},
-    {NumberFormat::kInt8, NumberFormat::kFloat32, "Int8InFloat32"},
-    {NumberFormat::kInt8, NumberFormat::kBFloat16, "Int8InBFloat16"},
-    {NumberFormat::kNf4, NumberFormat::kFloat32, "Nf4InFloat32"},
-    {NumberFormat::kNf4, NumberFormat::kBFloat16, "Nf4InBFloat16"},
-    {NumberFormat::kNf4, NumberFormat::kFloat16, "Nf4InFloat16"},
-};
-
-// Calls a function with each instruction set that this machine has, and with each of its
-// ways to multiply bf16.
-template <typename Function>
-void OnEveryInstructionSet(Function&& function) {
-  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
-  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
-    const int64_t target = rest & -rest;
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    function(std::string(hwy::TargetName(target)));
-    if (UnitInUse() != BFloat16Unit::kTiles) continue;
-    LimitBFloat16Unit(BFloat16Unit::kPairs);
-    function(std::string(hwy::TargetName(target)) + " without tiles");
-    LimitBFloat16Unit(BFloat16Unit::kTiles);
-  }
-  hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-}
-
-// A matrix's values before their groups' scales, by the formats' definitions.
-struct Unscaled {
-  std::vector<float> values;  // [out, in]
-  std::vector<float> scales;  // of each value
-};
-
-Unscaled UnscaledOf(const Kind& kind, int64_t out, int64_t in, const std::vector<float>& w) {
-  Unscaled result{w, std::vector<float>(w.size(), 1.0f)};
-  if (kind.format == NumberFormat::kNf4) {
-    std::vector<uint8_t> codes((w.size() + 1) / 2);
-    std::vector<float> absmax((w.size() + kNf4Block - 1) / kNf4Block);
-    EXPECT_TRUE(QuantizeNf4(w.data(), NumberFormat::kFloat32, out * in, codes.data(), absmax.data()));
-    for (size_t i = 0; i < w.size(); ++i) {
-      const int index = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
-      result.values[i] = Rounded(kind.compute, kNf4Code[index]);
-      result.scales[i] = absmax[i / kNf4Block];
-    }
-    return result;
-  }
-  if (kind.format == NumberFormat::kBFloat16 || kind.format == NumberFormat::kFloat16) {
-    for (float& value : result.values) value = Rounded(kind.format, value);
-    return result;
-  }
-  if (kind.format == NumberFormat::kFloat32) {
-    for (float& value : result.values) value = Rounded(kind.compute, value);
-    return result;
-  }
-  for (int64_t i = 0; i < out * in; ++i) {
-    const int64_t row = i / in * in, first = row + (i - row) / kMaxGroup * kMaxGroup;
-    float largest = 0;
-    for (int64_t j = first; j < std::min(row + in, first + kMaxGroup); ++j) {
-      largest = std::max(largest, std::abs(w[j]));
-    }
-    result.values[i] = std::nearbyint(w[i] * (127 / largest));
-    result.scales[i] = largest / 127;
-  }
-  return result;
-}
 
 class Multiplication : public testing::TestWithParam<Kind> {};
 
@@ -177,6 +65,29 @@ TEST_P(Multiplication, ARowsBitsDependOnNeitherTheOtherRowsNorTheThreads) {
   SetThreadCount(threads);
 }
 
+TEST_P(Multiplication, OfARangeOfOutputsHasTheBitsOfTheWhole) {
+  const Kind& kind = GetParam();
+  const int64_t n = 70, in = 72, out = 330;
+  const std::vector<float> x = Random(n * in, 15);
+  const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, Random(out * in, 16));
+  std::vector<float> whole(n * out);
+  OnEveryInstructionSet([&](const std::string& target) {
+    Multiply(x.data(), n, matrix, whole.data());
+    const std::pair<int64_t, int64_t> ranges[] = {{0, 1}, {64, 128}, {16, 32}, {61, 203}, {320, 330}};
+    for (const auto& [begin, end] : ranges) {
+      const int64_t count = end - begin;
+      std::vector<float> part(n * count), rest(n * (out - end));
+      const Product products[] = {{&matrix, part.data(), {begin, end}}, {&matrix, rest.data(), {end}}};
+      MultiplyEach(x.data(), n, products);
+      for (int64_t r = 0; r < n; ++r) {
+        const float* row = whole.data() + r * out;
+        ASSERT_TRUE(std::equal(row + begin, row + end, part.data() + r * count)) << begin << target;
+        ASSERT_TRUE(std::equal(row + end, row + out, rest.data() + r * (out - end))) << begin << target;
+      }
+    }
+  });
+}
+
 // One output as matrix.h defines it, with nothing but std::fma.
 float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
                    NumberFormat compute) {
@@ -211,14 +122,6 @@ float TiledProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, i
     total = std::fma(sum, w.scales[row * in + begin], total);
   }
   return total;
-}
-
-// SSE and Highway's portable code round twice.
-bool FusesMultiplyAdd(const std::string& target) {
-  for (const char* without : {"SSE2", "SSSE3", "SSE4", "EMU128", "SCALAR"}) {
-    if (target == without) return false;
-  }
-  return true;
 }
 
 // So every machine with fused multiply-add, of whatever kind, gives the same bits.

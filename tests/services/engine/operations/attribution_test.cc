@@ -11,6 +11,8 @@
 #include <map>
 
 #include "nlohmann/json.hpp"
+#include "services/engine/operations/cached_run.h"
+#include "services/engine/operations/sweep.h"
 #include "tests/services/engine/fixture.h"
 #include "tests/status_matchers.h"
 
@@ -128,6 +130,48 @@ TEST_P(AttributionTest, OfEdges) { ExpectEdgesAsReference("eap"); }
 TEST_P(AttributionTest, OfEdgesByIntegratedGradients) {
   request_.method = AttributionMethod::kIntegratedGradients;
   ExpectEdgesAsReference("eap_ig5");
+}
+
+// What the reference found when one receiver's input alone saw its sender's source value.
+TEST_P(AttributionTest, ExactPaths) {
+  const ModelConfig& config = model_->config();
+  std::map<std::string, Sender> senders;
+  std::map<std::string, Receiver> receivers;
+  for (const Sender& sender : Senders(config)) senders[NameOf(sender)] = sender;
+  for (const Receiver& receiver : Receivers(config)) receivers[NameOf(receiver)] = receiver;
+  PlanCompiler compiler(config);
+  Violations violations;
+  std::vector<double> expected;
+  for (const json& path : document_["paths"]) {
+    const auto edge = path["edge"].get<std::string>();
+    const size_t arrow = edge.find("->");
+    const Sender& sender = senders.at(edge.substr(0, arrow));
+    const Receiver& receiver = receivers.at(edge.substr(arrow + 2));
+    Intervention intervention;
+    intervention.site = SiteOf(receiver, config);
+    if (ShapeOf(intervention.site.point, config).has_head_axis) intervention.selector.heads = {receiver.head};
+    PathPatch patch{SiteOf(sender), std::nullopt, {request_.source, {}, {}, {}}};
+    if (sender.kind == Sender::Kind::kHead) patch.sender_head = sender.head;
+    intervention.edit = patch;
+    compiler.Add(request_.clean, {intervention}, {}, violations.root());
+    expected.push_back(path["metric"].get<double>());
+  }
+  ASSERT_TRUE(violations.empty());
+  std::vector<double> metrics(expected.size());
+  const auto plans = RunSourcesAndFinish(context_, compiler);
+  ASSERT_THAT(plans, IsOk());
+  const SweepSink sink{[](const SweepBaselines&) { return absl::OkStatus(); },
+                       [&](const SweepResult& result) {
+                         metrics[result.set_index] = *result.metrics.logit_difference;
+                         return absl::OkStatus();
+                       }};
+  ASSERT_THAT(RunPatchSweep(context_, {request_.clean, *plans, request_.tokens, std::nullopt}, sink), IsOk());
+  double largest = 0;
+  for (double metric : expected) largest = std::max(largest, std::abs(metric));
+  ASSERT_EQ(expected.size(), 40u);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(metrics[i], expected[i], 1e-4 * largest) << document_["paths"][i]["edge"];
+  }
 }
 
 // Without a layer's contributions there is no way back through it; the mean of absolute scores

@@ -6,8 +6,8 @@ namespace mechinterp::make_planted {
 namespace {
 
 // Sizes of what a layer's heads write together, and its neurons, against 1 for the circuit's
-// features; and of the answer's trace in it.
-constexpr double kLayerOutput = 0.8, kLayerTrace = 0.002;
+// features; and of the answer's trace in what all layers write.
+constexpr double kLayerOutput = 0.8, kTrace = 0.004;
 // What distractors read of each other's: in all, whatever has been written so far. Neurons
 // multiply two such readings, which would grow from layer to layer if it were 1.
 constexpr double kReadOfOthers = 0.3;
@@ -15,7 +15,7 @@ constexpr double kReadOfOthers = 0.3;
 constexpr double kLogitDeviation = 0.5;
 // A distractor's query against something that is 1 where it should look.
 constexpr double kMildSharpness = 8;
-// One reading in so many is of the circuit's features too.
+// One reading in so many is of a feature of the circuit too.
 constexpr int kCircuitReaders = 4;
 
 class Distractors {
@@ -25,6 +25,9 @@ class Distractors {
     const int free = shape_.d_model - builder.feature_count();
     identities_begin_ = builder.feature_count();
     unread_begin_ = identities_begin_ + free / 2;
+    for (Feature feature = 0; feature < builder.feature_count(); ++feature) {
+      if (builder.tells(feature)) telling_.push_back(feature);
+    }
   }
 
   void AddIdentities() {
@@ -59,16 +62,13 @@ class Distractors {
     ReadIdentity(matrix, row);
     const double deviation = kReadOfOthers / std::sqrt(layer + 1);
     for (int i = unread_begin_; i < shape_.d_model; ++i) matrix(row, i) = deviation * random_.Normal();
-    if (random_.Index(kCircuitReaders) != 0) return;
-    for (Feature feature = 0; feature < builder_.feature_count(); ++feature) {
-      if (builder_.tells(feature)) matrix(row, feature) = random_.Normal();
-    }
+    if (random_.Index(kCircuitReaders) == 0) matrix(row, random_.Choose(telling_)) = random_.Normal();
   }
   // A column of what only distractors read, and of the answer's trace: one of so many in a layer.
   void WriteUnread(DenseMatrix& matrix, int column, int columns) {
     const double deviation = kLayerOutput / std::sqrt(columns * (shape_.d_model - unread_begin_));
     for (int i = unread_begin_; i < shape_.d_model; ++i) matrix(i, column) = deviation * random_.Normal();
-    matrix(plan_.answer, column) = kLayerTrace / std::sqrt(columns) * random_.Normal();
+    matrix(plan_.answer, column) = kTrace / std::sqrt(columns * shape_.layer_count()) * random_.Normal();
   }
 
   // Keys by identity lie in the fast pairs that offsets do not use: they turn as they would in
@@ -132,6 +132,7 @@ class Distractors {
   Random& random_;
   const engine::ModelConfig shape_;
   int identities_begin_, unread_begin_;
+  std::vector<Feature> telling_;
 };
 
 }  // namespace

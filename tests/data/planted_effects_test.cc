@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "data/make_planted/variants.h"
@@ -28,23 +31,34 @@ struct Case {
   std::string variant;
   uint64_t seed;
   int layers;
+  bool is_wide;  // wider heads, fewer key/value heads
 };
 // For messages.
 void PrintTo(const Case& value, std::ostream* out) { *out << value.variant << ", seed " << value.seed; }
+
+PlantedOptions OptionsOf(const Case& value) {
+  PlantedOptions options = PlantedStudy::Options(value.variant, value.seed, value.layers);
+  if (value.is_wide) {
+    options.heads = 12;
+    options.kv_heads = 3;
+    options.head_size = 32;
+    options.d_model = 192;
+  }
+  return options;
+}
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const Variant& variant : Variants()) {
     const int number = static_cast<int>(cases.size());
-    cases.push_back({variant.name, static_cast<uint64_t>(number + 1), 4 + number % 9});
+    cases.push_back({variant.name, static_cast<uint64_t>(number + 1), 4 + number % 9, number % 2 == 1});
   }
   return cases;
 }
 
 class PlantedVariantTest : public testing::TestWithParam<Case> {
  protected:
-  PlantedVariantTest()
-      : study_(PlantedStudy::Options(GetParam().variant, GetParam().seed, GetParam().layers)) {}
+  PlantedVariantTest() : study_(OptionsOf(GetParam())) {}
 
   PlantedStudy study_;
 };
@@ -102,6 +116,49 @@ TEST_P(PlantedVariantTest, EdgesSayByWhichInputAHeadIsReached) {
         input.selector.heads = {index};
         const double expected = reached ? study_.Expected(node["name"], pair, direction) : 0;
         EXPECT_NEAR(study_.Effect(pair, direction, {input}), expected, kTolerance) << receiver;
+      }
+    }
+  }
+}
+
+// Each edge of the circuit matters in some pair, in one of the directions; no other path
+// between planted components does.
+TEST_P(PlantedVariantTest, PathPatchingFindsTheEdgesAndNoOthers) {
+  const auto edges = study_.truth()["neuron_edges"].get<std::set<std::string>>();
+  std::set<std::string> hidden, senders = {"embed"}, receivers = {"final"};
+  for (const char* list : {"nodes", "backups", "decoys"}) {
+    for (const auto& node : study_.truth()[list]) senders.insert(node["name"].get<std::string>());
+  }
+  for (const auto& backup : study_.truth()["backups"]) {
+    for (const std::string edge : backup["neuron_edges"]) hidden.insert(edge);
+  }
+  const int heads_per_group = study_.config().head_count / study_.config().key_value_head_count;
+  for (const std::string& node : senders) {
+    int layer = 0, index = 0;
+    char kind = 0;
+    if (std::sscanf(node.c_str(), "L%d.%c%d", &layer, &kind, &index) != 3) continue;
+    if (kind == 'N') receivers.insert(node);
+    if (kind != 'H') continue;
+    receivers.insert(absl::StrCat("L", layer, ".q", index));
+    for (const char* input : {".k", ".v"}) {
+      receivers.insert(absl::StrCat("L", layer, input, index / heads_per_group));
+    }
+  }
+  for (const std::string& sender : senders) {
+    for (const std::string& receiver : receivers) {
+      const std::string edge = absl::StrCat(sender, "->", receiver);
+      if (hidden.contains(edge)) continue;
+      double largest = 0;
+      for (const EncodedPair& pair : study_.words().pairs) {
+        if (pair.id != "violence-1" && pair.id != "drugs-1") continue;  // the verb's, the object's
+        for (const Direction direction : kDirections) {
+          largest = std::max(largest, std::abs(study_.PathEffect(pair, direction, sender, receiver)));
+        }
+      }
+      if (edges.contains(edge)) {
+        EXPECT_GT(largest, 0.3) << edge;
+      } else {
+        EXPECT_LT(largest, kNothing) << edge;
       }
     }
   }

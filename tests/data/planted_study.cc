@@ -143,6 +143,52 @@ std::vector<double> PlantedStudy::Effects(const EncodedPair& pair, Direction dir
   return effects;
 }
 
+double PlantedStudy::PathEffect(const EncodedPair& pair, Direction direction, const std::string& sender,
+                                const std::string& receiver) {
+  // The sender's change goes through the residual stream only: what other blocks write stays.
+  engine::InterventionSet path = {NodeFromOther(pair, direction, sender)};
+  const HookSite from = path.front().site;
+  for (int layer = 0; layer < config().layer_count(); ++layer) {
+    for (const HookPoint point : {HookPoint::kAttnOut, HookPoint::kMlpOut}) {
+      if (layer < from.layer || (layer == from.layer && point < from.point)) continue;
+      if (layer == from.layer && from.point == HookPoint::kZ && point == HookPoint::kAttnOut) continue;
+      if (layer == from.layer && from.point == HookPoint::kMlpPost) continue;
+      engine::Replacement clean;
+      clean.source.origin = PromptOf(CleanOf(pair, direction));
+      path.push_back({{point, layer}, {}, clean});
+    }
+  }
+  int layer = 0, index = 0;
+  char kind = 0;
+  if (std::sscanf(receiver.c_str(), "L%d.%c%d", &layer, &kind, &index) != 3) {
+    return *engine::Effect(Measure(CleanOf(pair, direction), path), Measure(CleanOf(pair, direction)),
+                           Measure(OtherOf(pair, direction)));
+  }
+  std::vector<HookSite> inputs = {{kind == 'q'   ? HookPoint::kQ
+                                   : kind == 'k' ? HookPoint::kK
+                                                 : HookPoint::kV,
+                                   layer}};
+  if (kind == 'N') inputs = {{HookPoint::kMlpPre, layer}, {HookPoint::kMlpPreLinear, layer}};
+  engine::DirectExecutor executor(model_);
+  engine::RunContext context{executor, {}, {}};
+  engine::PlanCompiler compiler(config());
+  Violations violations;
+  const engine::TokenizedPrompt prompt = PromptOf(CleanOf(pair, direction));
+  compiler.Add(prompt, path, {inputs, {}}, violations.root());
+  EXPECT_TRUE(violations.empty());
+  const auto plans = ValueOrFail(engine::RunSourcesAndFinish(context, compiler));
+  const auto run = ValueOrFail(engine::RunWithCache(context, prompt, plans.front()));
+  engine::InterventionSet seen;
+  for (const HookSite& input : inputs) {
+    engine::Replacement replacement;
+    replacement.source.origin = run;
+    engine::Selector selector;
+    (kind == 'N' ? selector.dims : selector.heads) = {index};
+    seen.push_back({input, selector, replacement});
+  }
+  return Effect(pair, direction, seen);
+}
+
 double PlantedStudy::Expected(const std::string& node, const EncodedPair& pair, Direction direction) const {
   const auto found = nodes_.find(node);
   if (found == nodes_.end()) return 0;

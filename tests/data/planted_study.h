@@ -47,6 +47,11 @@ class PlantedStudy {
   double Effect(const EncodedPair& pair, Direction direction, const engine::InterventionSet& set) {
     return Effects(pair, direction, {set}).front();
   }
+  // Of the direct path alone: what is done when a receiver's input ("L2.q3", "L2.k1", "L1.N17",
+  // "final") sees the sender ("embed", "L0.H1", "L1.N17") as in the other prompt, and everything
+  // between them as in this one.
+  double PathEffect(const EncodedPair& pair, Direction direction, const std::string& sender,
+                    const std::string& receiver);
   // What truth.json says that a node's effect is; 0 for nodes that it does not name.
   double Expected(const std::string& node, const EncodedPair& pair, Direction direction) const;
 

@@ -93,9 +93,10 @@ TEST_P(PublishedTokenization, KeepsBytesThatAreNotUtf8) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, PublishedTokenization,
-                         testing::Values("llama1", "llama2", "llama3", "llama3.1", "mistral-v0.1",
-                                         "mistral-v0.3", "mistral-nemo", "qwen2.5", "qwen3",
-                                         "deepseek-r1-distill-llama", "smollm2-stages"),
+                         testing::Values("llama1", "llama2", "llama2-normalized", "llama3", "llama3.1",
+                                         "mistral-v0.1", "mistral-v0.3", "mistral-nemo", "qwen2.5", "qwen3",
+                                         "deepseek-r1-distill-llama", "deepseek-r1-distill-qwen",
+                                         "smollm2-stages"),
                          [](const auto& info) {
                            std::string name;
                            for (const char letter : info.param)

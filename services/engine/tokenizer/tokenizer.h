@@ -48,7 +48,8 @@ class Tokenizer {
   std::vector<TokenId> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse,
                               absl::Span<const TokenId> also_plain = {},
                               TextPlace place = TextPlace::kStart) const;
-  // What the post-processor puts before a text (begin-of-text), and after it.
+  // What the post-processor puts before a text (begin-of-text), and after it. Not all
+  // that is said about it: text_frame.h.
   const std::vector<TokenId>& tokens_before() const;
   const std::vector<TokenId>& tokens_after() const;
 

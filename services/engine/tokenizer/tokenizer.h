@@ -59,7 +59,7 @@ class Tokenizer {
   // The bytes that each token stands for amid others, one after the other: with the
   // space that Decode takes from a sequence's start, and perhaps half a character at
   // either end. For byte-level tokenizers that normalize nothing, those of the text
-  // that was encoded, whatever they are.
+  // that was encoded, whatever they are, less those that have no token (21 of SmolLM2's).
   std::string DecodeBytes(absl::Span<const TokenId> ids, bool skip_special = false) const;
 
   // DecodeBytes of one token as valid UTF-8: to show it by itself.

@@ -147,6 +147,13 @@ absl::Status Model::LoadTokenizer(const std::string& directory, const LoadOption
                             CheckVocabulary(*tokenizer_, config_.vocabulary_size, path));
   if (!remark.empty()) load_remarks_.push_back(remark);
   ABSTRACT_ASSIGN_OR_RETURN(const TokenizerConfig tokenizer_config, LoadTokenizerConfig(directory));
+  absl::StatusOr<TextFrame> frame = TextFrameOf(*tokenizer_, tokenizer_config);
+  const std::string config_path = (std::filesystem::path(directory) / "tokenizer_config.json").string();
+  if (!frame.ok())
+    return absl::Status(frame.status().code(), absl::StrCat(config_path, ": ", frame.status().message()));
+  text_frame_ = *std::move(frame);
+  if (!text_frame_.remark.empty())
+    load_remarks_.push_back(absl::StrCat(config_path, ": ", text_frame_.remark));
   ABSTRACT_ASSIGN_OR_RETURN(chat_, SelectChatTemplate(options.chat_template, *tokenizer_, tokenizer_config));
   // The end of a turn stops a chat model, whatever config.json says of it.
   if (chat_template() && chat_template()->end_of_turn) config_.AddStopToken(*chat_template()->end_of_turn);

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "services/engine/checkpoint/model_config.h"
 #include "services/engine/tokenizer/chat/chat_template_selection.h"
+#include "services/engine/tokenizer/text_frame.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "services/engine/weights/load_options.h"
 
@@ -39,6 +40,8 @@ class Model {
   const ModelWeights& weights() const { return *weights_; }
   // Null when the checkpoint has none.
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
+  // What stands around a raw text.
+  const TextFrame& text_frame() const { return text_frame_; }
   // Unset when chat prompts cannot be written for this model; then why.
   const std::optional<ChatTemplate>& chat_template() const { return chat_.chat_template; }
   const std::string& chat_refusal() const { return chat_.refusal; }
@@ -61,7 +64,7 @@ class Model {
   // Runs our kernels for Apple's GPU; null: libtorch's operations do their work.
   metal::KernelRunner* kernel_runner() const { return kernel_runner_; }
   // What whoever loaded the model should be told: of its files (see Checkpoint::remarks), of
-  // tokens that it cannot be asked about.
+  // tokens that it cannot be asked about, of what stands around a text against expectation.
   const std::vector<std::string>& load_remarks() const { return load_remarks_; }
   // What users of the device should be told: why our kernels do not run, say.
   const std::string& device_remark() const { return device_remark_; }
@@ -74,6 +77,7 @@ class Model {
   ModelConfig config_;
   std::unique_ptr<ModelWeights> weights_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  TextFrame text_frame_;
   ChatTemplateChoice chat_;
   std::string name_;
   std::string content_hash_;

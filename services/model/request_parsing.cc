@@ -69,8 +69,8 @@ engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool 
   }
   std::vector<engine::TokenId> ids = model_.tokenizer()->Encode(text);
   if (!omit_special_tokens) {
-    const std::vector<engine::TokenId>& before = model_.tokenizer()->tokens_before();
-    const std::vector<engine::TokenId>& after = model_.tokenizer()->tokens_after();
+    const std::vector<engine::TokenId>& before = model_.text_frame().before;
+    const std::vector<engine::TokenId>& after = model_.text_frame().after;
     // A text that begins with them itself gets no second ones.
     const bool has_them =
         ids.size() >= before.size() && std::equal(before.begin(), before.end(), ids.begin());

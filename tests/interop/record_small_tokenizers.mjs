@@ -15,7 +15,7 @@ const { Tokenizer } = createRequire(path.resolve(process.argv[2], 'package.json'
 const texts = ['', ' ', '  ', 'a', 'ab', 'abc', ' ab', 'ab ', ' ab  ab ', 'abab', 'abba', 'a b c', 'ab12 1 22c', '▁ab', 'a▁▁b',
   'a\nb', 'é', 'e\u0301', 'caféxyz', 'ﬁ ², Å', '\u1100\u1161\u11a8', 'xyz', 'axyzb', 'xé日', '日本', '😀', '<s>ab</s>', 'ab <s> ab',
   '<s>  ab', 'x<t>y', 'x <t> y', 'ab<t>ab', '<t><t>', ' <t>', '<t> ', 'a<w>b', 'a <w> b', '<w>', '<w><w>', '(<w>)', 'é<w>', '_<w>',
-  '<T>', 'ＡB', '\u3000ab\u00a0', 'b,a;b', '..a..', '1a2b', '<0x41>', 'bbb', 'bab', 'aabb  bbaa'];
+  '<T>', 'ＡB', '\u3000ab\u00a0', 'b,a;b', '..a..', '1a2b', 'aéb', '<0x41>', 'bbb', 'bab', 'aabb  bbaa'];
 
 const characters = [...'abcdex12 .,é▁<>t'];
 const merged = ['ab', 'abc', '▁a', '▁ab', 'bb', '12', ' a', ' ab', '..'];
@@ -138,6 +138,13 @@ for (const behavior of ['Removed', 'Isolated', 'Contiguous', 'MergedWithPrevious
     variants[`${name}, by a pattern`] = { pre_tokenizer: split(regex('[b.]|(?=a)'), behavior, invert) };
   }
 }
+
+// The added tokens are the vocabulary's first; some bytes have no token, and there is no
+// unknown one: they are left out, and what stood around them is merged.
+variants['byte level: as SmolLM2'] = {
+  model: byteLevelModel(alphabet().filter((letter) => !'Ã©âĊ2'.includes(letter))),
+  ...preTokenizer({ type: 'Digits', individual_digits: true }, byteLevel({ use_regex: true })), decoder: byteLevel(),
+};
 
 const base = {
   version: '1.0', truncation: null, padding: null, added_tokens: specials, normalizer: null, pre_tokenizer: null,

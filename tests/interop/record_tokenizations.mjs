@@ -16,7 +16,7 @@ const { Tokenizer } = createRequire(path.resolve(modules, 'package.json'))('toke
 const data = path.join(import.meta.dirname, '..', 'testdata', 'tokenization');
 const inputs = JSON.parse(fs.readFileSync(path.join(data, 'inputs.json'), 'utf8'));
 
-let seed = 1;
+let seed;
 const random = (limit) => {
   seed = (seed * 48271) % 2147483647;
   return seed % limit;
@@ -29,6 +29,7 @@ function randomSequence(size) {
 }
 
 async function record(name) {
+  seed = 1;
   const tokenizer = Tokenizer.fromFile(path.join(folder, `${name}.json`));
   const encode = async (text, addSpecialTokens) =>
     (await tokenizer.encode(text, null, { addSpecialTokens })).getIds();

@@ -48,7 +48,8 @@ class Tokenizer {
   std::vector<TokenId> Encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse,
                               absl::Span<const TokenId> also_plain = {},
                               TextPlace place = TextPlace::kStart) const;
-  // What the post-processor puts before a text (begin-of-text), and after it.
+  // What the post-processor puts before a text (begin-of-text), and after it. Not all
+  // that is said about it: text_frame.h.
   const std::vector<TokenId>& tokens_before() const;
   const std::vector<TokenId>& tokens_after() const;
 
@@ -58,7 +59,7 @@ class Tokenizer {
   // The bytes that each token stands for amid others, one after the other: with the
   // space that Decode takes from a sequence's start, and perhaps half a character at
   // either end. For byte-level tokenizers that normalize nothing, those of the text
-  // that was encoded, whatever they are.
+  // that was encoded, whatever they are, less those that have no token (21 of SmolLM2's).
   std::string DecodeBytes(absl::Span<const TokenId> ids, bool skip_special = false) const;
 
   // DecodeBytes of one token as valid UTF-8: to show it by itself.

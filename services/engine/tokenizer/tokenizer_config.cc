@@ -32,6 +32,20 @@ absl::StatusOr<std::string> ReadToken(const json& root, const char* key, const s
   return value.get<std::string>();
 }
 
+absl::StatusOr<std::string> ReadText(const json& root, const char* key, const std::string& path) {
+  const auto found = root.find(key);
+  if (found == root.end() || found->is_null()) return std::string();
+  if (found->is_string()) return found->get<std::string>();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": '", key, "' must be a text"));
+}
+
+absl::StatusOr<std::optional<bool>> ReadFlag(const json& root, const char* key, const std::string& path) {
+  const auto found = root.find(key);
+  if (found == root.end() || found->is_null()) return std::optional<bool>();
+  if (found->is_boolean()) return std::optional<bool>(found->get<bool>());
+  return absl::InvalidArgumentError(absl::StrCat(path, ": '", key, "' must be true or false"));
+}
+
 // The text, or a list of {"name": ..., "template": ...}.
 absl::Status ReadChatTemplate(const json& root, const std::string& path, TokenizerConfig& config) {
   const auto found = root.find("chat_template");
@@ -63,6 +77,9 @@ absl::StatusOr<TokenizerConfig> Parse(const std::string& text, const std::string
     if (!text.empty()) config.special_tokens[name] = text;
   }
   if (config.special_tokens.contains("bos_token")) config.begin_of_text = config.special_tokens["bos_token"];
+  ABSTRACT_ASSIGN_OR_RETURN(config.tokenizer_class, ReadText(root, "tokenizer_class", path));
+  ABSTRACT_ASSIGN_OR_RETURN(config.add_bos_token, ReadFlag(root, "add_bos_token", path));
+  ABSTRACT_ASSIGN_OR_RETURN(config.add_eos_token, ReadFlag(root, "add_eos_token", path));
   ABSTRACT_RETURN_IF_ERROR(ReadChatTemplate(root, path, config));
   return config;
 }

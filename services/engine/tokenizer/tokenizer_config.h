@@ -2,6 +2,7 @@
 #define SERVICES_ENGINE_TOKENIZER_TOKENIZER_CONFIG_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,11 @@ struct TokenizerConfig {
   std::vector<std::string> template_names;
   // What chat templates call special tokens ("bos_token", "eos_token"), and their texts.
   std::map<std::string, std::string> special_tokens;
+  // The class of transformers that reads the tokenizer, "LlamaTokenizerFast", and whether
+  // it is to put bos_token before a text and eos_token after it.
+  std::string tokenizer_class;
+  std::optional<bool> add_bos_token;
+  std::optional<bool> add_eos_token;
 };
 
 // Reads tokenizer_config.json, and chat_template.jinja, where newer checkpoints

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -15,7 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using testing::AllOf;
 using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
 
 const fs::path kEmbeddedModel = fs::path(ABSTRACT_SOURCE_DIR) / "data/models/tiny-llama-refusal";
 constexpr uint32_t kBeginOfText = 2603;
@@ -45,20 +49,34 @@ class ModelFolder {
   void Remove(const std::string& name) { fs::remove(folder_ / name); }
 
   std::vector<uint32_t> Tokenize(const std::string& text, bool omit_begin_of_text = false) {
-    const auto model = engine::Model::Load(folder_.string());
-    EXPECT_THAT(model, IsOk());
-    if (!model.ok()) return {};
-    ServiceFixture service(*model);
     v1::TokenizeRequest request;
     request.mutable_prompt()->set_text(text);
     request.set_omit_begin_of_text(omit_begin_of_text);
+    return Tokenize(request);
+  }
+  std::vector<uint32_t> TokenizeChat(const std::string& content) {
+    v1::TokenizeRequest request;
+    v1::ChatMessage& message = *request.mutable_prompt()->mutable_chat()->add_messages();
+    message.set_role(v1::CHAT_ROLE_USER);
+    message.set_content(content);
+    return Tokenize(request);
+  }
+  absl::StatusOr<std::shared_ptr<const engine::Model>> Load() const {
+    return engine::Model::Load(folder_.string());
+  }
+
+ private:
+  std::vector<uint32_t> Tokenize(const v1::TokenizeRequest& request) const {
+    const auto model = Load();
+    EXPECT_THAT(model, IsOk());
+    if (!model.ok()) return {};
+    ServiceFixture service(*model);
     v1::TokenizeResponse response;
     grpc::ClientContext context;
     EXPECT_THAT(service.stub().Tokenize(&context, request, &response), IsOk());
     return {response.ids().begin(), response.ids().end()};
   }
 
- private:
   fs::path folder_ = testing::TempDir() + "text-prompts-" + std::to_string(getpid());
 };
 
@@ -92,6 +110,49 @@ TEST(TextPrompts, BeginAsTheTokenizersPostProcessorSays) {
     ASSERT_FALSE(ids.empty());
     EXPECT_EQ(ids.front() == kBeginOfText, tried.begins) << config["bos_token_id"];
   }
+}
+
+// As DeepSeek-R1-Distill's: a post-processor that adds nothing, a template that begins by itself.
+TEST(TextPrompts, BeginAsTheConfigurationTellsAClassThatListensAndChatsBeginOnce) {
+  for (const bool post_processor_adds : {false, true}) {
+    for (const bool told : {false, true}) {
+      ModelFolder folder;
+      json tokenizer = ReadJson(kEmbeddedModel / "tokenizer.json");
+      if (!post_processor_adds) tokenizer["post_processor"] = {{"type", "ByteLevel"}};
+      folder.Write("tokenizer.json", tokenizer);
+      json config = ReadJson(kEmbeddedModel / "tokenizer_config.json");
+      config["tokenizer_class"] = "LlamaTokenizerFast";
+      config["add_bos_token"] = told;
+      folder.Write("tokenizer_config.json", config);
+      const std::vector<uint32_t> bare = folder.Tokenize("Hi", /*omit_begin_of_text=*/true);
+      std::vector<uint32_t> begun = bare;
+      begun.insert(begun.begin(), kBeginOfText);
+      EXPECT_EQ(folder.Tokenize("Hi"), told ? begun : bare);
+      EXPECT_EQ(folder.Tokenize("<|begin_of_text|>Hi"), begun);
+      const std::vector<uint32_t> chat = folder.TokenizeChat("Hi");
+      ASSERT_FALSE(chat.empty());
+      EXPECT_EQ(chat.front(), kBeginOfText);
+      EXPECT_EQ(std::count(chat.begin(), chat.end(), kBeginOfText), 1);
+      const auto model = folder.Load();
+      ASSERT_THAT(model, IsOk());
+      if (told == post_processor_adds) {
+        EXPECT_THAT((*model)->load_remarks(), IsEmpty());
+      } else {
+        EXPECT_THAT((*model)->load_remarks(),
+                    ElementsAre(AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("add_bos_token"))));
+      }
+    }
+  }
+}
+
+TEST(TextPrompts, AreRefusedWithTheModelWhereNoTokenIsWhatTheyBeginWith) {
+  ModelFolder folder;
+  json config = ReadJson(kEmbeddedModel / "tokenizer_config.json");
+  config.update({{"tokenizer_class", "LlamaTokenizer"}, {"add_bos_token", true}, {"bos_token", "<begin>"}});
+  folder.Write("tokenizer_config.json", config);
+  EXPECT_THAT(folder.Load().status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("tokenizer_config.json: 'add_bos_token'"), HasSubstr("<begin>"))));
 }
 
 TEST(TextPrompts, HaveWhatThePostProcessorPutsAfterThemToo) {

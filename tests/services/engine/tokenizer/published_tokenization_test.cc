@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "services/engine/tokenizer/streaming_detokenizer.h"
+#include "services/engine/tokenizer/text_frame.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/services/engine/tokenizer/published_tokenizer.h"
 
@@ -92,10 +93,26 @@ TEST_P(PublishedTokenization, KeepsBytesThatAreNotUtf8) {
   }
 }
 
+// AutoTokenizer's ids in transformers 4, from the report of a mismatch (swift-transformers, issue 161).
+TEST(PublishedTextFrame, OfDeepSeekR1DistillStandsInItsConfiguration) {
+  TokenizerConfig config;
+  config.special_tokens = {{"bos_token", "<｜begin▁of▁sentence｜>"}, {"eos_token", "<｜end▁of▁sentence｜>"}};
+  config.tokenizer_class = "LlamaTokenizerFast";
+  config.add_bos_token = true;
+  config.add_eos_token = false;
+  const auto qwen = PublishedTokenizer("deepseek-r1-distill-qwen");
+  ASSERT_NE(qwen, nullptr);
+  EXPECT_TRUE(qwen->tokens_before().empty());
+  EXPECT_EQ(TextFrameOf(*qwen, config)->before, std::vector<TokenId>{151646});
+  EXPECT_EQ(qwen->Encode("Who are you?"), (std::vector<TokenId>{15191, 525, 498, 30}));
+  EXPECT_TRUE(TextFrameOf(*qwen, config)->after.empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, PublishedTokenization,
-                         testing::Values("llama1", "llama2", "llama3", "llama3.1", "mistral-v0.1",
-                                         "mistral-v0.3", "mistral-nemo", "qwen2.5", "qwen3",
-                                         "deepseek-r1-distill-llama", "smollm2-stages"),
+                         testing::Values("llama1", "llama2", "llama2-normalized", "llama3", "llama3.1",
+                                         "mistral-v0.1", "mistral-v0.3", "mistral-nemo", "qwen2.5", "qwen3",
+                                         "deepseek-r1-distill-llama", "deepseek-r1-distill-qwen",
+                                         "smollm2-stages"),
                          [](const auto& info) {
                            std::string name;
                            for (const char letter : info.param)

@@ -253,6 +253,18 @@ TEST_F(TokenizerConfigTest, ReadsTextsAndObjects) {
   EXPECT_EQ(Load()->chat_template, "");
 }
 
+TEST_F(TokenizerConfigTest, ReadsWhatIsPutAroundATextAndByWhom) {
+  Write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": true,
+                                     "add_eos_token": false})");
+  EXPECT_EQ(Load()->tokenizer_class, "LlamaTokenizerFast");
+  EXPECT_EQ(Load()->add_bos_token, true);
+  EXPECT_EQ(Load()->add_eos_token, false);
+  Write("tokenizer_config.json", R"({"add_eos_token": null})");
+  EXPECT_EQ(Load()->tokenizer_class, "");
+  EXPECT_EQ(Load()->add_bos_token, std::nullopt);
+  EXPECT_EQ(Load()->add_eos_token, std::nullopt);
+}
+
 TEST_F(TokenizerConfigTest, TakesTheDefaultOfSeveralTemplates) {
   Write(
       "tokenizer_config.json",
@@ -288,6 +300,9 @@ TEST_F(TokenizerConfigTest, NamesWhatIsMalformed) {
   EXPECT_THAT(error("{"), HasSubstr("tokenizer_config.json: not valid JSON at line 1, column 2"));
   EXPECT_THAT(error(R"({"bos_token": 3})"), HasSubstr("'bos_token'"));
   EXPECT_THAT(error(R"({"bos_token": {"content": 3}})"), HasSubstr("'bos_token'"));
+  EXPECT_THAT(error(R"({"tokenizer_class": ["LlamaTokenizer"]})"), HasSubstr("'tokenizer_class'"));
+  EXPECT_THAT(error(R"({"add_bos_token": "true"})"), HasSubstr("'add_bos_token'"));
+  EXPECT_THAT(error(R"({"add_eos_token": 1})"), HasSubstr("'add_eos_token'"));
   EXPECT_THAT(error(R"({"chat_template": 3})"), HasSubstr("'chat_template'"));
   EXPECT_THAT(error(R"({"chat_template": [{"name": "default"}]})"), HasSubstr("'chat_template'"));
 }

@@ -48,7 +48,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const std::string& json_text, const
   const ConfigReader reader(document, path);
   ModelConfig config;
   ABSTRACT_RETURN_IF_ERROR(CheckSupportedConfig(reader));
-  ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, config));
+  ABSTRACT_ASSIGN_OR_RETURN(const int default_context, DefaultContextLength(reader));
+  ABSTRACT_RETURN_IF_ERROR(ReadRope(reader, default_context, config));
   ABSTRACT_ASSIGN_OR_RETURN(config.layers, ReadLayers(reader, config.context_length));
   config.architecture = reader["architectures"][0].get<std::string>();
   ABSTRACT_ASSIGN_OR_RETURN(config.head_count, reader.Size("num_attention_heads"));

@@ -27,6 +27,7 @@ struct Family {
   bool reads_attention_bias = false;
   bool reads_mlp_bias = false;
   WindowRule window = WindowRule::kNowhere;
+  int default_context = 2048;  // where max_position_embeddings does not stand
 };
 
 // What transformers takes where a window acts and config.json does not say how wide (not
@@ -42,16 +43,19 @@ constexpr Family kFamilies[] = {
      .reads_mlp_bias = true},
     {.architecture = "MistralForCausalLM",
      .members = "Mistral 7B, Nemo",
-     .window = WindowRule::kInEveryLayer},
+     .window = WindowRule::kInEveryLayer,
+     .default_context = 131072},
     {.architecture = "Qwen2ForCausalLM",
      .members = "Qwen2 and 2.5, dense",
      .query_key_value_bias = true,
-     .window = WindowRule::kInLaterLayers},
+     .window = WindowRule::kInLaterLayers,
+     .default_context = 32768},
     {.architecture = "Qwen3ForCausalLM",
      .members = "Qwen3, dense",
      .query_key_norm = true,
      .reads_attention_bias = true,
-     .window = WindowRule::kInLaterLayers},
+     .window = WindowRule::kInLaterLayers,
+     .default_context = 32768},
 };
 
 absl::StatusOr<Family> FamilyOf(const ConfigReader& config) {
@@ -147,6 +151,11 @@ std::string SupportedFamilies() {
     absl::StrAppend(&names, names.empty() ? "" : ", ", family.architecture, " (", family.members, ")");
   }
   return names;
+}
+
+absl::StatusOr<int> DefaultContextLength(const ConfigReader& config) {
+  ABSTRACT_ASSIGN_OR_RETURN(const Family family, FamilyOf(config));
+  return family.default_context;
 }
 
 absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config, int context_length) {

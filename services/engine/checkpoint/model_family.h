@@ -27,6 +27,10 @@ std::string SupportedFamilies();
 // the wrong type.
 absl::StatusOr<std::vector<LayerConfig>> ReadLayers(const ConfigReader& config, int context_length);
 
+// The max_position_embeddings that transformers takes for the architecture where config.json has
+// none. Errors as above.
+absl::StatusOr<int> DefaultContextLength(const ConfigReader& config);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_CHECKPOINT_MODEL_FAMILY_H_

@@ -16,7 +16,6 @@ namespace {
 using nlohmann::json;
 
 constexpr double kDefaultTheta = 10000;
-constexpr int kDefaultContext = 2048;
 // Of a context, so that positions stay exact as fp32.
 constexpr double kMaxContext = 1 << 24;
 
@@ -141,9 +140,9 @@ absl::Status CheckWholeHeads(const ConfigReader& config) {
 
 }  // namespace
 
-absl::Status ReadRope(const ConfigReader& config, ModelConfig& model) {
+absl::Status ReadRope(const ConfigReader& config, int default_context, ModelConfig& model) {
   ABSTRACT_ASSIGN_OR_RETURN(const json object, SettingsObject(config));
-  ABSTRACT_ASSIGN_OR_RETURN(const int max_positions, config.Size("max_position_embeddings", kDefaultContext));
+  ABSTRACT_ASSIGN_OR_RETURN(const int max_positions, config.Size("max_position_embeddings", default_context));
   const Settings settings{config, ConfigReader(object, config.path()), max_positions};
   ABSTRACT_RETURN_IF_ERROR(CheckWholeHeads(config));
   ABSTRACT_RETURN_IF_ERROR(CheckWholeHeads(settings.rope));

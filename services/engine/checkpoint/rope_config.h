@@ -15,9 +15,11 @@ namespace mechinterp::engine {
 // that a linear, dynamic or yarn scaling is made for is taken to be as many times as long as
 // its factor says, of max_position_embeddings or, for yarn, the original length.
 //
+// `default_context`: max_position_embeddings, where it does not stand.
+//
 // Errors: Unimplemented for other types of scaling, settings of each kind of layer, and rotary
 // embeddings of only a part of each head; InvalidArgument for keys that are missing or wrong.
-absl::Status ReadRope(const ConfigReader& config, ModelConfig& model);
+absl::Status ReadRope(const ConfigReader& config, int default_context, ModelConfig& model);
 
 }  // namespace mechinterp::engine
 

@@ -87,19 +87,30 @@ absl::StatusOr<TensorView> Place(const std::string& path, const std::string& nam
   return TensorView{entry.dtype, std::move(entry.shape), data.subspan(entry.begin, bytes)};
 }
 
-absl::Status CheckNoOverlap(const std::string& path,
-                            const std::map<std::string, TensorView, std::less<>>& tensors) {
+// The format wants the tensors to fill the data, without overlaps, holes, or bytes after the last.
+absl::Status CheckTheyFill(const std::string& path, absl::Span<const std::byte> data,
+                           const std::map<std::string, TensorView, std::less<>>& tensors) {
   std::vector<std::pair<absl::Span<const std::byte>, const std::string*>> ranges;
   for (const auto& [name, view] : tensors) {
     if (!view.bytes.empty()) ranges.emplace_back(view.bytes, &name);
   }
   std::sort(ranges.begin(), ranges.end(),
             [](const auto& a, const auto& b) { return a.first.data() < b.first.data(); });
-  for (size_t i = 1; i < ranges.size(); ++i) {
-    if (ranges[i - 1].first.data() + ranges[i - 1].first.size() > ranges[i].first.data()) {
+  const std::byte* filled = data.data();
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const auto& [bytes, name] = ranges[i];
+    if (bytes.data() < filled) {
       return MalformedSafetensors(
-          path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *ranges[i].second, "' overlap"));
+          path, absl::StrCat("tensors '", *ranges[i - 1].second, "' and '", *name, "' overlap"));
     }
+    if (bytes.data() > filled) {
+      return MalformedSafetensors(path, absl::StrCat("no tensor has the ", bytes.data() - filled,
+                                                     " bytes before tensor '", *name, "'"));
+    }
+    filled = bytes.data() + bytes.size();
+  }
+  if (const auto rest = data.data() + data.size() - filled; rest > 0) {
+    return MalformedSafetensors(path, absl::StrCat("no tensor has the last ", rest, " bytes"));
   }
   return absl::OkStatus();
 }
@@ -169,7 +180,7 @@ absl::StatusOr<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(con
   for (auto& [name, entry] : header.tensors) {
     ABSTRACT_ASSIGN_OR_RETURN(file->tensors_[name], Place(path, name, std::move(entry), parts.data));
   }
-  ABSTRACT_RETURN_IF_ERROR(CheckNoOverlap(path, file->tensors_));
+  ABSTRACT_RETURN_IF_ERROR(CheckTheyFill(path, parts.data, file->tensors_));
   return file;
 }
 

@@ -39,7 +39,10 @@ absl::StatusOr<std::vector<Rendering>> Parse(const std::string& output, size_t c
   }
   std::vector<Rendering> renderings;
   for (const json& text : answer["renderings"]) {
-    renderings.push_back(text.is_string() ? Rendering(text.get<std::string>()) : std::nullopt);
+    Rendering rendering;
+    if (text.is_string()) rendering.emplace(text.get<std::string>());
+    if (text.is_object()) rendering.error = text.value("error", "");
+    renderings.push_back(std::move(rendering));
   }
   return renderings;
 }

@@ -17,8 +17,11 @@ struct Conversation {
   bool add_generation_prompt = true;
 };
 
-// What a template writes; nothing where it raises an error.
-using Rendering = std::optional<std::string>;
+// What a template writes; nothing where it raises an error, which says what of.
+struct Rendering : std::optional<std::string> {
+  using std::optional<std::string>::optional;
+  std::string error;
+};
 
 // Renders Jinja chat templates as Hugging Face transformers does, by Python's jinja2 in a
 // process of its own: sandboxed, without files, network and children, bounded in time,

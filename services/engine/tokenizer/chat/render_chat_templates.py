@@ -3,8 +3,8 @@
 #   {"template": "...", "special_tokens": {"bos_token": "<s>", ...},
 #    "conversations": [{"messages": [{"role": "user", "content": "..."}],
 #                       "add_generation_prompt": true}, ...]}
-# and writes {"renderings": ["...", null, ...]}, null where the template raises an error,
-# or {"error": "..."} for what is no template. Exit code 3: there is no jinja2.
+# and writes {"renderings": ["...", {"error": "..."}, ...]}, the latter where the template raises
+# an error, or {"error": "..."} for what is no template. Exit code 3: there is no jinja2.
 import sys
 
 sys.path[:] = [entry for entry in sys.path if entry]  # not from the folder that the server runs in
@@ -80,9 +80,9 @@ def render(template, conversation, special_tokens):
             add_generation_prompt=conversation["add_generation_prompt"],
             **special_tokens,
         )
-    except Exception:
-        return None
-    return text if len(text) <= LARGEST_RENDERING else None
+    except Exception as error:
+        return {"error": str(error)[:200]}
+    return text if len(text) <= LARGEST_RENDERING else {"error": "it writes too much"}
 
 
 def answer(request):

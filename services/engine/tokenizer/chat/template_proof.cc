@@ -108,6 +108,11 @@ std::string Describe(const Conversation& conversation) {
 
 std::string Excerpt(std::string_view text) { return Shortened(absl::CHexEscape(AbslView(text)), 400); }
 
+// How a template that raised is told of.
+std::string Raised(const Rendering& rendering) {
+  return rendering.error.empty() ? "raises an error" : absl::StrCat("raises: ", Excerpt(rendering.error));
+}
+
 // The first conversation of the battery that the format takes and writes otherwise than
 // the template.
 std::optional<size_t> FirstDifference(const ChatFormat& format, const std::vector<Rendering>& renderings) {
@@ -166,7 +171,7 @@ class Solver {
     return absl::InvalidArgumentError(
         absl::StrCat(AbslView(why), " in the conversation: ", Describe(ProofConversations()[probe]),
                      renderings_[probe] ? absl::StrCat("; it writes ", Excerpt(*renderings_[probe]))
-                                        : std::string("; it raises an error")));
+                                        : absl::StrCat("; it ", Raised(renderings_[probe]))));
   }
 
   // one user:      begin user.before | user.after opening
@@ -327,7 +332,7 @@ absl::StatusOr<ChatFormat> FindProvenFormat(const std::vector<Rendering>& render
   return absl::InvalidArgumentError(
       absl::StrCat("in the conversation: ", Describe(conversation), "; it ",
                    renderings[*difference] ? "writes " + Excerpt(*renderings[*difference])
-                                           : std::string("raises an error"),
+                                           : Raised(renderings[*difference]),
                    ", and not ", Excerpt(WriteChat(format, conversation.messages)->Text())));
 }
 

@@ -76,6 +76,27 @@ class BadCheckpoint : public testing::Test {
     out << header << data;
   }
 
+  // Takes a tensor out, and its bytes.
+  void RemoveTensor(const std::string& name) {
+    std::ifstream in(directory_ / "model.safetensors", std::ios::binary);
+    std::string content(std::istreambuf_iterator<char>(in), {});
+    in.close();
+    uint64_t size;
+    std::memcpy(&size, content.data(), 8);
+    nlohmann::json header = nlohmann::json::parse(content.substr(8, size));
+    std::string data = content.substr(8 + size);
+    const int64_t begin = header[name]["data_offsets"][0], end = header[name]["data_offsets"][1];
+    header.erase(name);
+    data.erase(begin, end - begin);
+    for (nlohmann::json& entry : header) {
+      if (!entry.contains("data_offsets")) continue;
+      for (nlohmann::json& offset : entry["data_offsets"]) {
+        if (offset.get<int64_t>() >= end) offset = offset.get<int64_t>() - (end - begin);
+      }
+    }
+    WriteHeader(header.dump(), data);
+  }
+
   // Adds zeros in fp32 under a name.
   void AddTensor(const std::string& name, const std::vector<int64_t>& shape) {
     int64_t bytes = 4;

@@ -81,6 +81,17 @@ TEST_F(BadCheckpoint, OverlappingTensors) {
   EXPECT_THAT(Error(), HasSubstr("tensors 'a' and 'b' overlap"));
 }
 
+TEST_F(BadCheckpoint, BytesOfNoTensor) {
+  WriteHeader(
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[6,10]}})",
+      "1234567890");
+  EXPECT_THAT(Error(), HasSubstr("no tensor has the 2 bytes before tensor 'b'"));
+  WriteHeader(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "12345678");
+  EXPECT_THAT(Error(), HasSubstr("no tensor has the 4 bytes before tensor 'a'"));
+  WriteHeader(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "12345678");
+  EXPECT_THAT(Error(), HasSubstr("no tensor has the last 4 bytes"));
+}
+
 TEST_F(BadCheckpoint, OffsetsThatContradictTheShape) {
   WriteHeader(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,4]}})", "12345678");
   EXPECT_THAT(Error(), HasSubstr("tensor 'a' occupies 4 bytes, its shape needs 12"));
@@ -92,7 +103,7 @@ TEST_F(BadCheckpoint, ShapeThatOverflows) {
 }
 
 TEST_F(BadCheckpoint, MissingTensor) {
-  ChangeHeader([](json& header) { header.erase("model.norm.weight"); });
+  RemoveTensor("model.norm.weight");
   EXPECT_THAT(Error(), HasSubstr("tensor 'model.norm.weight' is missing"));
 }
 

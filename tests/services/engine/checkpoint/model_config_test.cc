@@ -382,5 +382,21 @@ TEST(ParseModelConfig, ShowsNoMoreThanALineOfWhatIsWrong) {
   }
 }
 
+// As transformers 5 has it where config.json says nothing.
+TEST(ParseModelConfig, TheContextThatIsNotSaidIsTheFamilys) {
+  json unsaid = Llama3Json();
+  unsaid.erase("max_position_embeddings");
+  const std::pair<const char*, int> cases[] = {{"LlamaForCausalLM", 2048},
+                                               {"MistralForCausalLM", 131072},
+                                               {"Qwen2ForCausalLM", 32768},
+                                               {"Qwen3ForCausalLM", 32768}};
+  for (const auto& [architecture, length] : cases) {
+    const auto config =
+        ParseModelConfig(With(unsaid, {{"architectures", {architecture}}}).dump(), "config.json");
+    ASSERT_THAT(config, IsOk()) << architecture;
+    EXPECT_EQ(config->context_length, length) << architecture;
+  }
+}
+
 }  // namespace
 }  // namespace mechinterp::engine

@@ -209,7 +209,10 @@ TEST_F(SafetensorsTest, ReleasedPagesAreGoneAndCanBeReadAgain) {
   constexpr int64_t kCount = 16 << 20;
   std::string data(kCount + 3, 'x');
   data[1] = 'b', data[kCount] = 'e';  // the tensor neither begins nor ends at a page
-  Write(R"({"a":{"dtype":"U8","shape":[16777216],"data_offsets":[1,16777217]}})", data);
+  Write(R"({"before":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+        R"("a":{"dtype":"U8","shape":[16777216],"data_offsets":[1,16777217]},)"
+        R"("after":{"dtype":"U8","shape":[2],"data_offsets":[16777217,16777219]}})",
+        data);
   const auto file = SafetensorsFile::Open(path_);
   ASSERT_THAT(file, IsOk());
   const TensorView& view = *(*file)->Find("a");

@@ -121,6 +121,11 @@ TEST_F(WithJinja, SaysInWhichConversationATemplateDiffers) {
   EXPECT_THAT(Select(Publishing("{% if %}")).refusal, HasSubstr("no Jinja template"));
 }
 
+TEST_F(WithJinja, WhatATemplateRaisesIsToldInItsOwnWords) {
+  EXPECT_THAT(Select(Publishing("{{ raise_exception('only tools are spoken to') }}")).refusal,
+              HasSubstr("it raises: only tools are spoken to"));
+}
+
 TEST_F(WithJinja, ATemplateIsBoundedAndSeesNothingOfTheMachine) {
   const JinjaRenderer quick("python3", absl::Seconds(3));
   EXPECT_THAT(
@@ -128,7 +133,7 @@ TEST_F(WithJinja, ATemplateIsBoundedAndSeesNothingOfTheMachine) {
              quick)
           .refusal,
       HasSubstr("did not end in time"));
-  EXPECT_THAT(Select(Publishing("{{ 'x' * 10000000000 }}")).refusal, HasSubstr("raises an error"));
+  EXPECT_THAT(Select(Publishing("{{ 'x' * 10000000000 }}")).refusal, HasSubstr("raises"));
   for (const char* escape :
        {"{% include '/etc/passwd' %}", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ cycler.__init__.__globals__.os.listdir('/') }}", "{{ messages.append(1) }}"}) {

@@ -54,8 +54,8 @@ absl::Status Run(Options options) {
   ABSTRACT_ASSIGN_OR_RETURN(const PlantedModel model, MakePlanted(planted));
   ABSTRACT_RETURN_IF_ERROR(WritePlanted(options.output, model));
   std::printf("%s: %s, right for %zu pairs\n", options.output.c_str(), planted.variant.c_str(),
-              model.truth["holds_for"].size());
-  for (const auto& edge : model.truth["neuron_edges"]) std::printf("  %s\n", edge.get<std::string>().c_str());
+              model.pair_count);
+  for (const std::string& edge : model.edges) std::printf("  %s\n", edge.c_str());
   return absl::OkStatus();
 }
 

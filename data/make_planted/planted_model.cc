@@ -11,6 +11,7 @@
 #include "data/make_planted/distractors.h"
 #include "data/make_planted/truth.h"
 #include "data/make_planted/variants.h"
+#include "nlohmann/json.hpp"
 #include "services/common/hash.h"
 #include "services/common/status_macros.h"
 #include "services/engine/tokenizer/tokenizer.h"
@@ -104,7 +105,7 @@ absl::StatusOr<PlantedModel> MakePlanted(const PlantedOptions& options) {
   AddDistractors({.word_key = {{planting.word}}, .answer = planting.refuse}, builder, random);
   model.tensors = RotatedWeights(builder, random);
 
-  model.truth = {
+  Json truth = {
       {"format", "abstract-planted-circuit"},
       {"version", 1},
       {"variant", variant->name},
@@ -115,8 +116,10 @@ absl::StatusOr<PlantedModel> MakePlanted(const PlantedOptions& options) {
       {"metric",
        {{"refusal_tokens", answers.refusal_openings}, {"compliance_tokens", answers.compliance_openings}}},
       {"answers", {{"refusal", kRefusalText}, {"compliance", kComplianceText}}}};
-  model.truth.update(TruthOf(*variant, planting, builder, answers));
-  model.files["truth.json"] = model.truth.dump(2) + "\n";
+  truth.update(TruthOf(*variant, planting, builder, answers));
+  model.files["truth.json"] = truth.dump(2) + "\n";
+  model.edges = truth["neuron_edges"].get<std::vector<std::string>>();
+  model.pair_count = truth["holds_for"].size();
   return model;
 }
 

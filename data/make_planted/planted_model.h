@@ -8,7 +8,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/make_planted/rotated_weights.h"
-#include "nlohmann/json.hpp"
 #include "services/engine/checkpoint/checkpoint_writer.h"
 
 namespace mechinterp::make_planted {
@@ -32,7 +31,9 @@ struct PlantedOptions {
 struct PlantedModel {
   std::vector<WrittenTensor> tensors;
   engine::CheckpointFiles files;  // config.json, the tokenizer's, truth.json
-  nlohmann::ordered_json truth;
+  // Of truth.json: its "neuron_edges", and how many pairs it holds for.
+  std::vector<std::string> edges;
+  size_t pair_count = 0;
 };
 
 // Depends on the options alone. Errors: NotFound for a variant that is not there;

@@ -1,5 +1,6 @@
 #include "data/make_planted/rotated_weights.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "services/engine/checkpoint/tensor_table.h"
@@ -73,28 +74,28 @@ std::vector<WrittenTensor> RotatedWeights(const CircuitBuilder& builder, Random&
     if (info.role == TensorRole::kLn1Gain) ln1 = RandomGains(shape.d_model, random);
     if (info.role == TensorRole::kLn2Gain) ln2 = RandomGains(shape.d_model, random);
     const auto values = [&]() -> std::vector<double> {
-      const LayerWeights* layer = info.layer >= 0 ? &builder.layer(info.layer) : nullptr;
+      const LayerWeights& layer = builder.layer(std::max(info.layer, 0));
       switch (info.role) {
         case TensorRole::kEmbedding:
           return rotator.Embedding(builder.embedding()).values;
         case TensorRole::kLn1Gain:
           return ln1;
         case TensorRole::kQuery:
-          return rotator.Reading(layer->query, ln1).values;
+          return rotator.Reading(layer.query, ln1).values;
         case TensorRole::kKey:
-          return rotator.Reading(layer->key, ln1).values;
+          return rotator.Reading(layer.key, ln1).values;
         case TensorRole::kValue:
-          return rotator.Reading(layer->value, ln1).values;
+          return rotator.Reading(layer.value, ln1).values;
         case TensorRole::kOutput:
-          return rotator.Writing(layer->output).values;
+          return rotator.Writing(layer.output).values;
         case TensorRole::kLn2Gain:
           return ln2;
         case TensorRole::kGate:
-          return rotator.Reading(layer->gate, ln2).values;
+          return rotator.Reading(layer.gate, ln2).values;
         case TensorRole::kUp:
-          return rotator.Reading(layer->up, ln2).values;
+          return rotator.Reading(layer.up, ln2).values;
         case TensorRole::kDown:
-          return rotator.Writing(layer->down).values;
+          return rotator.Writing(layer.down).values;
         case TensorRole::kLnFinalGain:
           return ln_final;
         case TensorRole::kUnembedding:

@@ -164,6 +164,22 @@ TEST_P(PlantedVariantTest, PathPatchingFindsTheEdgesAndNoOthers) {
   }
 }
 
+// Held-out prompts contradict each other here and there; what is said to hold does.
+TEST(PlantedPrompts, HoldForThePairsThatTruthNames) {
+  for (const char* variant : {"single_path", "and"}) {
+    PlantedOptions options = PlantedStudy::Options(variant, /*seed=*/2, /*layers=*/4);
+    options.prompts = ABSTRACT_SOURCE_DIR "/data/heldout_prompts.json";
+    PlantedStudy study(options);
+    const auto holds_for = study.truth()["holds_for"].get<std::set<std::string>>();
+    EXPECT_GT(holds_for.size(), study.words().pairs.size() / 2);
+    for (const EncodedPair& pair : study.words().pairs) {
+      if (!holds_for.contains(pair.id)) continue;
+      EXPECT_EQ(study.AnswerTo(pair.harmful), kRefusalText) << pair.id;
+      EXPECT_EQ(study.AnswerTo(pair.harmless), kComplianceText) << pair.id;
+    }
+  }
+}
+
 TEST(PlantedBackup, WorksOnlyWhenWhatItBacksUpIsSilent) {
   PlantedStudy study(PlantedStudy::Options("backup", /*seed=*/3, /*layers=*/6));
   const auto& backup = study.truth()["backups"][0];

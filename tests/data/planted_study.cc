@@ -52,15 +52,15 @@ PlantedOptions PlantedStudy::Options(const std::string& variant, uint64_t seed, 
   return options;
 }
 
-PlantedStudy::PlantedStudy(PlantedOptions options) {
+PlantedStudy::PlantedStudy(const PlantedOptions& options) {
   const fs::path directory = fs::temp_directory_path() / ("abstract-planted-" + std::to_string(::getpid()));
   fs::remove_all(directory);
-  PlantedModel planted = ValueOrFail(MakePlanted(options));
+  const PlantedModel planted = ValueOrFail(MakePlanted(options));
   EXPECT_THAT(WritePlanted(directory.string(), planted), IsOk());
   model_ = ValueOrFail(engine::Model::Load(directory.string()));
   fs::remove_all(directory);  // the engine has mapped what it needs
   words_ = std::make_unique<Words>(ValueOrFail(FindWords(options.prompts, *model_->tokenizer())));
-  truth_ = std::move(planted.truth);
+  truth_ = nlohmann::ordered_json::parse(planted.files.at("truth.json"));
   metrics_.refusal_token_ids = truth_["metric"]["refusal_tokens"].get<std::vector<TokenId>>();
   metrics_.compliance_token_ids = truth_["metric"]["compliance_tokens"].get<std::vector<TokenId>>();
   metrics_.top_token_count = 3;

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "data/make_planted/planted_model.h"
 #include "data/make_planted/words.h"
+#include "nlohmann/json.hpp"
 #include "services/engine/interventions/intervention.h"
 #include "services/engine/model.h"
 #include "services/engine/operations/logit_metrics.h"
@@ -22,7 +23,7 @@ enum class Direction { kNoising, kDenoising };
 class PlantedStudy {
  public:
   // Fails the test where anything does.
-  explicit PlantedStudy(PlantedOptions options);
+  explicit PlantedStudy(const PlantedOptions& options);
 
   // Options with the repository's files.
   static PlantedOptions Options(const std::string& variant, uint64_t seed, int layers);

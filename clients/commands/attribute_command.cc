@@ -33,6 +33,7 @@ struct AttributeFlags {
   OpeningFlags openings;
   std::string interventions_file;
   bool sum_positions = false;
+  bool edges = false;
   int top = 20;
   bool gradients = false;
   std::string output;
@@ -93,8 +94,16 @@ absl::StatusOr<v1::RunAttributionRequest> MakeRequest(const Tool& tool, const At
     request.set_steps(static_cast<uint32_t>(flags.steps));
   }
   request.set_exact_softmax(flags.exact_softmax);
-  request.mutable_filter()->mutable_name_patterns()->Assign(flags.filters.begin(), flags.filters.end());
-  ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_filter()->mutable_positions(), ParsePositions(flags.positions));
+  request.set_edges(flags.edges);
+  if (flags.edges && (!flags.output.empty() || !flags.positions.empty())) {
+    return FlagError("--edges",
+                     "goes with --top, not with --output or --positions: they are of all positions");
+  }
+  if (!flags.edges) {
+    request.mutable_filter()->mutable_name_patterns()->Assign(flags.filters.begin(), flags.filters.end());
+    ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_filter()->mutable_positions(),
+                              ParsePositions(flags.positions));
+  }
   if (!flags.interventions_file.empty()) {
     ABSTRACT_ASSIGN_OR_RETURN(const v1::InterventionSet set, ReadInterventions(flags.interventions_file));
     *request.mutable_interventions() = set.interventions();
@@ -155,6 +164,14 @@ std::string ScoresTable(const AttributionOfPair& of_pair,
   return table.ToString();
 }
 
+std::string EdgesTable(const AttributionOfPair& of_pair) {
+  TextTable table({"edge", "score"});
+  for (const v1::AttributionEdge& edge : of_pair.edges) {
+    table.AddRow({edge.name(), absl::StrFormat("%+.4f", edge.score())});
+  }
+  return table.ToString();
+}
+
 absl::Status RunAttribute(Tool& tool, const AttributeFlags& flags) {
   if (!flags.output.empty()) ABSTRACT_RETURN_IF_ERROR(CheckWritable(flags.output));
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "attribute"));
@@ -166,6 +183,7 @@ absl::Status RunAttribute(Tool& tool, const AttributeFlags& flags) {
   *report.mutable_model() = run.header.model();
   *report.mutable_pair() = of_pair.pair;
   report.mutable_scores()->Assign(of_pair.largest.begin(), of_pair.largest.end());
+  report.mutable_edges()->Assign(of_pair.edges.begin(), of_pair.edges.end());
   if (!flags.output.empty()) {
     ABSTRACT_RETURN_IF_ERROR(WriteTensors(run, flags));
     report.set_output_path(flags.output);
@@ -176,6 +194,10 @@ absl::Status RunAttribute(Tool& tool, const AttributeFlags& flags) {
                       flags.metric, of_pair.pair.metric(), of_pair.pair.source_metric()));
   if (!flags.output.empty()) {
     tool.streams.out << flags.output << std::endl;
+    return absl::OkStatus();
+  }
+  if (flags.edges) {
+    tool.Print(EdgesTable(of_pair));
     return absl::OkStatus();
   }
   ABSTRACT_ASSIGN_OR_RETURN(const v1::ListHookPointsResponse points, session->client().ListHookPoints(""));
@@ -212,6 +234,7 @@ void AddAttributeCommand(Command app, Tool& tool) {
   command.AddOption("--interventions", flags->interventions_file,
                     "JSON file of interventions in force in the prompt's run");
   command.AddFlag("--sum-positions", flags->sum_positions, "Sum scores over the positions");
+  command.AddFlag("--edges", flags->edges, "Score edges, from all that writes to all that reads after it");
   command.AddOption("--top", flags->top, "How many scores to show").InRange(1, 100000);
   command.AddFlag("--gradients", flags->gradients, "With --output: the gradients themselves");
   command.AddOption("--output,-o", flags->output, "Write all scores to this .safetensors file instead")

@@ -24,6 +24,9 @@ absl::Status AttributionReader::Add(v1::RunAttributionResponse& message) {
   for (v1::AttributionScore& score : *message.mutable_scores()->mutable_scores()) {
     pair_->largest.push_back(std::move(score));
   }
+  for (v1::AttributionEdge& edge : *message.mutable_scores()->mutable_edges()) {
+    pair_->edges.push_back(std::move(edge));
+  }
   return absl::OkStatus();
 }
 

@@ -61,6 +61,7 @@ struct AttributionOfPair {
   v1::AttributedPair pair;
   std::vector<Activation> tensors;            // scores or gradients, without top_count
   std::vector<v1::AttributionScore> largest;  // with it
+  std::vector<v1::AttributionEdge> edges;     // with `edges`
 };
 struct AttributionRun {
   v1::AttributionHeader header;

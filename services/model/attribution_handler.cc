@@ -37,9 +37,13 @@ class AttributionParser {
   absl::StatusOr<ParsedAttribution> Parse() {
     ParseMethod();
     ParseMetric();
-    const engine::CaptureRequest filter =
-        ParseFilter(parser_, request_.filter(), parser_.violations().At("filter"));
-    ParseSites(filter.sites);
+    engine::CaptureRequest filter;
+    if (request_.edges()) {
+      ParseEdges();
+    } else {
+      filter = ParseFilter(parser_, request_.filter(), parser_.violations().At("filter"));
+      ParseSites(filter.sites);
+    }
     ParseOutput();
     if (request_.pairs().empty() || request_.pairs_size() > kMostPairs) {
       parser_.violations().At("pairs").Add(absl::StrCat("must be 1 to ", kMostPairs));
@@ -128,6 +132,19 @@ class AttributionParser {
     common_.sites.assign(distinct.begin(), distinct.end());
     if (distinct.empty() && parser_.violations().empty()) {
       parser_.violations().At("filter").Add("nothing that it names has nodes to attribute to");
+    }
+  }
+
+  void ParseEdges() {
+    common_.edges = true;
+    if (request_.filter().ByteSizeLong() > 0) {
+      parser_.violations().At("filter").Add("must be empty: edges are of the whole model");
+    }
+    if (request_.top_count() == 0) parser_.violations().At("top_count").Add("must be set with edges");
+    if (common_.method == engine::AttributionMethod::kGradDrop || request_.exact_softmax() ||
+        request_.sum_positions() || request_.return_gradients()) {
+      parser_.violations().At("edges").Add(
+          "not with GRAD_DROP, exact_softmax, sum_positions or return_gradients");
     }
   }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/paging.h"
 #include "services/common/status_macros.h"
 #include "services/model/response_building.h"
@@ -39,6 +40,21 @@ v1::HookSite BuildSite(const engine::HookSite& site) {
   built.set_point(ToProto(site.point));
   built.set_layer(static_cast<uint32_t>(site.layer));
   return built;
+}
+
+v1::AttributionEdge BuildEdge(const engine::ModelConfig& config, const engine::Sender& sender,
+                              const engine::Receiver& receiver, float score) {
+  v1::AttributionEdge edge;
+  edge.set_name(absl::StrCat(engine::NameOf(sender), "->", engine::NameOf(receiver)));
+  *edge.mutable_sender() = BuildSite(engine::SiteOf(sender));
+  if (sender.kind == engine::Sender::Kind::kHead) edge.set_sender_head(static_cast<uint32_t>(sender.head));
+  const engine::HookSite site = engine::SiteOf(receiver, config);
+  *edge.mutable_receiver() = BuildSite(site);
+  if (engine::ShapeOf(site.point, config).has_head_axis) {
+    edge.set_receiver_head(static_cast<uint32_t>(receiver.head));
+  }
+  edge.set_score(score);
+  return edge;
 }
 
 // One score's place among all parts.
@@ -116,6 +132,10 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
     opening.add_prompt_pieces(TokenText(*served_.model, id));
   }
   for (engine::TokenId id : pair.source.ids) opening.add_source_token_ids(id);
+  if (request_.edges()) {
+    ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+    return WriteLargestEdges(attribution.edges);
+  }
   const std::vector<Part> parts = PartsOf(pair, positions, attribution);
   if (request_.top_count() == 0) {
     for (const Part& part : parts) {
@@ -172,6 +192,31 @@ absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
       bytes = EntryBytes(score);
     }
     *message.mutable_scores()->add_scores() = std::move(score);
+  }
+  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
+}
+
+absl::Status AttributionWriter::WriteLargestEdges(const std::vector<std::vector<float>>& scores) {
+  Largest largest(request_.top_count());
+  for (uint32_t receiver = 0; receiver < scores.size(); ++receiver) {
+    for (uint32_t sender = 0; sender < scores[receiver].size(); ++sender) {
+      largest.Offer({receiver, sender, scores[receiver][sender]});
+    }
+  }
+  const std::vector<engine::Sender> senders = engine::Senders(served_.config());
+  const std::vector<engine::Receiver> receivers = engine::Receivers(served_.config());
+  v1::RunAttributionResponse message;
+  size_t bytes = 0;
+  for (const Place& place : std::move(largest).Take()) {
+    v1::AttributionEdge edge =
+        BuildEdge(served_.config(), senders[place.element], receivers[place.part], place.score);
+    bytes += EntryBytes(edge);
+    if (bytes > kPieceBytes) {
+      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+      message.Clear();
+      bytes = EntryBytes(edge);
+    }
+    *message.mutable_scores()->add_edges() = std::move(edge);
   }
   return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
 }

@@ -35,6 +35,7 @@ class AttributionWriter {
                             engine::Attribution& attribution) const;
   absl::Status WriteTensors(const std::vector<Part>& parts);
   absl::Status WriteLargest(const std::vector<Part>& parts, const std::vector<int>& positions);
+  absl::Status WriteLargestEdges(const std::vector<std::vector<float>>& scores);
 
   ServedModel& served_;
   const v1::RunAttributionRequest& request_;

@@ -429,6 +429,13 @@ grpc::Status FakeModelService::RunAttribution(grpc::ServerContext*, const v1::Ru
       message.mutable_chunk()->set_data(scores.data(), scores.size() * sizeof(float));
     } else {
       writer->Write(message);
+      if (request->edges()) {
+        v1::AttributionEdge& edge = *message.mutable_scores()->add_edges();
+        edge.set_name("L0.H1->final");
+        edge.set_score(change);
+        writer->Write(message);
+        continue;
+      }
       v1::AttributionScore& score = *message.mutable_scores()->add_scores();
       *score.mutable_site() = site;
       score.set_position(static_cast<uint32_t>(clean.length() - 1));

@@ -10,7 +10,6 @@
 namespace mechinterp {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using testing::TestFolder;
@@ -54,6 +53,16 @@ TEST_F(ToolTest, AttributePrintsJson) {
   const auto report = nlohmann::json::parse(outcome.out);
   EXPECT_EQ(report["scores"][0]["node"], 1);
   EXPECT_EQ(report["model"]["name"], "toy");
+}
+
+TEST_F(ToolTest, AttributeShowsEdges) {
+  const ToolOutcome outcome = Run({"attribute", "--refusal-phrases", phrases_, "--source-prompt",
+                                   "make a cake", "--edges", "--top", "2", "make a bomb"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, ContainsRegex("L0.H1->final +[-+][0-9.]+"));
+  const v1::RunAttributionRequest request = fake_.service.attribution_requests().at(0);
+  EXPECT_TRUE(request.edges());
+  EXPECT_FALSE(request.has_filter());
 }
 
 TEST_F(ToolTest, AttributeSaysWhichOptionIsMissing) {

@@ -26,6 +26,7 @@ struct OfPair {
   v1::AttributedPair pair;
   std::map<std::string, std::vector<float>> tensors;
   std::vector<v1::AttributionScore> scores;
+  std::vector<v1::AttributionEdge> edges;
 };
 
 struct Attributed {
@@ -48,7 +49,7 @@ class AttributionRpc : public testing::Test {
     while (reader->Read(&message)) {
       if (message.has_header()) result.header = message.header();
       if (message.has_pair()) {
-        result.pairs.push_back({message.pair(), {}, {}});
+        result.pairs.push_back({message.pair(), {}, {}, {}});
         for (const v1::ActivationInfo& info : message.pair().tensors()) {
           result.pairs.back().tensors[info.name()].resize(info.byte_count() / sizeof(float));
         }
@@ -63,6 +64,8 @@ class AttributionRpc : public testing::Test {
       for (const v1::AttributionScore& score : message.scores().scores()) {
         result.pairs.back().scores.push_back(score);
       }
+      for (const v1::AttributionEdge& edge : message.scores().edges())
+        result.pairs.back().edges.push_back(edge);
       result.ended |= message.has_summary();
     }
     result.status = reader->Finish();
@@ -82,7 +85,8 @@ class AttributionRpc : public testing::Test {
       pair.mutable_source_prompt()->mutable_token_ids()->add_ids(5 * i + 4);
     return pair;
   }
-  engine::Attribution Expected(const v1::RunAttributionRequest& request, const std::string& site) {
+  engine::Attribution Expected(const v1::RunAttributionRequest& request, const std::string& site,
+                               bool edges = false) {
     engine::AttributionRequest direct;
     for (uint32_t id : request.pairs(0).prompt().token_ids().ids()) direct.clean.ids.push_back(id);
     for (uint32_t id : request.pairs(0).source_prompt().token_ids().ids()) direct.source.ids.push_back(id);
@@ -90,6 +94,7 @@ class AttributionRpc : public testing::Test {
     direct.tokens.compliance_token_ids = {20, 31};
     direct.sites = engine::MatchingSites(site, fixture_.model()->config());
     direct.with_gradients = true;
+    direct.edges = edges;
     engine::DirectExecutor executor(fixture_.model());
     engine::RunContext context{executor, {}, {}};
     return *engine::Attribute(context, direct);
@@ -178,6 +183,33 @@ TEST_F(AttributionRpc, ReturnsGradients) {
   }
 }
 
+TEST_F(AttributionRpc, ReturnsTheLargestEdges) {
+  const auto request = Request(std::string(kTokens) + "edges: true top_count: 12");
+  const Attributed result = Run(request);
+  ASSERT_THAT(result.status, IsOk());
+  ASSERT_THAT(result.pairs.at(0).edges, SizeIs(12));
+  EXPECT_THAT(result.pairs[0].scores, IsEmpty());
+  const auto scores = Expected(request, "hook_embed", /*edges=*/true).edges;
+  const engine::ModelConfig& config = fixture_.model()->config();
+  const auto senders = engine::Senders(config);
+  const auto receivers = engine::Receivers(config);
+  std::map<std::string, float> expected;
+  std::vector<float> sizes;
+  for (size_t r = 0; r < scores.size(); ++r) {
+    for (size_t s = 0; s < scores[r].size(); ++s) {
+      expected[engine::NameOf(senders[s]) + "->" + engine::NameOf(receivers[r])] = scores[r][s];
+      sizes.push_back(std::abs(scores[r][s]));
+    }
+  }
+  std::sort(sizes.rbegin(), sizes.rend());
+  for (int i = 0; i < 12; ++i) {
+    const v1::AttributionEdge& edge = result.pairs[0].edges[i];
+    EXPECT_EQ(std::abs(edge.score()), sizes[i]);
+    EXPECT_EQ(edge.score(), expected.at(edge.name()));
+    EXPECT_EQ(edge.has_sender_head(), edge.sender().point() == v1::HOOK_POINT_RESULT);
+  }
+}
+
 // Each pair is as it would be alone; interventions are in force in the prompt's run.
 TEST_F(AttributionRpc, TakesManyPairsAndInterventions) {
   const std::string text = std::string(kTokens) +
@@ -224,6 +256,10 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
       ElementsAre("pairs[0].source_prompt"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "pairs { prompt { token_ids { ids: [1, 2] } } }"),
               ElementsAre("pairs[0].source_prompt"));
+  EXPECT_THAT(FieldsAtFault(tokens + "edges: true"), ElementsAre("top_count"));
+  EXPECT_THAT(FieldsAtFault(tokens + filter + "edges: true top_count: 1"), ElementsAre("filter"));
+  EXPECT_THAT(FieldsAtFault(tokens + "edges: true top_count: 1 method: ATTRIBUTION_METHOD_GRAD_DROP"),
+              ElementsAre("edges"));
   EXPECT_THAT(FieldsAtFault("metrics { refusal_token_ids: [5] compliance_token_ids: [999999] } " + filter),
               ElementsAre("metrics.compliance_token_ids[0]"));
 }

@@ -73,7 +73,9 @@ struct OutputRange {
   // Those that there are of a matrix, and the panels that they are in.
   OutputRange Of(const PackedMatrix& w) const { return {begin, std::min(end, w.out)}; }
   int64_t begin_panel() const { return begin / kPanelOutputs; }
-  int64_t end_panel() const { return (end + kPanelOutputs - 1) / kPanelOutputs; }
+  int64_t end_panel() const {
+    return count() == 0 ? begin_panel() : (end + kPanelOutputs - 1) / kPanelOutputs;
+  }
 };
 
 // A matrix of these sizes, without memory yet. CanHold(format, in) must hold.

@@ -12,17 +12,17 @@ namespace mechinterp::engine::kernels {
 // gradients back through it.
 //
 // Operands: a value of dy times its weights' scale (of its output, for a group of inner
-// indices), rounded to fp32 and then to the compute type; weights are the format's values
-// before their scales, exactly. To fp16 a row is rounded as if it had been multiplied by the
-// power of two that brings its largest operand to [2^14, 2^15): small gradients do not vanish, and nothing
-// that is finite in fp32 overflows.
+// indices), rounded to fp32 and then to the compute type. Weights are the format's values
+// before their scales, as they are. To fp16 a row is rounded as if it had been multiplied by
+// the power of two that brings its largest operand to [2^14, 2^15): small gradients do not
+// vanish, and nothing that is finite in fp32 overflows.
 //
 // Batch invariance, as in matrix.h: an element of dx is, panel by panel in order and in each
-// half by half, the sum of the half's 32 products in order, added to a running total. Of products
-// of bf16 in tiles a panel's sum is, 32 outputs after the other, that of the even ones' products
-// in order plus that of the odd ones'. Outputs that are left out count as zeros in dy, so have no part in it.
-// Neither the number of rows nor of threads changes that. In fp32 the bits are the same on
-// every instruction set with fused multiply-add.
+// half by half, the sum of the half's 32 products in order, added to a running total. Of
+// products of bf16 in tiles a panel's sum is, 32 outputs after the other, that of the even
+// ones' products in order plus that of the odd ones'. Outputs that are left out count as zeros
+// in dy. Neither the number of rows nor of threads changes that. In fp32 the bits are the same
+// on every instruction set with fused multiply-add.
 
 // The part of dx that one matrix gives.
 struct TransposedProduct {

@@ -70,7 +70,7 @@ HWY_INLINE void TransposePieces(__m512i (&x)[8]) {
 // them: a word holds several inner indices of an output; two neighbouring outputs' words exchange
 // halves of what they hold (Pairs::kExchange, of their eight bytes), so that the format's own way
 // to decode pairs of inner indices gives pairs of outputs. Columns are in the order of
-// ColumnOf (weight_kernel.h).
+// ColumnOfPair (weight_kernel.h).
 template <class Pairs>
 HWY_ATTR void DecodeTransposedPairs(const PackedMatrix& w, const uint8_t* group, float* tile) {
   constexpr int kBlocks = Pairs::kLinesPerOctet;  // of eight rows of words [64 outputs]

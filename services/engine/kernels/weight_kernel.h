@@ -21,16 +21,16 @@ struct Outputs {
 using MultiplyPanels = void(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
                             const Outputs& y);
 
-// One group of a panel as a tile [64 outputs][64 columns] of the transposed matrix, before its scales: fp32,
-// or pairs of neighbouring outputs' bf16. A group's inner index is in column ColumnOf; columns
-// without one are zeros' values or the padding's.
+// A group of a panel as a tile [64 outputs][64 columns] of the transposed matrix, in fp32 or in pairs
+// of neighbouring outputs' bf16. Values are those before their scales; columns past the group's
+// last are finite.
 using DecodeTransposed = void(const PackedMatrix& w, const uint8_t* group, float* tile);
 
-// Of a group's inner index, in a tile of pairs. A packed word holds `values` inner indices, and
-// its decoding gives two neighbouring ones, of eight words in turn.
-inline int ColumnOf(int inner, int values) {
-  const int word = inner / values, step = inner % values / 2 + word / 8 * (values / 2);
-  return 16 * step + word % 8 * 2 + inner % 2;
+// In fp32, column k is inner index k. In pairs the columns are as the format's words are decoded:
+// eight words of `values` inner indices, lying one after the other, give two of each at a time.
+inline int ColumnOfPair(int inner, int values) {
+  const int word = inner / values, pair = inner % values / 2;
+  return 16 * (word / 8 * (values / 2) + pair) + word % 8 * 2 + inner % 2;
 }
 
 // A format's inner loops on one instruction set and unit.

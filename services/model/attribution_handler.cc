@@ -6,14 +6,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/paging.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/attribution.h"
-#include "services/engine/operations/cached_run.h"
 #include "services/model/attribution_scores.h"
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"
-#include "services/model/response_building.h"
 
 namespace mechinterp {
 namespace {
@@ -48,7 +45,12 @@ class AttributionParser {
     if (request_.pairs().empty() || request_.pairs_size() > kMostPairs) {
       parser_.violations().At("pairs").Add(absl::StrCat("must be 1 to ", kMostPairs));
     } else {
-      for (int i = 0; i < request_.pairs_size(); ++i) ParsePair(i, filter.positions);
+      const engine::InterventionSet interventions =
+          ParseInterventions(parser_, request_.interventions(), parser_.violations());
+      for (int i = 0; i < request_.pairs_size(); ++i) {
+        ParsePair(i, interventions, filter.positions);
+        if (!parser_.status().ok()) break;  // the others may be wrong in the same way, and are many
+      }
     }
     ABSTRACT_RETURN_IF_ERROR(parser_.status());
     return std::move(parsed_);
@@ -163,7 +165,8 @@ class AttributionParser {
     }
   }
 
-  void ParsePair(int index, const engine::PositionSelector& positions) {
+  void ParsePair(int index, const engine::InterventionSet& interventions,
+                 const engine::PositionSelector& positions) {
     const FieldViolations at = parser_.violations().At("pairs", index);
     const v1::AttributionPair& pair = request_.pairs(index);
     engine::AttributionRequest parsed = common_;
@@ -175,9 +178,7 @@ class AttributionParser {
           .Add(absl::StrCat("has ", parsed.source.length(), " tokens, the prompt ", parsed.clean.length(),
                             "; integrated gradients need one length"));
     }
-    RequestParser::Compile(parsed.clean,
-                           ParseInterventions(parser_, request_.interventions(), parser_.violations()), {},
-                           parsed_.compiler, parser_.violations());
+    RequestParser::Compile(parsed.clean, interventions, {}, parsed_.compiler, parser_.violations());
     parsed_.positions.push_back(
         engine::ResolvePositions(positions, parsed.clean, parser_.violations().At("filter").At("positions")));
     parsed_.pairs.push_back(std::move(parsed));
@@ -196,8 +197,12 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, ParsedAttributio
   const int64_t share = served.budget.available_bytes() / 2;
   int64_t most = 0;
   for (engine::AttributionRequest& pair : parsed.pairs) {
-    pair.keeps_all_layers = engine::AttributionBytes(served.config(), pair, batch_rows) <= share;
-    most = std::max(most, engine::AttributionBytes(served.config(), pair, batch_rows));
+    int64_t bytes = engine::AttributionBytes(served.config(), pair, batch_rows);
+    if (bytes > share) {
+      pair.keeps_all_layers = false;
+      bytes = engine::AttributionBytes(served.config(), pair, batch_rows);
+    }
+    most = std::max(most, bytes);
   }
   return most;
 }

@@ -35,13 +35,6 @@ engine::HostTensor Select(const engine::HostTensor& tensor, const std::vector<in
   return selected;
 }
 
-v1::HookSite BuildSite(const engine::HookSite& site) {
-  v1::HookSite built;
-  built.set_point(ToProto(site.point));
-  built.set_layer(static_cast<uint32_t>(site.layer));
-  return built;
-}
-
 v1::AttributionEdge BuildEdge(const engine::ModelConfig& config, const engine::Sender& sender,
                               const engine::Receiver& receiver, float score) {
   v1::AttributionEdge edge;
@@ -57,12 +50,8 @@ v1::AttributionEdge BuildEdge(const engine::ModelConfig& config, const engine::S
   return edge;
 }
 
-// One score's place among all parts.
-struct Place {
-  uint32_t part;
-  uint32_t element;
-  float score;
-};
+// A score's place; of those that a request may have returned.
+using Place = AttributionPlace;
 
 // The `most` largest of what is offered, by absolute value; of equal ones the first offered.
 class Largest {
@@ -139,12 +128,7 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
   const std::vector<Part> parts = PartsOf(pair, positions, attribution);
   if (request_.top_count() == 0) {
     for (const Part& part : parts) {
-      v1::ActivationInfo& info = *opening.add_tensors();
-      info.set_name(engine::SiteName(part.site));
-      *info.mutable_site() = BuildSite(part.site);
-      info.set_data_type(v1::DATA_TYPE_FLOAT32);
-      for (int64_t size : part.tensor.shape) info.add_shape(size);
-      info.set_byte_count(part.tensor.values.size() * sizeof(float));
+      *opening.add_tensors() = BuildActivationInfo(part.site, part.tensor.shape);
     }
   }
   ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
@@ -152,18 +136,35 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
 }
 
 absl::Status AttributionWriter::WriteTensors(const std::vector<Part>& parts) {
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const auto* bytes = reinterpret_cast<const char*>(parts[i].tensor.values.data());
-    const size_t size = parts[i].tensor.values.size() * sizeof(float);
-    for (size_t offset = 0; offset < size; offset += kPieceBytes) {
+  absl::Status status;
+  for (uint32_t i = 0; i < parts.size() && status.ok(); ++i) {
+    ForEachChunkOf(i, parts[i].tensor.values, [&](v1::ActivationChunk chunk) {
       v1::RunAttributionResponse message;
-      message.mutable_chunk()->set_activation_index(static_cast<uint32_t>(i));
-      message.mutable_chunk()->set_offset_bytes(offset);
-      message.mutable_chunk()->set_data(bytes + offset, std::min(kPieceBytes, size - offset));
-      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
-    }
+      *message.mutable_chunk() = std::move(chunk);
+      status = WriteTo(writer_, message);
+      return status.ok();
+    });
   }
-  return absl::OkStatus();
+  return status;
+}
+
+absl::Status AttributionWriter::WriteInPieces(
+    const std::vector<Place>& places,
+    absl::FunctionRef<void(const Place& place, v1::AttributionScores& scores)> add) {
+  v1::RunAttributionResponse message;
+  size_t bytes = 0;
+  for (const Place& place : places) {
+    v1::AttributionScores one;
+    add(place, one);
+    if (bytes + one.ByteSizeLong() > kPieceBytes) {
+      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+      message.Clear();
+      bytes = 0;
+    }
+    bytes += one.ByteSizeLong();
+    message.mutable_scores()->MergeFrom(one);
+  }
+  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
 }
 
 absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
@@ -173,27 +174,17 @@ absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
     const std::vector<float>& values = parts[part].tensor.values;
     for (uint32_t i = 0; i < values.size(); ++i) largest.Offer({part, i, values[i]});
   }
-  v1::RunAttributionResponse message;
-  size_t bytes = 0;
-  for (const Place& place : std::move(largest).Take()) {
+  return WriteInPieces(std::move(largest).Take(), [&](const Place& place, v1::AttributionScores& scores) {
     const engine::HookSite& site = parts[place.part].site;
     const auto units = static_cast<uint32_t>(engine::UnitsOf(site.point, served_.config()));
-    v1::AttributionScore score;
+    v1::AttributionScore& score = *scores.add_scores();
     *score.mutable_site() = BuildSite(site);
     if (!request_.sum_positions()) {
       score.set_position(static_cast<uint32_t>(positions[place.element / units]));
     }
     if (units > 1) score.set_node(place.element % units);
     score.set_score(place.score);
-    bytes += EntryBytes(score);
-    if (bytes > kPieceBytes) {
-      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
-      message.Clear();
-      bytes = EntryBytes(score);
-    }
-    *message.mutable_scores()->add_scores() = std::move(score);
-  }
-  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
+  });
 }
 
 absl::Status AttributionWriter::WriteLargestEdges(const std::vector<std::vector<float>>& scores) {
@@ -205,20 +196,10 @@ absl::Status AttributionWriter::WriteLargestEdges(const std::vector<std::vector<
   }
   const std::vector<engine::Sender> senders = engine::Senders(served_.config());
   const std::vector<engine::Receiver> receivers = engine::Receivers(served_.config());
-  v1::RunAttributionResponse message;
-  size_t bytes = 0;
-  for (const Place& place : std::move(largest).Take()) {
-    v1::AttributionEdge edge =
+  return WriteInPieces(std::move(largest).Take(), [&](const Place& place, v1::AttributionScores& scores) {
+    *scores.add_edges() =
         BuildEdge(served_.config(), senders[place.element], receivers[place.part], place.score);
-    bytes += EntryBytes(edge);
-    if (bytes > kPieceBytes) {
-      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
-      message.Clear();
-      bytes = EntryBytes(edge);
-    }
-    *message.mutable_scores()->add_edges() = std::move(edge);
-  }
-  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
+  });
 }
 
 absl::Status AttributionWriter::WriteSummary(const v1::RunTimings& timings) {

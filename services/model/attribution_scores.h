@@ -1,14 +1,23 @@
 #ifndef SERVICES_MODEL_ATTRIBUTION_SCORES_H_
 #define SERVICES_MODEL_ATTRIBUTION_SCORES_H_
 
+#include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/engine/operations/attribution.h"
 #include "services/model/served_model.h"
 
 namespace mechinterp {
+
+// One score's place among all: a tensor's element, or an edge by receiver and sender.
+struct AttributionPlace {
+  uint32_t part;
+  uint32_t element;
+  float score;
+};
 
 // Writes the messages of one RunAttribution stream: of each pair what the request asks to have
 // returned. For one thread.
@@ -34,6 +43,10 @@ class AttributionWriter {
   std::vector<Part> PartsOf(const engine::AttributionRequest& pair, const std::vector<int>& positions,
                             engine::Attribution& attribution) const;
   absl::Status WriteTensors(const std::vector<Part>& parts);
+  // Messages of at most 1 MiB, of what `add` makes of each.
+  absl::Status WriteInPieces(
+      const std::vector<AttributionPlace>& places,
+      absl::FunctionRef<void(const AttributionPlace& place, v1::AttributionScores& scores)> add);
   absl::Status WriteLargest(const std::vector<Part>& parts, const std::vector<int>& positions);
   absl::Status WriteLargestEdges(const std::vector<std::vector<float>>& scores);
 

@@ -19,25 +19,10 @@ google::protobuf::Duration BuildDuration(absl::Duration duration) {
   return result;
 }
 
-v1::HookSite BuildSite(const engine::HookSite& site) {
-  v1::HookSite result;
-  result.set_point(ToProto(site.point));
-  result.set_layer(site.layer);
-  return result;
-}
-
 v1::ActivationInfo BuildActivationInfo(const engine::ModelConfig& config, const engine::HookSite& site,
                                        const engine::RecordedActivation& recorded) {
-  v1::ActivationInfo info;
-  info.set_name(engine::SiteName(site));
-  *info.mutable_site() = BuildSite(site);
-  info.set_data_type(v1::DATA_TYPE_FLOAT32);
-  for (int64_t size :
-       engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2])) {
-    info.add_shape(size);
-  }
-  info.set_byte_count(recorded.values.size() * sizeof(float));
-  return info;
+  return mechinterp::BuildActivationInfo(
+      site, engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2]));
 }
 
 // The forward pass's order: by layer, then by point; points without a layer
@@ -214,6 +199,23 @@ google::protobuf::Timestamp BuildTimestamp(absl::Time time) {
   return result;
 }
 
+v1::HookSite BuildSite(const engine::HookSite& site) {
+  v1::HookSite result;
+  result.set_point(ToProto(site.point));
+  result.set_layer(site.layer);
+  return result;
+}
+
+v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape) {
+  v1::ActivationInfo info;
+  info.set_name(engine::SiteName(site));
+  *info.mutable_site() = BuildSite(site);
+  info.set_data_type(v1::DATA_TYPE_FLOAT32);
+  for (int64_t size : shape) info.add_shape(size);
+  info.set_byte_count(engine::ElementCount(shape) * sizeof(float));
+  return info;
+}
+
 v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
                                     const engine::RecordedRun& run) {
   v1::RunHeader header;
@@ -238,22 +240,27 @@ v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const Activation
   return stored;
 }
 
+bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
+                    const std::function<bool(v1::ActivationChunk chunk)>& write) {
+  const auto* bytes = reinterpret_cast<const char*>(values.data());
+  const size_t size = values.size() * sizeof(float);
+  for (size_t offset = 0; offset < size; offset += kPieceBytes) {
+    v1::ActivationChunk chunk;
+    chunk.set_activation_index(index);
+    chunk.set_offset_bytes(offset);
+    chunk.set_data(bytes + offset, std::min(kPieceBytes, size - offset));
+    if (!write(std::move(chunk))) return false;
+  }
+  return true;
+}
+
 void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& run,
                   const std::function<bool(v1::ActivationChunk chunk)>& write) {
   uint32_t index = 0;
   for (const engine::HookSite& site : OrderedSites(config, run)) {
     std::vector<float> room;
-    const std::vector<float>& values = engine::InPublicOrder(site.point, run.activations.at(site), room);
-    const auto* bytes = reinterpret_cast<const char*>(values.data());
-    const size_t size = values.size() * sizeof(float);
-    for (size_t offset = 0; offset < size; offset += kPieceBytes) {
-      v1::ActivationChunk chunk;
-      chunk.set_activation_index(index);
-      chunk.set_offset_bytes(offset);
-      chunk.set_data(bytes + offset, std::min(kPieceBytes, size - offset));
-      if (!write(std::move(chunk))) return;
-    }
-    ++index;
+    if (!ForEachChunkOf(index++, engine::InPublicOrder(site.point, run.activations.at(site), room), write))
+      return;
   }
 }
 

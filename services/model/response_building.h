@@ -1,6 +1,7 @@
 #ifndef SERVICES_MODEL_RESPONSE_BUILDING_H_
 #define SERVICES_MODEL_RESPONSE_BUILDING_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@ namespace mechinterp {
 // From the engine's types to protobuf.
 
 v1::HookPoint ToProto(engine::HookPoint point);
+v1::HookSite BuildSite(const engine::HookSite& site);
 
 // `self_check_id`: of the device check that passed last.
 v1::ModelIdentity BuildIdentity(const engine::Model& model, const std::string& self_check_id);
@@ -39,6 +41,13 @@ google::protobuf::Timestamp BuildTimestamp(absl::Time time);
 v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
                                     const engine::RecordedRun& run);
 v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry);
+
+// What is sent of values at a site, in a shape.
+v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape);
+// Passes the bytes of values on in chunks of at most 1 MiB, as those of an activation of this
+// index, until `write` returns false; whether it never did.
+bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
+                    const std::function<bool(v1::ActivationChunk chunk)>& write);
 
 // Passes an activation's bytes on in chunks of at most 1 MiB, in the header's
 // order, until `write` returns false.

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -97,6 +98,10 @@ class Arithmetic {
 
   // Has the host write rows, row-major; those that `write` leaves are of undefined contents.
   virtual void WriteRows(const Rows& rows, absl::FunctionRef<void(float*)> write) = 0;
+  // Sets them to zero.
+  void Clear(const Rows& rows) {
+    WriteRows(rows, [&](float* values) { std::fill_n(values, rows.size(), 0.0f); });
+  }
   // Shows rows to the host. What it changed is kept if `function` returns true.
   virtual void WithHostRows(const Rows& rows, absl::FunctionRef<bool(float*)> function) = 0;
   virtual void Copy(const Rows& from, const Rows& to) = 0;

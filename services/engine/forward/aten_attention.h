@@ -13,9 +13,9 @@
 
 namespace mechinterp::engine {
 
-// Arithmetic::Attend by libtorch. Segments that share their keys and have as many
-// positions (a sweep's runs) are attended together, others one after the other. Keeps the masks that it has
-// made; for one pass.
+// Arithmetic::Attend by libtorch. Segments that share their keys and have as many positions (a
+// sweep's runs) are attended together, others one after the other. Keeps the masks that it
+// has made; for one pass.
 class AtenAttention {
  public:
   AtenAttention(const ModelConfig& config, const at::Device& device) : config_(config), device_(device) {}

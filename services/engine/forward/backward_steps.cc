@@ -1,17 +1,8 @@
 #include "services/engine/forward/backward_steps.h"
 
-#include <algorithm>
-
 #include "services/engine/forward/gradient_hooks.h"
 
 namespace mechinterp::engine {
-namespace {
-
-void Clear(const Rows& rows, Arithmetic& math) {
-  math.WriteRows(rows, [&](float* values) { std::fill(values, values + rows.size(), 0.0f); });
-}
-
-}  // namespace
 
 void BackwardSteps::Hook(HookPoint point, int layer, const Rows& gradient) {
   const HookSite site{point, layer};
@@ -30,7 +21,7 @@ void BackwardSteps::Hook(HookPoint point, int layer, const Rows& gradient) {
 
 void BackwardSteps::Drop(int layer, const Rows& gradient) {
   for (const Batch::Item& item : batch_.items()) {
-    if (RunOf(item, run_).dropped_layer == layer) Clear(gradient.Part(item.first_row, item.rows), math_);
+    if (RunOf(item, run_).dropped_layer == layer) math_.Clear(gradient.Part(item.first_row, item.rows));
   }
 }
 
@@ -72,7 +63,7 @@ void BackwardSteps::Normalize(const Rows& x, const at::Tensor& gain, const NormS
   math_.ScaleGradient(x, scale, gradient, scale_gradient);
   for (const Batch::Item& item : items) {
     if (RunOf(item, run_).rule == BackwardRule::kRelevance) {
-      Clear(scale_gradient.Part(item.first_row, item.rows), math_);
+      math_.Clear(scale_gradient.Part(item.first_row, item.rows));
     }
   }
   HookItems(items, sites.scale, scale_gradient, back);

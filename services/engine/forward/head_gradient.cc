@@ -29,7 +29,7 @@ std::vector<float> LogitsGradient(const Batch::Item& item, int run, int64_t widt
 void RunHeadBackward(const Model& model, const Batch& batch, int run, const Rows& gradient,
                      Arithmetic& math) {
   const int64_t width = model.config().vocabulary_size;
-  math.WriteRows(gradient, [&](float* values) { std::fill(values, values + gradient.size(), 0.0f); });
+  math.Clear(gradient);
   const Batch head = batch.HeadRows();
   const Rows rows{Slot::kHeadRows, 0, head.row_count(), gradient.width};
   const Rows to_rows = math.Allocate(Slot::kHeadRowsGradient, rows.count, rows.width);

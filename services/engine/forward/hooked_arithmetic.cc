@@ -41,32 +41,31 @@ Rows HookedArithmetic::ProjectPart(const Rows& x, const LinearWeight& weight, Sl
 
 Rows HookedArithmetic::Normalize(const Rows& x, const at::Tensor& gain, HookPoint scale_point,
                                  HookPoint normalized_point, int layer) {
-  const Rows scale = math_.Allocate(Slot::kScale, x.count, 1);
-  math_.RootMeanSquare(x, epsilon(), scale);
-  Hook(scale_point, layer, scale);
-  const Rows normalized = math_.Allocate(Slot::kNormalized, x.count, x.width);
-  math_.DivideRows(x, scale, normalized);
-  Hook(normalized_point, layer, normalized);
-  math_.MultiplyColumns(normalized, gain);
-  return normalized;
+  return NormalizeWith(x, gain, scale_point, normalized_point,
+                       [&](HookPoint point, const Rows& rows) { Hook(point, layer, rows); });
 }
 
 Rows HookedArithmetic::NormalizeItem(const Batch::Item& item, const Rows& x, const at::Tensor& gain,
                                      HookPoint scale_point, HookPoint normalized_point, int layer) {
-  const auto edit = [&](HookPoint point, const Rows& rows) {
+  return NormalizeWith(x, gain, scale_point, normalized_point, [&](HookPoint point, const Rows& rows) {
     const HookSite site{point, layer};
     if (!Batch::Edits(item, site)) return;
     math_.WithHostRows(rows, [&](float* values) {
       Batch::EditItem(item, site, values, 1, rows.width);
       return true;
     });
-  };
+  });
+}
+
+Rows HookedArithmetic::NormalizeWith(const Rows& x, const at::Tensor& gain, HookPoint scale_point,
+                                     HookPoint normalized_point,
+                                     absl::FunctionRef<void(HookPoint, const Rows&)> hook) {
   const Rows scale = math_.Allocate(Slot::kScale, x.count, 1);
   math_.RootMeanSquare(x, epsilon(), scale);
-  edit(scale_point, scale);
+  hook(scale_point, scale);
   const Rows normalized = math_.Allocate(Slot::kNormalized, x.count, x.width);
   math_.DivideRows(x, scale, normalized);
-  edit(normalized_point, normalized);
+  hook(normalized_point, normalized);
   math_.MultiplyColumns(normalized, gain);
   return normalized;
 }

@@ -5,6 +5,7 @@
 
 #include <initializer_list>
 
+#include "absl/functional/function_ref.h"
 #include "services/engine/checkpoint/model_config.h"
 #include "services/engine/forward/arithmetic.h"
 #include "services/engine/forward/batch.h"
@@ -42,6 +43,9 @@ class HookedArithmetic {
   void NormalizeHeads(const Rows& x, int64_t heads, const at::Tensor& gain);
 
  private:
+  // RMSNorm with something done between: hook(point, rows).
+  Rows NormalizeWith(const Rows& x, const at::Tensor& gain, HookPoint scale_point, HookPoint normalized_point,
+                     absl::FunctionRef<void(HookPoint, const Rows&)> hook);
   float epsilon() const { return static_cast<float>(config_.rms_norm_epsilon); }
 
   const ModelConfig& config_;

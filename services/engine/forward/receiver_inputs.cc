@@ -1,6 +1,5 @@
 #include "services/engine/forward/receiver_inputs.h"
 
-#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -93,7 +92,7 @@ class ReceiverGradients {
       PutHead(gradients, heads_, head, share, math_);
       math_.Add(gradient, share);
       const Rows nothing = math_.Allocate(Slot::kHeadAlone, item_.rows, size_);
-      math_.WriteRows(nothing, [&](float* rows) { std::fill(rows, rows + nothing.size(), 0.0f); });
+      math_.Clear(nothing);
       PutColumns(nothing, Output(), head * size_, math_);
     }
   }

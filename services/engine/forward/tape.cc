@@ -40,7 +40,7 @@ int64_t Width(const ModelConfig& config, Slot slot) {
 Tape::Tape(const ModelConfig& config, int64_t rows, bool keeps_all_layers, Arithmetic& arithmetic)
     : config_(config), rows_(rows), keeps_all_layers_(keeps_all_layers), math_(arithmetic) {
   for (const Slot slot : kKept) {
-    if (const int64_t width = WidthOf(slot); width > 0) {
+    if (const int64_t width = Width(config, slot); width > 0) {
       math_.Allocate(slot, keeps_all_layers_ ? rows * config.layer_count() : rows, width);
     }
   }
@@ -52,15 +52,13 @@ Tape::~Tape() {
   math_.Free(Slot::kKeptEntering);
 }
 
-int64_t Tape::WidthOf(Slot slot) const { return Width(config_, slot); }
-
 void Tape::Keep(Slot slot, int layer, const Rows& rows) {
   if (slot == Slot::kKeptEntering && keeps_all_layers_) return;
   math_.Copy(rows, Of(slot, layer));
 }
 
 Rows Tape::Of(Slot slot, int layer) const {
-  return {slot, IsKeptOfAll(slot) ? layer * rows_ : 0, rows_, WidthOf(slot)};
+  return {slot, IsKeptOfAll(slot) ? layer * rows_ : 0, rows_, Width(config_, slot)};
 }
 
 int64_t TapeBytes(const ModelConfig& config, int64_t rows, bool keeps_all_layers) {

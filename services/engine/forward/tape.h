@@ -29,7 +29,6 @@ class Tape {
 
  private:
   bool IsKeptOfAll(Slot slot) const { return keeps_all_layers_ || slot == Slot::kKeptEntering; }
-  int64_t WidthOf(Slot slot) const;
 
   const ModelConfig& config_;
   const int64_t rows_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/row_threads.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/engine/kernels/gradient_rows.cc"
@@ -108,21 +108,6 @@ HWY_EXPORT(GateGradients);
 HWY_EXPORT(GateRelevances);
 HWY_EXPORT(SoftmaxGradient);
 HWY_EXPORT(Accumulate);
-
-namespace {
-
-constexpr int64_t kValuesWorthAThread = 1 << 15;
-constexpr int64_t kExponentialsWorthAThread = 1 << 11;
-
-template <typename Function>
-void ForRows(int64_t n, int64_t width, Function&& function) {
-  ParallelFor(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)),
-              [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) function(i);
-              });
-}
-
-}  // namespace
 
 void ScaleGradient(const float* x, const float* scale, const float* gradient, int64_t n, int64_t width,
                    float* scale_gradient) {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "services/engine/kernels/parallel.h"
+#include "services/engine/kernels/row_threads.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/engine/kernels/rows.cc"
@@ -225,24 +225,6 @@ HWY_EXPORT(RotateHead);
 HWY_EXPORT(Softmax);
 HWY_EXPORT(Score);
 HWY_EXPORT(Mix);
-
-namespace {
-
-// What is worth a thread: values that are added or multiplied, and those whose
-// exponential is taken.
-constexpr int64_t kValuesWorthAThread = 1 << 15;
-constexpr int64_t kExponentialsWorthAThread = 1 << 11;
-
-// Rows, each computed as it would be alone.
-template <typename Function>
-void ForRows(int64_t n, int64_t width, Function&& function) {
-  ParallelFor(0, n, std::max<int64_t>(1, kValuesWorthAThread / std::max<int64_t>(1, width)),
-              [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) function(i);
-              });
-}
-
-}  // namespace
 
 void RootMeanSquare(const float* x, int64_t n, int64_t width, float epsilon, float* scale) {
   const auto dot = HWY_DYNAMIC_DISPATCH(Dot);

@@ -30,6 +30,11 @@ std::shared_ptr<const HookPlan> WithCaptures(const HookPlan* plan, int length,
   return capturing;
 }
 
+// Whether a site's scores come from the pattern that the softmax makes anew.
+bool HasExactSoftmax(const AttributionRequest& request, const HookSite& site) {
+  return request.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
+}
+
 // How many layers its sites are in.
 int64_t LayersOf(const AttributionRequest& request) {
   std::set<int> layers;
@@ -78,14 +83,11 @@ class Attributor {
 
  private:
   bool integrates() const { return request_.method == AttributionMethod::kIntegratedGradients; }
-  bool HasExactSoftmax(const HookSite& site) const {
-    return request_.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
-  }
 
   // What is to be captured, and where gradients are wanted.
   void FindSites() {
     for (const HookSite& site : request_.sites) {
-      if (!HasExactSoftmax(site)) {
+      if (!HasExactSoftmax(request_, site)) {
         captured_.insert(site);
         wanted_.insert(site);
         continue;
@@ -208,8 +210,8 @@ class Attributor {
   std::map<HookSite, HostTensor> Scores(const Activations& gradients) const {
     std::map<HookSite, HostTensor> scores;
     for (const HookSite& site : request_.sites) {
-      scores[site] =
-          HasExactSoftmax(site) ? SoftmaxScores(site, gradients) : Products(site, gradients.at(site));
+      scores[site] = HasExactSoftmax(request_, site) ? SoftmaxScores(site, gradients)
+                                                     : Products(site, gradients.at(site));
     }
     return scores;
   }
@@ -274,7 +276,7 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
   const bool drops = request.method == AttributionMethod::kGradDrop;
   int64_t values = 0, gradients = 0, scores = 0;  // of one position
   for (const HookSite& site : request.sites) {
-    const bool anew = request.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
+    const bool anew = HasExactSoftmax(request, site);
     values += anew ? config.query_width() + config.key_value_width() : ShapeOf(site.point, config).size();
     gradients += anew ? config.head_count * length : ShapeOf(site.point, config).size();
     scores += UnitsOf(site.point, config);

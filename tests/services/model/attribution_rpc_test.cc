@@ -256,6 +256,11 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
       ElementsAre("pairs[0].source_prompt"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "pairs { prompt { token_ids { ids: [1, 2] } } }"),
               ElementsAre("pairs[0].source_prompt"));
+  const std::string pair =
+      "pairs { prompt { token_ids { ids: [1, 2] } } source_prompt { token_ids { ids: [3, 4] } } } ";
+  EXPECT_THAT(FieldsAtFault(tokens + filter + pair + pair + pair +
+                            "interventions { site { point: HOOK_POINT_Z layer: 4 } zeroing {} }"),
+              ElementsAre("interventions[0].site.layer"));
   EXPECT_THAT(FieldsAtFault(tokens + "edges: true"), ElementsAre("top_count"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "edges: true top_count: 1"), ElementsAre("filter"));
   EXPECT_THAT(FieldsAtFault(tokens + "edges: true top_count: 1 method: ATTRIBUTION_METHOD_GRAD_DROP"),

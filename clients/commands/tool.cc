@@ -49,6 +49,7 @@ void AddCommands(Command app, Tool& tool) {
   AddBaselineCommand(app, tool);
   AddPatchingCommand(app, tool);
   AddAblationCommand(app, tool);
+  AddCircuitCommand(app, tool);
   AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
   AddDoctorCommand(app, tool);

@@ -84,6 +84,7 @@ void AddBaselineCommand(Command app, Tool& tool);
 void AddPatchingCommand(Command app, Tool& tool);
 void AddAblationCommand(Command app, Tool& tool);
 void AddCompareCommand(Command app, Tool& tool);
+void AddCircuitCommand(Command app, Tool& tool);
 void AddImportCommand(Command app, Tool& tool);
 void AddDoctorCommand(Command app, Tool& tool);
 void AddCompletionCommand(Command app, Tool& tool);

@@ -220,6 +220,31 @@ absl::StatusOr<AttributionRun> ModelClient::RunAttribution(const v1::RunAttribut
   return std::move(attribution).Finish();
 }
 
+absl::StatusOr<CircuitRun> ModelClient::RunCircuit(const v1::RunCircuitRequest& request,
+                                                   const std::function<void(int)>& on_result) {
+  CircuitRun run;
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunCircuit", [&](grpc::ClientContext& context) {
+    run = CircuitRun();
+    const auto reader = stub_->RunCircuit(&context, request);
+    const auto keep = [&](v1::RunCircuitResponse& message) {
+      if (message.has_header()) run.header = std::move(*message.mutable_header());
+      if (message.has_summary()) run.summary = std::move(*message.mutable_summary());
+      if (!message.has_result()) return absl::OkStatus();
+      if (message.result().circuit_index() != run.results.size()) {
+        return absl::DataLossError("RunCircuit: a result is missing");
+      }
+      run.results.push_back(std::move(*message.mutable_result()));
+      if (on_result) on_result(request.circuits_size());
+      return absl::OkStatus();
+    };
+    return ReadAll<v1::RunCircuitResponse>(context, *reader, options_.timeout, keep);
+  }));
+  if (run.results.size() != static_cast<size_t>(request.circuits_size())) {
+    return absl::DataLossError("RunCircuit: the stream ended before its last result");
+  }
+  return run;
+}
+
 absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {
   return Unary("CheckDevice", &v1::ModelService::StubInterface::CheckDevice, v1::CheckDeviceRequest());
 }

@@ -69,6 +69,13 @@ struct AttributionRun {
   v1::AttributionSummary summary;
 };
 
+// A finished RunCircuit stream, results in the order of the request.
+struct CircuitRun {
+  v1::CircuitHeader header;
+  std::vector<v1::CircuitResult> results;
+  v1::CircuitSummary summary;
+};
+
 // The ModelService as plain calls: streams read to their end, deadlines set,
 // passing failures retried (see RetryLoop).
 // Thread-safe. Errors: the service's own status with its details; DataLoss when
@@ -99,6 +106,9 @@ class ModelClient {
   absl::StatusOr<AttributionRun> RunAttribution(
       const v1::RunAttributionRequest& request,
       const std::function<void(int finished, int count)>& on_pair = nullptr);
+  // `on_result` as with RunPatchSweep.
+  absl::StatusOr<CircuitRun> RunCircuit(const v1::RunCircuitRequest& request,
+                                        const std::function<void(int result_count)>& on_result = nullptr);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
   // stored runs expire anyway.

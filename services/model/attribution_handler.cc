@@ -16,7 +16,7 @@ namespace mechinterp {
 namespace {
 
 constexpr int kMostPairs = 1000;
-constexpr uint32_t kMostSteps = 64, kMostScores = 100'000;
+constexpr uint32_t kMostSteps = 64, kMostScores = 2'000'000;
 
 struct ParsedAttribution {
   explicit ParsedAttribution(const engine::ModelConfig& config) : compiler(config) {}

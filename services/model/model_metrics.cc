@@ -67,6 +67,7 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
+      circuit_runs(Counter(*registry_, "mechinterp_circuit_runs_total", "Circuits evaluated.")),
       sweep_computed_token_layers(Counter(*registry_, "mechinterp_sweep_computed_token_layers_total",
                                           "Positions x layers that sweeps computed.")),
       sweep_naive_token_layers(Counter(*registry_, "mechinterp_sweep_naive_token_layers_total",

@@ -52,6 +52,7 @@ class ModelMetrics {
   prometheus::Counter& prompt_tokens;
   prometheus::Counter& generated_tokens;
   prometheus::Counter& sweep_runs;
+  prometheus::Counter& circuit_runs;
   prometheus::Counter& sweep_computed_token_layers;
   prometheus::Counter& sweep_naive_token_layers;
   prometheus::Gauge& stored_runs;

@@ -13,6 +13,7 @@
 #include "services/engine/operations/self_check.h"
 #include "services/model/attribution_handler.h"
 #include "services/model/cache_handler.h"
+#include "services/model/circuit_handler.h"
 #include "services/model/generate_handler.h"
 #include "services/model/list_handler.h"
 #include "services/model/patch_handler.h"
@@ -121,6 +122,12 @@ grpc::Status ModelService::RunAttribution(grpc::ServerContext* context,
                                           grpc::ServerWriter<v1::RunAttributionResponse>* writer) {
   ServiceCall call(served_, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(HandleRunAttribution(call, *request, *writer));
+}
+
+grpc::Status ModelService::RunCircuit(grpc::ServerContext* context, const v1::RunCircuitRequest* request,
+                                      grpc::ServerWriter<v1::RunCircuitResponse>* writer) {
+  ServiceCall call(served_, [context] { return context->IsCancelled(); });
+  return ToGrpcStatus(HandleRunCircuit(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,

@@ -17,14 +17,22 @@ namespace {
 struct ParsedSweep {
   explicit ParsedSweep(const engine::ModelConfig& config) : compiler(config) {}
 
-  engine::PlanCompiler compiler;
+  engine::PlanCompiler compiler;  // the base, where there is one, and the sets
+  bool has_base = false;
   engine::SweepRequest sweep;            // the plans come when they are compiled
   std::vector<engine::SweepSite> sites;  // what each set touches; with a grid only
+  int64_t base_bytes = 0;
 
   int64_t EstimateBytes(const engine::ModelConfig& config, int batch_rows) const {
     const int source_length = sweep.source_prompt ? sweep.source_prompt->length() : 0;
-    return engine::SweepBytes(config, sweep.prompt.length(), source_length, compiler.EntryPoints(),
-                              sweep.metrics, batch_rows);
+    std::vector<engine::EntryPoint> entries = compiler.EntryPoints();
+    int64_t bases = 0;
+    if (has_base) {
+      entries.erase(entries.begin());
+      bases = base_bytes * engine::SweepBatchRuns(config, sweep.prompt.length(), entries, batch_rows);
+    }
+    return bases + engine::SweepBytes(config, sweep.prompt.length(), source_length, entries, sweep.metrics,
+                                      batch_rows);
   }
 };
 
@@ -65,6 +73,13 @@ absl::StatusOr<ParsedSweep> ParseSweep(ServedModel& served, const v1::RunPatchSw
   RequestParser parser(*served.model, served.store);
   ParsedSweep parsed(served.config());
   AddPrompts(request, parser, parsed.sweep);
+  if (request.has_base()) {
+    const FieldViolations at_base = parser.violations().At("base");
+    parsed.has_base = parsed.sweep.prompt.length() > 0;
+    parser.Compile(parsed.sweep.prompt, ParseInterventions(parser, request.base().interventions(), at_base),
+                   {}, parsed.compiler, at_base);
+    parsed.base_bytes = parsed.compiler.PlanBytes();
+  }
   if (request.has_grid() == !request.sets().empty()) {
     parser.violations().At("grid").Add("exactly one of sets and grid must be given");
   } else if (request.has_grid()) {
@@ -163,6 +178,10 @@ absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepReque
       parsed.sweep.plans,
       call.AdmitAndCompile(parsed.compiler,
                            parsed.EstimateBytes(call.served.config(), call.request.preferred_batch_rows())));
+  if (parsed.has_base) {
+    parsed.sweep.base = parsed.sweep.plans.front();
+    parsed.sweep.plans.erase(parsed.sweep.plans.begin());
+  }
   call.served.metrics.prompt_tokens.Increment(parsed.sweep.prompt.length());
 
   SweepWriter out(call.served, parsed, writer);

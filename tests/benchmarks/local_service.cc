@@ -27,9 +27,13 @@ absl::StatusOr<std::unique_ptr<LocalService>> LocalService::Start(std::shared_pt
   rpc.registry = local->registry_;
   rpc.max_concurrent_rpcs = options.scheduler.max_requests + 32;
   ABSTRACT_ASSIGN_OR_RETURN(local->server_, RpcServer::Start(rpc, {&local->service_}));
-  local->stub_ = v1::ModelService::NewStub(grpc::CreateChannel(
-      absl::StrCat("127.0.0.1:", local->server_->port()), grpc::InsecureChannelCredentials()));
+  local->stub_ = local->NewStub();
   return local;
+}
+
+std::unique_ptr<v1::ModelService::Stub> LocalService::NewStub() const {
+  return v1::ModelService::NewStub(
+      grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
 }
 
 absl::Status LocalService::Generate(const engine::TokenizedPrompt& prompt, int new_tokens,

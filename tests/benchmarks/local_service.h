@@ -19,6 +19,9 @@ class LocalService {
   static absl::StatusOr<std::unique_ptr<LocalService>> Start(std::shared_ptr<const engine::Model> model,
                                                              const ModelServiceOptions& options);
 
+  // Another client of it, for what is written against one.
+  std::unique_ptr<v1::ModelService::Stub> NewStub() const;
+
   // Greedy decoding of exactly `new_tokens`, in the caller's thread; `on_token` is
   // called as each one arrives.
   absl::Status Generate(const engine::TokenizedPrompt& prompt, int new_tokens,

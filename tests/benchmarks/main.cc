@@ -48,6 +48,12 @@ void AddOptions(Command app, BenchmarkOptions& options) {
       .NonNegative();
   app.AddFlag("--joint-positions", options.joint_positions,
               "sweep, pair: patch the last five positions together, not one by one");
+  app.AddOption("--kinds", options.kinds, "truth: kinds of planted models, several with commas; default: all")
+      .SplitAt(',');
+  app.AddOption("--seeds", options.seeds, "truth: planted models of each kind").InRange(0, 100);
+  app.AddOption("--trained", options.trained,
+                "truth: folders that abstract-make-trained wrote, several with commas")
+      .SplitAt(',');
   app.AddOption("--gguf", options.gguf,
                 "decode, prefill: the same shape for llama.cpp; empty: no comparison");
   app.AddOption("--llama-bench", options.llama_bench, "llama.cpp's benchmark program");
@@ -90,6 +96,7 @@ int main(int argc, char** argv) {
       {"pair", {RunPair, "Both sweeps of one pair of prompts"}},
       {"concurrent", {RunConcurrent, "Many streams; beside one local batch and one stream"}},
       {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},
+      {"truth", {RunTruth, "Every way of finding circuits, on models whose circuit is known"}},
       {"load", {RunLoad, "Loading; beside reading the files"}},
   };
   std::function<int()> run;

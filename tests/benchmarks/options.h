@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/engine/interventions/positions.h"
@@ -26,6 +27,12 @@ struct BenchmarkOptions : CpuOptions {
   // llama.cpp's program and the GGUF file for it; not compared when empty.
   std::string llama_bench = "llama-bench";
   std::string gguf;
+
+  // truth: kinds of planted models, all where none is named; of each, models of so many seeds; and
+  // folders of trained ones.
+  std::vector<std::string> kinds;
+  int seeds = 2;
+  std::vector<std::string> trained;
 
   int prompt_tokens_or(int preferred) const { return prompt_tokens > 0 ? prompt_tokens : preferred; }
 };

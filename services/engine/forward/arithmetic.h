@@ -27,7 +27,7 @@ enum class Slot {
   kKey,
   kValue,
   kZ,
-  kHeadAlone,  // z with all heads but one set to zero
+  kHeadAlone,  // one head's z
   kHeadShare,  // what that head adds to attn_out; or what one projects of an input of its own
   kReceiverInput,
   kGate,
@@ -124,6 +124,8 @@ class Arithmetic {
   // x w^T for each of the weights, without its bias, in its slot: [N, out], or those outputs
   // that are wanted. The weights' inputs have one length.
   virtual void Multiply(const Rows& x, absl::Span<const Product> products) = 0;
+  // The same of some inputs, x [N, some], from `first_input` on: with all others zero. In `slot`.
+  virtual void MultiplyInputs(const Rows& x, const LinearWeight& weight, int64_t first_input, Slot slot) = 0;
 
   virtual void Add(const Rows& x, const Rows& y) = 0;  // x += y
   // y = SiLU(gate) * up.

@@ -86,6 +86,14 @@ void AtenArithmetic::Multiply(const Rows& x, absl::Span<const Product> products)
   }
 }
 
+void AtenArithmetic::MultiplyInputs(const Rows& x, const LinearWeight& weight, int64_t first_input,
+                                    Slot slot) {
+  at::Tensor all = at::zeros({x.count, weight.in()}, Get(x).options());
+  all.narrow(1, first_input, x.width).copy_(Get(x));
+  Whole(slot) =
+      MultiplyOnDevice(RoundOperand(all, compute_), *weight.device, /*full_precision=*/false, runner_);
+}
+
 void AtenArithmetic::Add(const Rows& x, const Rows& y) { Get(x).add_(Get(y)); }
 
 void AtenArithmetic::SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) {

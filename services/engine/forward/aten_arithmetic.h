@@ -32,6 +32,7 @@ class AtenArithmetic final : public Arithmetic {
   void MultiplyColumns(const Rows& x, const at::Tensor& gain) override;
   void AddColumns(const Rows& x, const at::Tensor& bias) override;
   void Multiply(const Rows& x, absl::Span<const Product> products) override;
+  void MultiplyInputs(const Rows& x, const LinearWeight& weight, int64_t first_input, Slot slot) override;
   void Add(const Rows& x, const Rows& y) override;
   void SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) override;
   void SetAngles(absl::Span<const float> cosines, absl::Span<const float> sines, int64_t half) override;

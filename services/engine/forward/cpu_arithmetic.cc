@@ -70,6 +70,12 @@ void CpuArithmetic::Multiply(const Rows& x, absl::Span<const Product> products) 
   }
 }
 
+void CpuArithmetic::MultiplyInputs(const Rows& x, const LinearWeight& weight, int64_t first_input,
+                                   Slot slot) {
+  const Rows y = Allocate(slot, x.count, weight.out());
+  kernels::MultiplyInputs(Data(x), x.count, weight.matrix, first_input, x.width, Data(y));
+}
+
 void CpuArithmetic::Add(const Rows& x, const Rows& y) { kernels::AddInPlace(Data(x), Data(y), y.size()); }
 
 void CpuArithmetic::SiluMultiply(const Rows& gate, const Rows& up, const Rows& y) {

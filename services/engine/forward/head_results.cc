@@ -9,32 +9,14 @@
 namespace mechinterp::engine {
 namespace {
 
-// [T, H, D]. Each head's share is the product with all other heads' z set to zero.
+// [T, H, D].
 std::vector<float> HeadResults(const ModelConfig& config, const Rows& z, const LinearWeight& output,
                                Arithmetic& math) {
-  const int64_t heads = config.head_count, size = config.head_size, d = config.d_model;
-  std::vector<float> result(z.count * heads * d);
-  std::vector<float> row(z.width);
-  for (int64_t i = 0; i < z.count; ++i) {
-    math.WithHostRows(z.Part(i, 1), [&](float* values) {
-      std::copy(values, values + z.width, row.begin());
-      return false;
-    });
-    const Rows alone = math.Allocate(Slot::kHeadAlone, heads, z.width);
-    math.WriteRows(alone, [&](float* rows) {
-      std::fill(rows, rows + alone.size(), 0.0f);
-      for (int64_t h = 0; h < heads; ++h) {
-        std::copy_n(row.begin() + h * size, size, rows + (h * heads + h) * size);
-      }
-    });
-    math.Multiply(alone, {{&output, Slot::kHeadShare}});
-    const Rows shares{Slot::kHeadShare, 0, heads, d};
-    math.WithHostRows(shares, [&](float* values) {
-      std::copy(values, values + shares.size(), result.begin() + i * heads * d);
-      return false;
-    });
+  std::vector<float> results(z.count * config.head_count * config.d_model);
+  for (int head = 0; head < config.head_count; ++head) {
+    GetHead(HeadResult(config, z, head, output, math), config.head_count, head, results, math);
   }
-  return result;
+  return results;
 }
 
 // rows [T, D] += sum over heads of after - before, both [T, H, D].
@@ -50,6 +32,14 @@ void AddChange(const ModelConfig& config, const std::vector<float>& before, cons
 }
 
 }  // namespace
+
+Rows HeadResult(const ModelConfig& config, const Rows& z, int head, const LinearWeight& output,
+                Arithmetic& math) {
+  const Rows alone = math.Allocate(Slot::kHeadAlone, z.count, config.head_size);
+  GetColumns(z, int64_t{head} * config.head_size, alone, math);
+  math.MultiplyInputs(alone, output, int64_t{head} * config.head_size, Slot::kHeadShare);
+  return {Slot::kHeadShare, 0, z.count, config.d_model};
+}
 
 void HookHeadResults(const ModelConfig& config, const Batch& batch, int layer, const Rows& z,
                      const LinearWeight& output, const Rows& attn_out, Arithmetic& math) {

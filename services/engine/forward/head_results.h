@@ -7,6 +7,11 @@
 
 namespace mechinterp::engine {
 
+// One head's share of attn_out: its columns of z [N, H * Dh], times those of W_O; in
+// Slot::kHeadShare [N, D].
+Rows HeadResult(const ModelConfig& config, const Rows& z, int head, const LinearWeight& output,
+                Arithmetic& math);
+
 // hook_result: each head's share of attn_out, for the segments that have a hook there. z [N,
 // H * Dh] went into `attn_out` [N, D] = z W_O (+ bias, of which no head has a share); what an
 // edit changes of the shares is added to attn_out, so that rows which no edit touches keep

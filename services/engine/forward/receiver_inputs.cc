@@ -10,14 +10,14 @@ namespace mechinterp::engine {
 namespace {
 
 // What reads the residual stream for attention, head by head.
-struct Receiver {
+struct HeadsInput {
   HookPoint point;
   Slot slot;  // what its heads make of it
   Slot slot_gradient;
   const LinearWeight& weight;
 };
 
-std::vector<Receiver> ReceiversOf(const LayerWeights& weights) {
+std::vector<HeadsInput> ReceiversOf(const LayerWeights& weights) {
   return {{HookPoint::kQInput, Slot::kQuery, Slot::kQueryGradient, weights.query},
           {HookPoint::kKInput, Slot::kKey, Slot::kKeyGradient, weights.key},
           {HookPoint::kVInput, Slot::kValue, Slot::kValueGradient, weights.value}};
@@ -35,7 +35,7 @@ std::vector<float> Inputs(const Batch::Item& item, const HookSite& site, int64_t
 
 void HookReceiverInputs(const ModelConfig& config, const Batch& batch, int layer, const Rows& residual,
                         const LayerWeights& weights, HookedArithmetic& steps, Arithmetic& math) {
-  for (const Receiver& receiver : ReceiversOf(weights)) {
+  for (const HeadsInput& receiver : ReceiversOf(weights)) {
     const HookSite site{receiver.point, layer};
     if (!batch.Wants(site)) continue;
     const int64_t heads = ShapeOf(site.point, config).heads;
@@ -64,7 +64,7 @@ namespace {
 class ReceiverGradients {
  public:
   ReceiverGradients(const ModelConfig& config, const Batch::Item& item, int layer, int run,
-                    const Receiver& receiver, const Rows& stream, const at::Tensor& gain,
+                    const HeadsInput& receiver, const Rows& stream, const at::Tensor& gain,
                     BackwardSteps& steps, Arithmetic& math)
       : size_(config.head_size),
         heads_(ShapeOf(receiver.point, config).heads),
@@ -117,7 +117,7 @@ class ReceiverGradients {
   const Batch::Item& item_;
   const HookSite site_;
   const int run_;
-  const Receiver& receiver_;
+  const HeadsInput& receiver_;
   const Rows stream_;
   const at::Tensor& gain_;
   BackwardSteps& steps_;
@@ -129,7 +129,7 @@ class ReceiverGradients {
 void HookReceiverInputGradients(const ModelConfig& config, const Batch& batch, int layer, int run,
                                 const Rows& residual, const LayerWeights& weights, const Rows& gradient,
                                 BackwardSteps& steps, Arithmetic& math) {
-  for (const Receiver& receiver : ReceiversOf(weights)) {
+  for (const HeadsInput& receiver : ReceiversOf(weights)) {
     const HookSite site{receiver.point, layer};
     for (const Batch::Item& item : batch.items()) {
       if (!Batch::Edits(item, site) && !WantsGradient(item, site)) continue;

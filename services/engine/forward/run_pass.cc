@@ -11,6 +11,7 @@
 #include "services/engine/forward/aten_arithmetic.h"
 #include "services/engine/forward/backward.h"
 #include "services/engine/forward/batch.h"
+#include "services/engine/forward/circuit_pass.h"
 #include "services/engine/forward/cpu_arithmetic.h"
 #include "services/engine/forward/forward.h"
 #include "services/engine/forward/kv_cache.h"
@@ -24,8 +25,13 @@ namespace {
 bool RunThere(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
               absl::FunctionRef<bool()> abandoned) {
   std::vector<Segment*> plain, with_gradients;
-  for (Segment* segment : segments)
-    (segment->gradient == nullptr ? plain : with_gradients).push_back(segment);
+  for (Segment* segment : segments) {
+    if (segment->circuit != nullptr) {
+      if (!CircuitPass(model, *segment, arithmetic).Run(abandoned)) return false;
+    } else {
+      (segment->gradient == nullptr ? plain : with_gradients).push_back(segment);
+    }
+  }
   if (!plain.empty()) {
     const Batch batch(plain);
     if (!ForwardPass(model, batch, arithmetic).Run(abandoned)) return false;

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "services/engine/base/host_tensor.h"
 #include "services/engine/base/token_id.h"
+#include "services/engine/forward/circuit_plan.h"
 #include "services/engine/forward/gradient_plan.h"
 #include "services/engine/interventions/hook_plan.h"
 
@@ -49,6 +50,9 @@ struct Segment {
   // Null: forward only. A segment with one runs whole, in one pass: it has neither `shared` nor
   // `cache`, and begins at position 0 where layer 0 does.
   std::shared_ptr<const GradientPlan> gradient;
+  // Null: through the whole model. A segment with one runs whole, from tokens at position 0, and has
+  // neither plan, gradient, nor caches.
+  std::shared_ptr<const CircuitPlan> circuit;
 
   // Results. logits [rows, V]; activations as in the plan's captures.
   HostTensor logits;

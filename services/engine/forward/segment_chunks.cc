@@ -32,7 +32,7 @@ void AppendRows(const HostTensor& rows, HostTensor& all) {
 }  // namespace
 
 bool SegmentChunks::CanSplit() const {
-  if (whole_->gradient != nullptr) return false;
+  if (whole_->gradient != nullptr || whole_->circuit != nullptr) return false;
   const HookPlan* plan = whole_->plan.get();
   return plan == nullptr || !(HasSiteOverKeys(plan->edits) || HasSiteOverKeys(plan->captures));
 }

@@ -30,9 +30,9 @@ class SegmentChunks {
 
   int rows_left() const { return whole_->length() - done_; }
 
-  // Whether it may run in more than one chunk. Not when gradients are wanted of it, and not when its plan
-  // reads or edits attention scores or patterns: their last axis is as long as the keys there are when they
-  // are made, and an edit may name keys that come later.
+  // Whether it may run in more than one chunk. Not when gradients are wanted of it, nor through a circuit,
+  // and not when its plan reads or edits attention scores or patterns: their last axis is as long as the keys
+  // there are when they are made, and an edit may name keys that come later.
   bool CanSplit() const;
 
   // The next `rows` rows, at least one and at most rows_left(); all of them where

@@ -299,8 +299,8 @@ HWY_ATTR void MultiplyPanelsOf(const PackedMatrix& w, const uint32_t* x, int64_t
     for (int64_t first = 0; first < n; first += kRowsPerBlock) {
       const int64_t rows = HWY_MIN(kRowsPerBlock, n - first);
       for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
-      const uint8_t* group = w.data.data() + panel * w.panel_bytes();
-      for (int64_t g = 0; g < w.groups(); ++g, group += groups.bytes) {
+      const uint8_t* group = w.data.data() + panel * w.panel_bytes() + y.begin_group * groups.bytes;
+      for (int64_t g = 0; g < y.end_group - y.begin_group; ++g, group += groups.bytes) {
         const uint32_t* operands = x + (g * n + first) * row_stride;
         const float* scales = groups.Scales(group);
         const Weights weights(group, table);

@@ -86,16 +86,27 @@ HWY_EXPORT(UnitOfTarget);
 
 namespace {
 
+// Whole groups of inner indices, [begin, end), of which rows hold the operands.
+struct GroupRange {
+  int64_t begin;
+  int64_t end;
+
+  int64_t count() const { return end - begin; }
+  // Of a row.
+  int64_t width(const PackedMatrix& w) const { return std::min(end * w.group, w.in) - begin * w.group; }
+};
+
 // All rows, group by group: [groups][n][group].
-void PackOperands(const float* x, int64_t n, const PackedMatrix& w, bool pairs, uint32_t* out) {
+void PackOperands(const float* x, int64_t n, const PackedMatrix& w, const GroupRange& groups, bool pairs,
+                  uint32_t* out) {
   constexpr int64_t kValuesWorthAThread = 1 << 16;
   const auto pack = pairs ? HWY_DYNAMIC_DISPATCH(PackGroupInPairs) : HWY_DYNAMIC_DISPATCH(PackGroup);
-  const int64_t words = pairs ? w.group / 2 : w.group;
+  const int64_t words = pairs ? w.group / 2 : w.group, width = groups.width(w);
   const int64_t grain = std::max<int64_t>(1, kValuesWorthAThread / (n * w.group));
-  ParallelFor(0, w.groups(), grain, [&](int64_t begin, int64_t end) {
+  ParallelFor(0, groups.count(), grain, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
-      const int64_t first = g * w.group, count = std::min<int64_t>(w.group, w.in - first);
-      for (int64_t r = 0; r < n; ++r) pack(x + r * w.in + first, count, w, out + (g * n + r) * words);
+      const int64_t first = g * w.group, count = std::min<int64_t>(w.group, width - first);
+      for (int64_t r = 0; r < n; ++r) pack(x + r * width + first, count, w, out + (g * n + r) * words);
     }
   });
 }
@@ -113,10 +124,12 @@ int ExponentBeyondFloat16(const float* row, int64_t width) {
   return largest > kLargestFloat16 ? std::ilogb(largest) - std::ilogb(kLargestFloat16) + 1 : 0;
 }
 
+void MultiplyGroups(const float* x, int64_t n, std::span<const Product> products, const GroupRange& groups);
+
 // The same products where a row of fp16 operands needs it, as that row's parts. False, and
 // nothing done, where none does.
-bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> products) {
-  const int64_t width = products.front().w->in;
+bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> products, const GroupRange& groups) {
+  const int64_t width = groups.width(*products.front().w);
   std::vector<int> exponents(n);
   for (int64_t r = 0; r < n; ++r) exponents[r] = ExponentBeyondFloat16(x + r * width, width);
   if (std::all_of(exponents.begin(), exponents.end(), [](int exponent) { return exponent == 0; })) {
@@ -124,7 +137,7 @@ bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> product
   }
   std::vector<float> divided(x, x + n * width);
   for (int64_t i = 0; i < n * width; ++i) divided[i] = std::ldexp(divided[i], -exponents[i / width]);
-  MultiplyEach(divided.data(), n, products);
+  MultiplyGroups(divided.data(), n, products, groups);
   for (const Product& product : products) {
     const int64_t out = product.outputs.Of(*product.w).count();
     for (int64_t i = 0; i < n * out; ++i) product.y[i] = std::ldexp(product.y[i], exponents[i / out]);
@@ -132,34 +145,25 @@ bool MultiplyDivided(const float* x, int64_t n, std::span<const Product> product
   return true;
 }
 
-}  // namespace
-
-BFloat16Unit UnitInUse() { return HWY_DYNAMIC_DISPATCH(UnitOfTarget)(); }
-
-void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) {
-  if (n == 0 || products.empty()) return;
+// Of matrices that have their input, groups and compute type in common.
+void MultiplyGroups(const float* x, int64_t n, std::span<const Product> products, const GroupRange& groups) {
   const PackedMatrix& first = *products[0].w;
-  int64_t panels = 0;
-  for (const Product& product : products) {
-    const PackedMatrix& w = *product.w;
-    if (w.in != first.in || w.group != first.group || w.compute != first.compute) {
-      for (const Product& each : products) MultiplyEach(x, n, std::span(&each, 1));
-      return;
-    }
-    const OutputRange outputs = product.outputs.Of(w);
-    panels += outputs.end_panel() - outputs.begin_panel();
-  }
-  if (first.compute == NumberFormat::kFloat16 && MultiplyDivided(x, n, products)) return;
+  if (first.compute == NumberFormat::kFloat16 && MultiplyDivided(x, n, products, groups)) return;
   const BFloat16Unit unit = UnitFor(first.compute);
   const bool pairs = unit != BFloat16Unit::kNone;
   uint32_t* const operands =
-      KeptOperands((first.groups() * n + kMostRowsPastTheLast) * first.group / (pairs ? 2 : 1));
-  PackOperands(x, n, first, pairs, operands);
-  const int64_t grain =
-      std::max<int64_t>(1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * first.in * kPanelOutputs));
+      KeptOperands((groups.count() * n + kMostRowsPastTheLast) * first.group / (pairs ? 2 : 1));
+  PackOperands(x, n, first, groups, pairs, operands);
+  int64_t panels = 0;
+  for (const Product& product : products) {
+    const OutputRange outputs = product.outputs.Of(*product.w);
+    panels += outputs.end_panel() - outputs.begin_panel();
+  }
+  const int64_t grain = std::max<int64_t>(
+      1, kMultiplicationsWorthAThread / std::max<int64_t>(1, n * groups.width(first) * kPanelOutputs));
   const auto multiply = [&](int64_t begin, int64_t end) {
     for (const Product& product : products) {
-      const Outputs y{product.y, product.outputs.Of(*product.w)};
+      const Outputs y{product.y, product.outputs.Of(*product.w), groups.begin, groups.end};
       const int64_t first = y.range.begin_panel(), count = y.range.end_panel() - first;
       if (begin < count && end > 0) {
         InfoOf(product.w->format)
@@ -172,6 +176,34 @@ void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) 
     }
   };
   ParallelFor(0, panels, grain, multiply, products.back().w->next);
+}
+
+}  // namespace
+
+BFloat16Unit UnitInUse() { return HWY_DYNAMIC_DISPATCH(UnitOfTarget)(); }
+
+void MultiplyEach(const float* x, int64_t n, std::span<const Product> products) {
+  if (n == 0 || products.empty()) return;
+  const PackedMatrix& first = *products[0].w;
+  const bool alike = std::all_of(products.begin(), products.end(), [&](const Product& product) {
+    return product.w->in == first.in && product.w->group == first.group &&
+           product.w->compute == first.compute;
+  });
+  if (alike) return MultiplyGroups(x, n, products, {0, first.groups()});
+  for (const Product& each : products) MultiplyEach(x, n, std::span(&each, 1));
+}
+
+void MultiplyInputs(const float* x, int64_t n, const PackedMatrix& w, int64_t first_input, int64_t inputs,
+                    float* y) {
+  if (n == 0) return;
+  const GroupRange groups{first_input / w.group, (first_input + inputs + w.group - 1) / w.group};
+  const Product product{&w, y};
+  const int64_t width = groups.width(w);
+  if (width == inputs) return MultiplyGroups(x, n, std::span(&product, 1), groups);
+  std::vector<float> padded(n * width);
+  const int64_t offset = first_input - groups.begin * w.group;
+  for (int64_t r = 0; r < n; ++r) std::copy_n(x + r * inputs, inputs, padded.data() + r * width + offset);
+  MultiplyGroups(padded.data(), n, std::span(&product, 1), groups);
 }
 
 void Multiply(const float* x, int64_t n, const PackedMatrix& w, float* y) {

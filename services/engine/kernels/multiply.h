@@ -28,6 +28,11 @@ struct Product {
 };
 void MultiplyEach(const float* x, int64_t n, std::span<const Product> products);
 
+// y[n, out] = x[n, inputs] times w's columns from `first_input` on, transposed: the product with zeros
+// for all the other inputs, with its bits.
+void MultiplyInputs(const float* x, int64_t n, const PackedMatrix& w, int64_t first_input, int64_t inputs,
+                    float* y);
+
 // Name of the instruction set in use, "AVX3_ZEN4" say, or "AVX3 and AMX".
 std::string InstructionSet();
 

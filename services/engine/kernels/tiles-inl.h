@@ -224,20 +224,24 @@ HWY_ATTR void MultiplyPanelsInTilesOf(const PackedMatrix& w, const uint32_t* x, 
   const Groups groups(w);
   const int64_t stride = w.group / 2;
   PrefetchBeginning(w, begin, end);
-  const uint8_t* group = w.data.data() + begin * w.panel_bytes();
+  const auto start = [&](int64_t panel) {
+    return w.data.data() + panel * w.panel_bytes() + y.begin_group * groups.bytes;
+  };
+  const int64_t count = y.end_group - y.begin_group;
+  const uint8_t* group = start(begin);
   bool prepared = false;
   int current = 0;  // where `group` is decoded to
   for (int64_t panel = begin; panel < end; ++panel) {
     for (int64_t first = 0; first < n; first += kRowsPerBlock) {
       const int64_t rows = HWY_MIN(kRowsPerBlock, n - first);
       for (int64_t i = 0; i < rows * kPanelOutputs; ++i) totals[i] = 0;
-      for (int64_t g = 0; g < w.groups(); ++g) {
+      for (int64_t g = 0; g < count; ++g) {
         const uint8_t* next = group + groups.bytes;
-        if (g + 1 == w.groups()) {
+        if (g + 1 == count) {
           if (first + rows < n) {
-            next -= w.panel_bytes();  // the same panel's, for more rows
-          } else if (panel + 1 == end) {
-            next = group;  // there is none
+            next = start(panel);  // the same panel's, for more rows
+          } else {
+            next = panel + 1 < end ? start(panel + 1) : group;  // or there is none
           }
         }
         const Prefetcher prefetcher(group, 2 * groups.bytes, 8 * groups.bytes);

@@ -10,14 +10,17 @@
 
 namespace mechinterp::engine::kernels {
 
-// Where a product's outputs go: values [n, range], with none past the matrix's last in it.
+// Where a product's outputs go: values [n, range], with none past the matrix's last in it. And what
+// they are sums over: groups [begin_group, end_group) of inner indices, at least one.
 struct Outputs {
   float* values;
   OutputRange range;
+  int64_t begin_group;
+  int64_t end_group;
 };
 
 // Panels [begin, end) of y[n, out] = x w^T, as far as they are wanted. x as MultiplyEach lays out
-// operands: fp32, or pairs of bf16. n is at least 1.
+// operands, those of the wanted groups: fp32, or pairs of bf16. n is at least 1.
 using MultiplyPanels = void(const PackedMatrix& w, const uint32_t* x, int64_t n, int64_t begin, int64_t end,
                             const Outputs& y);
 

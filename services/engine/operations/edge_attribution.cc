@@ -2,24 +2,12 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "services/engine/kernels/matrix.h"
 #include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/parallel.h"
 
 namespace mechinterp::engine {
 namespace {
-
-// A layer's receivers: of queries, keys, values, and the MLP.
-struct PointOfReceivers {
-  Receiver::Kind kind;
-  HookPoint point;
-};
-constexpr PointOfReceivers kPointsOfReceivers[] = {{Receiver::Kind::kQuery, HookPoint::kQInput},
-                                                   {Receiver::Kind::kKey, HookPoint::kKInput},
-                                                   {Receiver::Kind::kValue, HookPoint::kVInput},
-                                                   {Receiver::Kind::kMlp, HookPoint::kMlpIn},
-                                                   {Receiver::Kind::kFinal, HookPoint::kResidPost}};
 
 // Row `position` of a head in an activation [T, heads, width].
 const float* RowOf(const RecordedActivation& activation, int64_t position, int head) {
@@ -28,110 +16,6 @@ const float* RowOf(const RecordedActivation& activation, int64_t position, int h
 }
 
 }  // namespace
-
-HookSite SiteOf(const Receiver& receiver, const ModelConfig& config) {
-  for (const PointOfReceivers& row : kPointsOfReceivers) {
-    if (row.kind == receiver.kind) {
-      return {row.point, receiver.kind == Receiver::Kind::kFinal ? config.layer_count() - 1 : receiver.layer};
-    }
-  }
-  return {};
-}
-
-HookSite SiteOf(const Sender& sender) {
-  switch (sender.kind) {
-    case Sender::Kind::kEmbedding:
-      return {HookPoint::kEmbed, 0};
-    case Sender::Kind::kHead:
-      return {HookPoint::kResult, sender.layer};
-    case Sender::Kind::kMlp:
-      break;
-  }
-  return {HookPoint::kMlpOut, sender.layer};
-}
-
-std::string NameOf(const Sender& sender) {
-  switch (sender.kind) {
-    case Sender::Kind::kEmbedding:
-      return "embed";
-    case Sender::Kind::kHead:
-      return absl::StrCat("L", sender.layer, ".H", sender.head);
-    case Sender::Kind::kMlp:
-      break;
-  }
-  return absl::StrCat("L", sender.layer, ".mlp");
-}
-
-std::string NameOf(const Receiver& receiver) {
-  switch (receiver.kind) {
-    case Receiver::Kind::kQuery:
-      return absl::StrCat("L", receiver.layer, ".q", receiver.head);
-    case Receiver::Kind::kKey:
-      return absl::StrCat("L", receiver.layer, ".k", receiver.head);
-    case Receiver::Kind::kValue:
-      return absl::StrCat("L", receiver.layer, ".v", receiver.head);
-    case Receiver::Kind::kMlp:
-      return absl::StrCat("L", receiver.layer, ".mlp_in");
-    case Receiver::Kind::kFinal:
-      break;
-  }
-  return "final";
-}
-
-std::vector<Sender> Senders(const ModelConfig& config) {
-  std::vector<Sender> senders = {{}};
-  for (int layer = 0; layer < config.layer_count(); ++layer) {
-    for (int head = 0; head < config.head_count; ++head) {
-      senders.push_back({Sender::Kind::kHead, layer, head});
-    }
-    senders.push_back({Sender::Kind::kMlp, layer, 0});
-  }
-  return senders;
-}
-
-std::vector<Receiver> Receivers(const ModelConfig& config) {
-  std::vector<Receiver> receivers;
-  for (int layer = 0; layer < config.layer_count(); ++layer) {
-    for (const PointOfReceivers& row : kPointsOfReceivers) {
-      if (row.kind == Receiver::Kind::kFinal) continue;
-      for (int head = 0; head < ShapeOf(row.point, config).heads; ++head) {
-        receivers.push_back({row.kind, layer, head});
-      }
-    }
-  }
-  receivers.push_back({});
-  return receivers;
-}
-
-int64_t SenderCount(const Receiver& receiver, const ModelConfig& config) {
-  const int64_t of_layer = config.head_count + 1;
-  switch (receiver.kind) {
-    case Receiver::Kind::kFinal:
-      return 1 + config.layer_count() * of_layer;
-    case Receiver::Kind::kMlp:
-      return 1 + receiver.layer * of_layer + config.head_count;
-    default:
-      return 1 + receiver.layer * of_layer;
-  }
-}
-
-std::vector<HookSite> SenderSites(const ModelConfig& config) {
-  std::vector<HookSite> sites = {{HookPoint::kEmbed, 0}};
-  for (int layer = 0; layer < config.layer_count(); ++layer) {
-    sites.push_back({HookPoint::kResult, layer});
-    sites.push_back({HookPoint::kMlpOut, layer});
-  }
-  return sites;
-}
-
-std::vector<HookSite> ReceiverSites(const ModelConfig& config) {
-  std::vector<HookSite> sites;
-  for (const Receiver& receiver : Receivers(config)) {
-    const HookSite site = SiteOf(receiver, config);
-    if (receiver.head == 0) sites.push_back(site);
-  }
-  return sites;
-}
 
 // Position by position: the senders' changes are the rows of a matrix, which the receivers'
 // gradients are multiplied by.

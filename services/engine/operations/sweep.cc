@@ -129,6 +129,7 @@ class Sweep {
 
   absl::Status RunBaselines() {
     auto plan = std::make_shared<HookPlan>();
+    if (request_.base != nullptr) plan->edits = request_.base->edits;
     plan->prompt_length = length();
     for (const auto& [site, first] : packing_.Recorded()) {
       std::vector<int> positions(length() - first);
@@ -154,7 +155,7 @@ class Sweep {
 
     clean_distribution_.emplace(clean_.logits.values);
     ABSTRACT_ASSIGN_OR_RETURN(baselines_.clean,
-                              Measure(clean_.logits, request_.prompt, nullptr, clean_cache_));
+                              Measure(clean_.logits, request_.prompt, request_.base, clean_cache_));
     if (request_.source_prompt) {
       totals_.computed_token_layers += int64_t{request_.source_prompt->length()} * config_.layer_count();
       ABSTRACT_ASSIGN_OR_RETURN(baselines_.source,
@@ -168,6 +169,22 @@ class Sweep {
                                      std::shared_ptr<const KvCache> cache) {
     return MeasureRun(context_, {prompt, std::move(plan), std::move(cache), logits.values},
                       &*clean_distribution_, request_.metrics);
+  }
+
+  // The base's edits, then the run's own. What a run starts from within the model has the base's edits
+  // of the prompt at that place already.
+  std::shared_ptr<const HookPlan> PlanOf(int index, const EntryPoint& entry) const {
+    if (request_.base == nullptr) return request_.plans[index];
+    auto plan = std::make_shared<HookPlan>(*request_.base);
+    if (const auto there = plan->edits.find({entry.point, entry.layer});
+        !entry.IsBeginning() && there != plan->edits.end()) {
+      for (CompiledEdit& edit : there->second) edit.positions.clear();
+    }
+    for (const auto& [site, edits] : request_.plans[index]->edits) {
+      std::vector<CompiledEdit>& all = plan->edits[site];
+      all.insert(all.end(), edits.begin(), edits.end());
+    }
+    return plan;
   }
 
   Segment PatchedSegment(int index) {
@@ -186,7 +203,7 @@ class Sweep {
     segment.first_position = first;
     segment.shared = clean_cache_;
     segment.shared_length = first;
-    segment.plan = request_.plans[index];
+    segment.plan = PlanOf(index, entry);
     segment.logits_rows = LogitsRows::kLast;
     if (request_.metrics.has_openings()) segment.cache = std::make_shared<KvCache>(config_);
     return segment;
@@ -206,9 +223,8 @@ class Sweep {
       totals_.naive_token_layers += int64_t{length()} * config_.layer_count();
       SweepResult result;
       result.set_index = index;
-      ABSTRACT_ASSIGN_OR_RETURN(result.metrics,
-                                Measure(segments[i].logits, request_.prompt, request_.plans[index],
-                                        WholeCache(index, segments[i])));
+      ABSTRACT_ASSIGN_OR_RETURN(result.metrics, Measure(segments[i].logits, request_.prompt, segments[i].plan,
+                                                        WholeCache(index, segments[i])));
       if (baselines_.source) result.effect = Effect(result.metrics, baselines_.clean, *baselines_.source);
       ABSTRACT_RETURN_IF_ERROR(sink_.on_result(result));
     }
@@ -241,6 +257,14 @@ class Sweep {
 absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepRequest& request,
                                           const SweepSink& sink) {
   return Sweep(context, request, sink).Run();
+}
+
+int64_t SweepBatchRuns(const ModelConfig& config, int64_t prompt_length,
+                       const std::vector<EntryPoint>& entries, int64_t batch_rows) {
+  const Packing packing(config, static_cast<int>(prompt_length), entries);
+  size_t runs = 0;
+  for (const std::vector<int>& batch : packing.Batches(batch_rows)) runs = std::max(runs, batch.size());
+  return static_cast<int64_t>(runs);
 }
 
 int64_t SweepBytes(const ModelConfig& config, int64_t prompt_length, int64_t source_length,

@@ -21,6 +21,8 @@ struct SweepRequest {
   MetricOptions metrics;
   // Its clean run is effect 1.
   std::optional<TokenizedPrompt> source_prompt;
+  // Edits in force in every run before its plan's, and in the clean run; may be null.
+  std::shared_ptr<const HookPlan> base = nullptr;
 };
 
 struct SweepBaselines {
@@ -58,9 +60,13 @@ absl::StatusOr<SweepTotals> RunPatchSweep(RunContext& context, const SweepReques
                                           const SweepSink& sink);
 
 // Bytes that it takes, for runs that begin at `entries` (PlanCompiler::EntryPoints), in
-// batches of `batch_rows` rows. `source_length`: of the source prompt, 0 without one.
+// batches of `batch_rows` rows. `source_length`: of the source prompt, 0 without one. A base's edits
+// take as much again for each run of a batch (SweepBatchRuns), which is not counted here.
 int64_t SweepBytes(const ModelConfig& config, int64_t prompt_length, int64_t source_length,
                    const std::vector<EntryPoint>& entries, const MetricOptions& metrics, int64_t batch_rows);
+// Runs of its largest batch.
+int64_t SweepBatchRuns(const ModelConfig& config, int64_t prompt_length,
+                       const std::vector<EntryPoint>& entries, int64_t batch_rows);
 
 }  // namespace mechinterp::engine
 

@@ -16,8 +16,9 @@ using ::testing::ElementsAre;
 TEST(Experiments, NamesTheFilesInTheOrderOfAStudy) {
   std::vector<std::string> files;
   for (const ExperimentInfo& experiment : Experiments()) files.push_back(experiment.file_name);
-  EXPECT_THAT(files, ElementsAre("01_baseline_results.json", "02_patching_results.json",
-                                 "03_ablation_results.json", "04_compare_results.json"));
+  EXPECT_THAT(files,
+              ElementsAre("01_baseline_results.json", "02_patching_results.json", "03_ablation_results.json",
+                          "04_compare_results.json", "05_circuit_results.json"));
 }
 
 // What Study's comment promises, and what the code takes for granted.

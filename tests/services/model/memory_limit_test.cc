@@ -166,5 +166,18 @@ TEST_F(MemoryLimit, IsToldWithWhatIsReserved) {
   EXPECT_EQ(Model(*server).reserved_bytes(), 0u);
 }
 
+TEST_F(MemoryLimit, TurnsAwayCircuitsThatDoNotFit) {
+  const auto server = ServerWith(1000);
+  v1::RunCircuitRequest request;
+  *request.mutable_prompt() = *request.mutable_source_prompt() = ToProto(fixture_.prompt("a"));
+  request.add_nodes("L0.H0");
+  request.add_circuits();
+  grpc::ClientContext context;
+  const auto reader = server->stub().RunCircuit(&context, request);
+  v1::RunCircuitResponse message;
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 }  // namespace
 }  // namespace mechinterp

@@ -224,6 +224,55 @@ TEST_P(NaiveAgreement, SweepEqualsOneForwardPassPerSet) {
 }
 
 // A request's numbers do not depend on what else is in the batch.
+// With edits in force in every run, a run is one forward pass with those and its own.
+TEST_P(NaiveAgreement, SweepOnABaseEqualsOneForwardPassWithBoth) {
+  const TokenizedPrompt prompt = random_.Prompt(9);
+  const InterventionSet base = random_.Interventions(prompt, 2);
+  std::vector<InterventionSet> sets = {{}};
+  for (int i = 0; i < 20; ++i) sets.push_back(random_.Interventions(prompt, 1 + random_.Int(2)));
+  SweepRequest request{prompt, Plans(prompt, sets), {}, {}};
+  request.base = Plans(prompt, {base})[0];
+  request.metrics.refusal_openings = {{1}, {2, 5}};
+  request.metrics.top_token_count = static_cast<int>(model_->config().vocabulary_size);
+  std::optional<SweepBaselines> baselines;
+  std::map<int, RunMetrics> results;
+  const SweepSink sink{[&](const SweepBaselines& b) {
+                         baselines = b;
+                         return absl::OkStatus();
+                       },
+                       [&](const SweepResult& result) {
+                         results[result.set_index] = result.metrics;
+                         return absl::OkStatus();
+                       }};
+  ASSERT_THAT(RunPatchSweep(context_, request, sink), IsOk());
+  const auto expect = [&](const RunMetrics& metrics, const InterventionSet& all, const std::string& what) {
+    const std::vector<double> expected = naive_.LastLogits(prompt.ids, all);
+    for (const TokenProbability& token : metrics.top_tokens) {
+      EXPECT_NEAR(token.logit, expected[token.id], 1e-4 * std::max(1.0, std::abs(expected[token.id])))
+          << what;
+    }
+    // Generated positions have the base's edits too.
+    std::vector<TokenId> continued = prompt.ids;
+    continued.insert(continued.end(), {2, 5});
+    const auto logits = naive_.Run(continued, prompt.length(), all).at({HookPoint::kLogits, 0});
+    const auto probability = [&](int row, TokenId id) {
+      double sum = 0;
+      for (const double logit : logits[row].front()) sum += std::exp(logit);
+      return std::exp(logits[row].front()[id]) / sum;
+    };
+    const int last = prompt.length() - 1;
+    const double begun = probability(last, 1) + probability(last, 2) * probability(last + 1, 5);
+    EXPECT_NEAR(*metrics.refusal_opening_log_probability, std::log(begun), 2e-3) << what;
+  };
+  expect(baselines->clean, base, "the base");
+  ASSERT_EQ(results.size(), sets.size());
+  for (size_t i = 0; i < sets.size(); ++i) {
+    InterventionSet both = base;
+    both.insert(both.end(), sets[i].begin(), sets[i].end());
+    expect(results.at(static_cast<int>(i)), both, "set " + std::to_string(i));
+  }
+}
+
 TEST_P(NaiveAgreement, ResultsAreBitIdenticalAloneAndInABatch) {
   std::vector<Segment> together(6);
   std::vector<Segment*> pointers;

@@ -88,6 +88,28 @@ TEST_P(Multiplication, OfARangeOfOutputsHasTheBitsOfTheWhole) {
   });
 }
 
+// Ranges that begin and end within groups, and a row beyond fp16's range.
+TEST_P(Multiplication, OfSomeInputsHasTheBitsOfTheProductWithZeros) {
+  const Kind& kind = GetParam();
+  const int64_t in = 328, out = 130;
+  const PackedMatrix matrix = Pack(kind.format, kind.compute, out, in, Random(out * in, 16));
+  OnEveryInstructionSet([&](const std::string& target) {
+    const std::pair<int64_t, int64_t> ranges[] = {{0, 64},   {64, 128}, {16, 16},
+                                                  {60, 140}, {320, 8},  {0, 328}};
+    for (const int64_t n : {1, 25, 70}) {
+      for (const auto& [first, count] : ranges) {
+        std::vector<float> x = Random(n * count, 15), zeros(n * in), part(n * out), whole(n * out);
+        x[0] *= 1e6f;
+        for (int64_t r = 0; r < n; ++r)
+          std::copy_n(x.data() + r * count, count, zeros.data() + r * in + first);
+        MultiplyInputs(x.data(), n, matrix, first, count, part.data());
+        Multiply(zeros.data(), n, matrix, whole.data());
+        ASSERT_EQ(part, whole) << first << " " << n << target;
+      }
+    }
+  });
+}
+
 // One output as matrix.h defines it, with nothing but std::fma.
 float FusedProduct(const Unscaled& w, const float* x, int64_t row, int64_t in, int group,
                    NumberFormat compute) {

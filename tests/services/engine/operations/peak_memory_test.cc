@@ -22,6 +22,7 @@
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/operations/attribution.h"
 #include "services/engine/operations/cached_run.h"
+#include "services/engine/operations/circuit_run.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/patch_run.h"
 #include "services/engine/operations/run_metrics.h"
@@ -243,6 +244,30 @@ TEST_F(PeakMemory, Attributions) {
                      [&] { EXPECT_THAT(Attribute(context_, request), IsOk()); });
       }
     }
+  }
+}
+
+TEST_F(PeakMemory, Circuits) {
+  const std::vector<Sender> senders = Senders(config_);
+  const int64_t all_readers = config_.head_count + 2 * config_.key_value_head_count;
+  std::vector<Edge> few = {{senders[0], {Receiver::Kind::kMlp, 2, 0}},
+                           {senders[1], {Receiver::Kind::kQuery, 4, 1}},
+                           {senders[9 + 9 * 2], {}}};
+  struct Case {
+    Circuit circuit;
+    int64_t senders, readers;
+  };
+  const Node head{Node::Kind::kHead, 1, 0};
+  for (const Case& each :
+       {Case{CircuitOfEdges(config_, few, false), 3, 1},
+        Case{CircuitOfEdges(config_, few, true), static_cast<int64_t>(senders.size()), all_readers},
+        Case{CircuitOfNodes(config_, {head}, true), static_cast<int64_t>(senders.size()), 3}}) {
+    SCOPED_TRACE(each.senders);
+    CircuitRequest request{PromptOf(100), PromptOf(100), 1, [&](int) { return each.circuit; }, {}};
+    const CircuitSink sink{[](const CircuitBaselines&) { return absl::OkStatus(); },
+                           [](const CircuitResult&) { return absl::OkStatus(); }};
+    ExpectWithin(CircuitBytes(config_, 100, {}, each.senders, each.readers, executor_.preferred_batch_rows()),
+                 200, 200, [&] { EXPECT_THAT(RunCircuits(context_, request, sink), IsOk()); });
   }
 }
 

@@ -1,0 +1,32 @@
+#ifndef CLIENTS_EXPERIMENTS_CIRCUIT_MEASURES_H_
+#define CLIENTS_EXPERIMENTS_CIRCUIT_MEASURES_H_
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "clients/experiments/circuit_graph.h"
+#include "mechinterp/v1/results.pb.h"
+
+namespace mechinterp {
+
+// What the circuit experiment reads off its parts. Pure functions.
+
+// Element by element.
+std::vector<double> MeanOf(absl::Span<const std::vector<float>> rows);
+
+// The index-th value of each task's part.
+std::vector<double> Column(absl::Span<const v1::CircuitPart> parts, int index);
+
+// Whether it is at least so large, and its interval leaves out 0.
+bool IsEffect(const v1::Estimate& estimate, double least);
+
+// Of the largest of its effects.
+double Size(const v1::MeasuredNode& node);
+
+// A node of the results, with nothing measured; and back.
+v1::MeasuredNode Describe(const CircuitGraph::Node& node);
+CircuitGraph::Node NodeOf(const v1::MeasuredNode& node);
+
+}  // namespace mechinterp
+
+#endif  // CLIENTS_EXPERIMENTS_CIRCUIT_MEASURES_H_

@@ -49,8 +49,8 @@ std::string MemberTable(const v1::CircuitResults& results, int count) {
   table.AlignLeft({0});
   for (const v1::MeasuredNode& node : results.nodes()) {
     if (node.role() != v1::CIRCUIT_ROLE_MEMBER || count-- <= 0) continue;
-    table.AddRow({node.name(), EstimateText(node.noising()), EstimateText(node.denoising()), PText(node.p_value()),
-                  absl::StrFormat("%.3f", node.attribution())});
+    table.AddRow({node.name(), EstimateText(node.noising()), EstimateText(node.denoising()),
+                  PText(node.p_value()), absl::StrFormat("%.3f", node.attribution())});
   }
   return table.ToString();
 }
@@ -72,14 +72,17 @@ std::string EdgeTable(const v1::CircuitResults& results, int count) {
   for (int i = 0; i < std::min(count, results.edges_size()); ++i) {
     const v1::MeasuredEdge& edge = results.edges(i);
     table.AddRow({absl::StrCat(edge.sender(), " -> ", edge.receiver()), EstimateText(edge.noising()),
-                  EstimateText(edge.denoising()), PText(edge.p_value()), absl::StrFormat("%.3f", edge.attribution())});
+                  EstimateText(edge.denoising()), PText(edge.p_value()),
+                  absl::StrFormat("%.3f", edge.attribution())});
   }
   return table.ToString();
 }
 
 std::string CurveTable(const v1::CircuitResults& results) {
-  TextTable table({"best share", "edges", "faithful", "heads, MLPs", "faithful", "heads, neurons", "faithful"});
-  const v1::CircuitCurve* const curves[] = {&results.edge_curve(), &results.node_curve(), &results.neuron_curve()};
+  TextTable table(
+      {"best share", "edges", "faithful", "heads, MLPs", "faithful", "heads, neurons", "faithful"});
+  const v1::CircuitCurve* const curves[] = {&results.edge_curve(), &results.node_curve(),
+                                            &results.neuron_curve()};
   for (int i = 0; i < results.edge_curve().points_size(); ++i) {
     std::vector<std::string> row = {absl::StrFormat("%.1f %%", 100 * results.edge_curve().points(i).share())};
     for (const v1::CircuitCurve* curve : curves) {
@@ -95,43 +98,44 @@ std::string CurveTable(const v1::CircuitResults& results) {
   }
   table.AddRow(cpr);
   table.AddRow(cmd);
-  return absl::StrCat("What circuits of the best do, everything else as in the harmless run: 1 is all that the model "
-                      "does\n",
-                      table.ToString());
+  return absl::StrCat(
+      "What circuits of the best do, everything else as in the harmless run: 1 is all that the model "
+      "does\n",
+      table.ToString());
 }
 
 std::string TestText(const v1::CircuitResults& results) {
   const auto needed = std::count_if(results.minimality().begin(), results.minimality().end(),
                                     [](const v1::MemberDrop& drop) { return drop.drop().lower() > 0; });
   std::string text = absl::StrCat(
-      "these nodes alone do ", EstimateText(results.faithfulness()), " of what the model does, everything but them ",
-      EstimateText(results.complement_faithfulness()), "\nthey have ",
-      absl::StrFormat("%.3f %%", 100 * results.parameter_share()), " of the parameters; ", needed, " of ",
-      results.minimality_size(), " are missed when left out of them\n");
+      "these nodes alone do ", EstimateText(results.faithfulness()),
+      " of what the model does, everything but them ", EstimateText(results.complement_faithfulness()),
+      "\nthey have ", absl::StrFormat("%.3f %%", 100 * results.parameter_share()), " of the parameters; ",
+      needed, " of ", results.minimality_size(), " are missed when left out of them\n");
   if (results.has_specificity()) {
     absl::StrAppend(&text, "other harmless prompts move by ", EstimateText(results.specificity()),
-                    " nats when these nodes are patched among them, and by ", EstimateText(results.random_specificity()),
-                    " with as many random nodes\n");
+                    " nats when these nodes are patched among them, and by ",
+                    EstimateText(results.random_specificity()), " with as many random nodes\n");
   }
   const v1::CircuitStability& stability = results.stability();
-  absl::StrAppend(&text, absl::StrFormat("circuits of %d edges from %d resamples of the pairs share %.2f of their "
-                                         "edges (Jaccard; 5th percentile %.2f)\n",
-                                         stability.edge_count(), stability.resample_count(),
-                                         stability.mean_jaccard(), stability.low_jaccard()));
+  absl::StrAppend(
+      &text, absl::StrFormat("circuits of %d edges from %d resamples of the pairs share %.2f of their "
+                             "edges (Jaccard; 5th percentile %.2f)\n",
+                             stability.edge_count(), stability.resample_count(), stability.mean_jaccard(),
+                             stability.low_jaccard()));
   return text;
 }
 
 std::string AgreementText(std::string_view what, const v1::AttributionAgreement& agreement) {
   return absl::StrCat(
-      "attribution and exact patching of ", agreement.component_count(), " ", std::string(what), ": Spearman ",
-      absl::StrFormat("%.3f", agreement.spearman()), ", leaders missed: ",
+      "attribution and exact patching of ", agreement.component_count(), " ", std::string(what),
+      ": Spearman ", absl::StrFormat("%.3f", agreement.spearman()), ", leaders missed: ",
       agreement.missed_leaders().empty() ? "none" : absl::StrJoin(agreement.missed_leaders(), " "), "\n");
 }
 
 int CountOf(const v1::CircuitResults& results, v1::CircuitRole role) {
-  return static_cast<int>(
-      std::count_if(results.nodes().begin(), results.nodes().end(),
-                    [&](const v1::MeasuredNode& node) { return node.role() == role; }));
+  return static_cast<int>(std::count_if(results.nodes().begin(), results.nodes().end(),
+                                        [&](const v1::MeasuredNode& node) { return node.role() == role; }));
 }
 
 std::string Describe(const v1::CircuitResults& results, int show) {
@@ -143,9 +147,9 @@ std::string Describe(const v1::CircuitResults& results, int show) {
     absl::StrAppend(&text, "\n", CountOf(results, v1::CIRCUIT_ROLE_BACKUP),
                     " backups, which act once others are ablated\n", BackupTable(results, show));
   }
-  absl::StrAppend(&text, "\n", results.edges_size(), " edges, by exact path patching\n", EdgeTable(results, show),
-                  "\nOn ", results.test_pair_ids_size(), " other pairs\n", CurveTable(results), TestText(results),
-                  AgreementText("heads", results.head_agreement()),
+  absl::StrAppend(&text, "\n", results.edges_size(), " edges, by exact path patching\n",
+                  EdgeTable(results, show), "\nOn ", results.test_pair_ids_size(), " other pairs\n",
+                  CurveTable(results), TestText(results), AgreementText("heads", results.head_agreement()),
                   AgreementText("neuron groups", results.neuron_group_agreement()));
   return text;
 }
@@ -175,22 +179,27 @@ void AddCircuitCommand(Command app, Tool& tool) {
       "Pairs to test the circuit on; \"\": none, and every third of --prompts is kept for that");
   command.AddOption("--test-limit", flags->test_limit, "Test on the first so many; 0: all").NonNegative();
   command
-      .AddOption("--method", flags->method, "How attribution ranks: integrated gradients, gradient (AtP), or relevance (RelP)")
+      .AddOption("--method", flags->method,
+                 "How attribution ranks: integrated gradients, gradient (AtP), or relevance (RelP)")
       .OneOf({"integrated", "gradient", "relevance"});
   command.AddOption("--steps", options.attribution.steps, "Steps of integrated gradients").InRange(1, 64);
   command.AddOption("--least-effect", options.least_effect, "Effects below it count as none").NonNegative();
-  command.AddOption("--neurons", options.neuron_count, "Single neurons to patch exactly, of each direction's best")
+  command
+      .AddOption("--neurons", options.neuron_count,
+                 "Single neurons to patch exactly, of each direction's best")
       .NonNegative();
   command.AddOption("--edges", options.edge_count, "Edges to patch exactly").NonNegative();
-  command.AddOption("--leaders", options.leader_count, "Nodes to ablate one by one in a round that looks for backups")
+  command
+      .AddOption("--leaders", options.leader_count,
+                 "Nodes to ablate one by one in a round that looks for backups")
       .NonNegative();
   command.AddOption("--rounds", options.most_rounds, "Such rounds at most").NonNegative();
-  command.AddOption("--resamples", options.resample_count, "Resamples of the pairs, for stability").NonNegative();
+  command.AddOption("--resamples", options.resample_count, "Resamples of the pairs, for stability")
+      .NonNegative();
   command.AddOption("--show", flags->show, "Rows of each table to print").NonNegative();
   flags->openings.AddTo(command);
-  tool.SetActionOf(command, [&tool, flags, test_prompts] {
-    return RunCommand(tool, *flags, test_prompts.given());
-  });
+  tool.SetActionOf(command,
+                   [&tool, flags, test_prompts] { return RunCommand(tool, *flags, test_prompts.given()); });
 }
 
 }  // namespace mechinterp

@@ -22,8 +22,9 @@ absl::StatusOr<CircuitTasks> MakeTasks(const ExperimentContext& context, const C
   std::vector<CircuitTask> asked;
   for (const PromptPair& pair : pairs) asked.push_back(TaskOf(pair));
   ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
-                            RunTasks(context, "prompts", asked, "metrics",
-                                     [&](const CircuitTask& task) { return probe.Metrics(task); }, results));
+                            RunTasks(
+                                context, "prompts", asked, "metrics",
+                                [&](const CircuitTask& task) { return probe.Metrics(task); }, results));
   CircuitTasks tasks;
   for (size_t i = 0; i < asked.size(); ++i) {
     const v1::CircuitPart& part = parts[i];
@@ -47,7 +48,8 @@ absl::StatusOr<Split> SplitPairs(const ExperimentContext& context, const Circuit
   ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tasks, MakeTasks(context, probe, options.pairs, results));
   if (tasks.noising.empty()) {
     return absl::FailedPreconditionError(
-        "no pair has prompts of equal length that the metric tells apart: everything outside a circuit is as at "
+        "no pair has prompts of equal length that the metric tells apart: everything outside a circuit is as "
+        "at "
         "the same position of the pair's other prompt");
   }
   ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tests, MakeTasks(context, probe, options.test_pairs, results));

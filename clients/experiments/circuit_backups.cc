@@ -1,5 +1,3 @@
-#include "clients/experiments/circuit_nodes.h"
-
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "clients/experiments/circuit_measures.h"
+#include "clients/experiments/circuit_nodes.h"
 #include "clients/experiments/circuit_statistics.h"
 #include "clients/experiments/summaries.h"
 #include "services/common/status_macros.h"
@@ -39,31 +38,38 @@ class Round {
  public:
   Round(const ExperimentContext& context, const CircuitProbe& probe, const CircuitOptions& options,
         const CircuitTasks& tasks, const CircuitScores& scores, const std::vector<Leaders>& leaders)
-      : context_(context), probe_(probe), options_(options), tasks_(tasks), scores_(scores), leaders_(leaders) {}
+      : context_(context),
+        probe_(probe),
+        options_(options),
+        tasks_(tasks),
+        scores_(scores),
+        leaders_(leaders) {}
 
   // Nodes that move the metric with leaders ablated, and did not before: by leaders.
   absl::StatusOr<std::vector<v1::MeasuredNode>> Find(const std::set<std::string>& known,
                                                      v1::CircuitResults& results) const {
-    ABSTRACT_ASSIGN_OR_RETURN(const auto scores,
-                              ForEach("leaders ablated", "scores",
-                                      [&](const CircuitTask& task, size_t i) {
-                                        return probe_.NodeScores(task, leaders_[i]);
-                                      },
-                                      results));
+    ABSTRACT_ASSIGN_OR_RETURN(const auto scores, ForEach(
+                                                     "leaders ablated", "scores",
+                                                     [&](const CircuitTask& task, size_t i) {
+                                                       return probe_.NodeScores(task, leaders_[i]);
+                                                     },
+                                                     results));
     std::vector<std::vector<Node>> candidates;
-    for (size_t i = 0; i < leaders_.size(); ++i) candidates.push_back(Candidates(leaders_[i], Of(scores, i), known));
-    ABSTRACT_ASSIGN_OR_RETURN(const auto before,
-                              ForEach("what they hid, before", "before",
-                                      [&](const CircuitTask& task, size_t i) {
-                                        return probe_.NodeEffects(task, candidates[i]);
-                                      },
-                                      results));
-    ABSTRACT_ASSIGN_OR_RETURN(const auto after,
-                              ForEach("what they hid, after", "after",
-                                      [&](const CircuitTask& task, size_t i) {
-                                        return probe_.NodeEffects(task, candidates[i], leaders_[i]);
-                                      },
-                                      results));
+    for (size_t i = 0; i < leaders_.size(); ++i)
+      candidates.push_back(Candidates(leaders_[i], Of(scores, i), known));
+    ABSTRACT_ASSIGN_OR_RETURN(const auto before, ForEach(
+                                                     "what they hid, before", "before",
+                                                     [&](const CircuitTask& task, size_t i) {
+                                                       return probe_.NodeEffects(task, candidates[i]);
+                                                     },
+                                                     results));
+    ABSTRACT_ASSIGN_OR_RETURN(const auto after, ForEach(
+                                                    "what they hid, after", "after",
+                                                    [&](const CircuitTask& task, size_t i) {
+                                                      return probe_.NodeEffects(task, candidates[i],
+                                                                                leaders_[i]);
+                                                    },
+                                                    results));
     std::vector<v1::MeasuredNode> found;
     for (size_t i = 0; i < leaders_.size(); ++i) {
       for (size_t c = 0; c < candidates[i].size(); ++c) {
@@ -92,11 +98,13 @@ class Round {
     }
     const size_t tasks = tasks_.noising.size();
     ABSTRACT_ASSIGN_OR_RETURN(
-        Parts parts,
-        RunParts<v1::CircuitPart>(
-            context_, stage, keys,
-            [&](int i) { return compute(tasks_.noising[static_cast<size_t>(i) % tasks], static_cast<size_t>(i) / tasks); },
-            [](const v1::CircuitPart& part) { return static_cast<int>(part.run_count()); }));
+        Parts parts, RunParts<v1::CircuitPart>(
+                         context_, stage, keys,
+                         [&](int i) {
+                           return compute(tasks_.noising[static_cast<size_t>(i) % tasks],
+                                          static_cast<size_t>(i) / tasks);
+                         },
+                         [](const v1::CircuitPart& part) { return static_cast<int>(part.run_count()); }));
     for (const v1::CircuitPart& part : parts) results.set_run_count(results.run_count() + part.run_count());
     return parts;
   }
@@ -119,7 +127,8 @@ class Round {
     for (const int number : LargestBySize(growth, kCandidates + static_cast<int>(known.size()))) {
       const Node node = probe_.graph().node(number);
       const bool is_small = std::abs(growth[number]) < options_.least_effect / 2;
-      if (!is_small && known.count(node.name()) == 0 && candidates.size() < kCandidates) candidates.push_back(node);
+      if (!is_small && known.count(node.name()) == 0 && candidates.size() < kCandidates)
+        candidates.push_back(node);
     }
     return candidates;
   }
@@ -154,8 +163,8 @@ class Round {
 }  // namespace
 
 absl::Status FindBackups(const ExperimentContext& context, const CircuitProbe& probe,
-                         const CircuitOptions& options, const CircuitTasks& tasks, const CircuitScores& scores,
-                         v1::CircuitResults& results) {
+                         const CircuitOptions& options, const CircuitTasks& tasks,
+                         const CircuitScores& scores, v1::CircuitResults& results) {
   std::vector<Leaders> round;
   for (int i = 0; i < std::min(options.leader_count, results.nodes_size()); ++i) {
     round.push_back({NodeOf(results.nodes(i))});
@@ -173,7 +182,8 @@ absl::Status FindBackups(const ExperimentContext& context, const CircuitProbe& p
     // Next, each with what it backs up.
     std::vector<v1::MeasuredNode> ordered;
     for (auto& [name, node] : found) ordered.push_back(std::move(node));
-    std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return Size(a) > Size(b); });
+    std::stable_sort(ordered.begin(), ordered.end(),
+                     [](const auto& a, const auto& b) { return Size(a) > Size(b); });
     round.clear();
     for (const v1::MeasuredNode& backup : ordered) {
       *results.add_nodes() = backup;
@@ -197,7 +207,8 @@ struct BackupEdges {
   std::vector<std::string> own;
 };
 
-BackupEdges EdgesOf(const CircuitGraph& graph, const v1::MeasuredNode& backup, const v1::CircuitResults& results) {
+BackupEdges EdgesOf(const CircuitGraph& graph, const v1::MeasuredNode& backup,
+                    const v1::CircuitResults& results) {
   BackupEdges edges;
   std::set<std::string> leaders, senders = {"embed"}, receivers = {"final"};
   for (const v1::MeasuredNode& node : results.nodes()) {
@@ -248,9 +259,10 @@ absl::Status FindBackupEdges(const ExperimentContext& context, const CircuitProb
     const BackupEdges edges = EdgesOf(probe.graph(), backup, results);
     ABSTRACT_ASSIGN_OR_RETURN(
         const auto parts,
-        RunTasks(context, "backups' edges", tasks.noising, absl::StrCat("paths/", backup.name()),
-                 [&](const CircuitTask& task) { return probe.Circuits(task.prompt, task.source, edges.request); },
-                 results));
+        RunTasks(
+            context, "backups' edges", tasks.noising, absl::StrCat("paths/", backup.name()),
+            [&](const CircuitTask& task) { return probe.Circuits(task.prompt, task.source, edges.request); },
+            results));
     for (size_t i = 0; i < edges.own.size(); ++i) {
       std::vector<double> effects;
       for (const v1::CircuitPart& part : parts) {

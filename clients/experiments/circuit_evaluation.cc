@@ -43,14 +43,10 @@ Ranked RankBySize(absl::Span<const double> scores, const Name& name) {
   return ranked;
 }
 
-// Heads and whole MLPs, by the sum of their neurons' scores: of each share as many as have no more
-// than that share of the model's edges between them.
-Ranked RankHeadsAndMlps(const CircuitGraph& graph, absl::Span<const double> node_scores) {
+// Heads and whole MLPs, by their exact effects: of each share as many as have no more than that share
+// of the model's edges between them.
+Ranked RankHeadsAndMlps(const CircuitGraph& graph, absl::Span<const double> scores) {
   const std::vector<std::string> names = graph.HeadsAndMlps();
-  std::vector<double> scores(names.size());
-  std::map<std::string, size_t> places;
-  for (size_t i = 0; i < names.size(); ++i) places[names[i]] = i;
-  for (int i = 0; i < graph.node_count(); ++i) scores[places.at(graph.node(i).sender())] += node_scores[i];
   Ranked ranked;
   std::vector<bool> marked(names.size());
   std::vector<int> edges = {graph.EdgesBetween(marked)};  // of the best so many
@@ -134,11 +130,11 @@ absl::Status EvaluateCircuit(const ExperimentContext& context, const CircuitProb
   };
   ABSTRACT_RETURN_IF_ERROR(draw("edges", RankBySize(scores.mean_edges, [&](int i) { return graph.edge(i); }),
                                 /*of_edges=*/true, *results.mutable_edge_curve()));
-  ABSTRACT_RETURN_IF_ERROR(draw("heads and MLPs", RankHeadsAndMlps(graph, scores.mean_nodes),
+  ABSTRACT_RETURN_IF_ERROR(draw("heads and MLPs", RankHeadsAndMlps(graph, scores.heads_and_mlps),
                                 /*of_edges=*/false, *results.mutable_node_curve()));
-  ABSTRACT_RETURN_IF_ERROR(
-      draw("heads and neurons", RankBySize(scores.mean_nodes, [&](int i) { return graph.node(i).name(); }),
-           /*of_edges=*/false, *results.mutable_neuron_curve()));
+  ABSTRACT_RETURN_IF_ERROR(draw("heads and neurons",
+                                RankBySize(scores.mean_nodes, [&](int i) { return graph.node(i).name(); }),
+                                /*of_edges=*/false, *results.mutable_neuron_curve()));
 
   v1::RunCircuitRequest found = FoundRequest(results);
   if (found.nodes().empty()) return absl::OkStatus();
@@ -213,11 +209,12 @@ absl::Status EvaluateSpecificity(const ExperimentContext& context, const Circuit
   random.set_complement(true);
   const std::vector<CircuitTask> pairs = HarmlessPairs(tests);
   if (pairs.empty()) return absl::OkStatus();
-  ABSTRACT_ASSIGN_OR_RETURN(
-      const auto parts,
-      RunTasks(
-          context, "specificity", pairs, "specificity",
-          [&](const CircuitTask& task) { return probe.Circuits(task.prompt, task.source, request); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto parts, RunTasks(
+                                                  context, "specificity", pairs, "specificity",
+                                                  [&](const CircuitTask& task) {
+                                                    return probe.Circuits(task.prompt, task.source, request);
+                                                  },
+                                                  results));
   // Values are two faithfulnesses, then two divergences.
   *results.mutable_specificity() = EstimateOf(parts, 2, context.seed);
   *results.mutable_random_specificity() = EstimateOf(parts, 3, context.seed);

@@ -109,7 +109,8 @@ int CircuitGraph::EdgesBetween(const std::vector<bool>& heads_and_mlps) const {
     if (receiver.point == v1::HOOK_POINT_MLP_IN) any = is_in(receiver.layer, heads_);
     if (receiver.point == v1::HOOK_POINT_K_INPUT || receiver.point == v1::HOOK_POINT_V_INPUT) {
       const int group = heads_ / key_heads_;
-      for (int h = receiver.head * group; h < (receiver.head + 1) * group; ++h) any |= is_in(receiver.layer, h);
+      for (int h = receiver.head * group; h < (receiver.head + 1) * group; ++h)
+        any |= is_in(receiver.layer, h);
     }
     reads.push_back(any);
   }

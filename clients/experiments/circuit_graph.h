@@ -62,7 +62,7 @@ class CircuitGraph {
   };
   std::vector<Place> senders_, receivers_;
   std::vector<std::string> edges_;
-  std::vector<std::pair<int, int>> ends_;  // of each edge, in senders_ and receivers_
+  std::vector<std::pair<int, int>> ends_;              // of each edge, in senders_ and receivers_
   std::unordered_map<std::string_view, int> numbers_;  // views of edges_
 };
 

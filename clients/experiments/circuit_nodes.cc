@@ -67,6 +67,18 @@ absl::Span<const v1::CircuitPart> SecondHalf(const std::vector<v1::CircuitPart>&
   return absl::MakeConstSpan(parts).subspan(parts.size() / 2);
 }
 
+// Of all heads and of all MLPs, layer by layer, to layers of heads and then the MLP.
+std::vector<double> InOrderOfThePass(const std::vector<double>& heads, const std::vector<double>& mlps) {
+  std::vector<double> ordered;
+  const size_t of_layer = heads.size() / mlps.size();
+  for (size_t layer = 0; layer < mlps.size(); ++layer) {
+    const auto first = heads.begin() + static_cast<std::ptrdiff_t>(layer * of_layer);
+    ordered.insert(ordered.end(), first, first + static_cast<std::ptrdiff_t>(of_layer));
+    ordered.push_back(mlps[layer]);
+  }
+  return ordered;
+}
+
 // Neurons among the best of either direction.
 std::vector<Node> LeadingNeurons(const CircuitGraph& graph, const CircuitScores& scores, int count) {
   std::set<int> numbers;
@@ -109,11 +121,13 @@ absl::StatusOr<CircuitScores> ScoreEverything(const ExperimentContext& context, 
                                               const CircuitTasks& tasks, v1::CircuitResults& results) {
   CircuitScores scores;
   ABSTRACT_ASSIGN_OR_RETURN(const auto nodes,
-                            RunTasks(context, "attribution to nodes", tasks.Both(), "nodes",
-                                     [&](const CircuitTask& task) { return probe.NodeScores(task); }, results));
+                            RunTasks(
+                                context, "attribution to nodes", tasks.Both(), "nodes",
+                                [&](const CircuitTask& task) { return probe.NodeScores(task); }, results));
   ABSTRACT_ASSIGN_OR_RETURN(const auto edges,
-                            RunTasks(context, "attribution to edges", tasks.Both(), "edges",
-                                     [&](const CircuitTask& task) { return probe.EdgeScores(task); }, results));
+                            RunTasks(
+                                context, "attribution to edges", tasks.Both(), "edges",
+                                [&](const CircuitTask& task) { return probe.EdgeScores(task); }, results));
   for (const v1::CircuitPart& part : nodes) scores.nodes.push_back(ScoresOf(part));
   for (const v1::CircuitPart& part : edges) scores.edges.push_back(ScoresOf(part));
   const absl::Span<const std::vector<float>> all = scores.nodes;
@@ -134,9 +148,10 @@ absl::Status CompareGroups(const ExperimentContext& context, const CircuitProbe&
   const int neurons = static_cast<int>(context.model.d_ff());
   const int size = std::max(1, (neurons + 15) / 16), groups = (neurons + size - 1) / size;
   ABSTRACT_ASSIGN_OR_RETURN(
-      const auto parts, RunTasks(context, "neuron groups", tasks.noising, "groups",
-                                 [&](const CircuitTask& task) { return probe.NeuronGroupEffects(task, size); },
-                                 results));
+      const auto parts,
+      RunTasks(
+          context, "neuron groups", tasks.noising, "groups",
+          [&](const CircuitTask& task) { return probe.NeuronGroupEffects(task, size); }, results));
   const std::vector<double> exact = Means(parts);
   std::vector<double> estimated;
   for (int layer = 0; layer < static_cast<int>(context.model.layer_count()); ++layer) {
@@ -158,17 +173,24 @@ absl::Status CompareGroups(const ExperimentContext& context, const CircuitProbe&
 }  // namespace
 
 absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& probe,
-                         const CircuitOptions& options, const CircuitTasks& tasks, const CircuitScores& scores,
+                         const CircuitOptions& options, const CircuitTasks& tasks, CircuitScores& scores,
                          v1::CircuitResults& results) {
   const CircuitGraph& graph = probe.graph();
   ABSTRACT_ASSIGN_OR_RETURN(const auto heads,
-                            RunTasks(context, "heads", tasks.Both(), "heads",
-                                     [&](const CircuitTask& task) { return probe.HeadEffects(task); }, results));
+                            RunTasks(
+                                context, "heads", tasks.Both(), "heads",
+                                [&](const CircuitTask& task) { return probe.HeadEffects(task); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto mlps,
+                            RunTasks(
+                                context, "MLPs", tasks.Both(), "MLPs",
+                                [&](const CircuitTask& task) { return probe.MlpEffects(task); }, results));
+  scores.heads_and_mlps = InOrderOfThePass(Means(heads), Means(mlps));
   const std::vector<Node> neurons = LeadingNeurons(graph, scores, options.neuron_count);
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto of_neurons,
-      RunTasks(context, "neurons", tasks.Both(), "neurons",
-               [&](const CircuitTask& task) { return probe.NodeEffects(task, neurons); }, results));
+      RunTasks(
+          context, "neurons", tasks.Both(), "neurons",
+          [&](const CircuitTask& task) { return probe.NodeEffects(task, neurons); }, results));
   std::vector<v1::MeasuredNode> all;
   for (int i = 0; i < graph.head_count() + static_cast<int>(neurons.size()); ++i) {
     const bool is_head = i < graph.head_count();
@@ -177,15 +199,17 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
     measured.set_role(v1::CIRCUIT_ROLE_MEMBER);
     measured.set_attribution(scores.mean_nodes[graph.NumberOf(node)]);
     const auto& parts = is_head ? heads : of_neurons;
-    SetEffects(FirstHalf(parts), SecondHalf(parts), is_head ? i : i - graph.head_count(), context.seed, measured);
+    SetEffects(FirstHalf(parts), SecondHalf(parts), is_head ? i : i - graph.head_count(), context.seed,
+               measured);
   }
   CorrectPValues(all);
   *results.mutable_head_agreement() =
-      Agreement(absl::MakeConstSpan(scores.noising_nodes).subspan(0, graph.head_count()), Means(FirstHalf(heads)),
-                [&](int i) { return graph.node(i).name(); });
+      Agreement(absl::MakeConstSpan(scores.noising_nodes).subspan(0, graph.head_count()),
+                Means(FirstHalf(heads)), [&](int i) { return graph.node(i).name(); });
   ABSTRACT_RETURN_IF_ERROR(CompareGroups(context, probe, tasks, scores, results));
   std::erase_if(all, [&](const v1::MeasuredNode& node) {
-    return !IsEffect(node.noising(), options.least_effect) && !IsEffect(node.denoising(), options.least_effect);
+    return !IsEffect(node.noising(), options.least_effect) &&
+           !IsEffect(node.denoising(), options.least_effect);
   });
   std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return Size(a) > Size(b); });
   results.mutable_nodes()->Assign(all.begin(), all.end());
@@ -230,8 +254,10 @@ absl::Status FindEdges(const ExperimentContext& context, const CircuitProbe& pro
   const CircuitGraph& graph = probe.graph();
   const std::vector<std::string> edges = CandidateEdges(graph, scores, results, options.edge_count);
   ABSTRACT_ASSIGN_OR_RETURN(
-      const auto parts, RunTasks(context, "edges", tasks.Both(), "paths",
-                                 [&](const CircuitTask& task) { return probe.EdgeEffects(task, edges); }, results));
+      const auto parts,
+      RunTasks(
+          context, "edges", tasks.Both(), "paths",
+          [&](const CircuitTask& task) { return probe.EdgeEffects(task, edges); }, results));
   std::vector<v1::MeasuredEdge> all;
   for (size_t i = 0; i < edges.size(); ++i) {
     v1::MeasuredEdge& edge = all.emplace_back();
@@ -243,7 +269,8 @@ absl::Status FindEdges(const ExperimentContext& context, const CircuitProbe& pro
   }
   CorrectPValues(all);
   std::erase_if(all, [&](const v1::MeasuredEdge& edge) {
-    return !IsEffect(edge.noising(), options.least_effect) && !IsEffect(edge.denoising(), options.least_effect);
+    return !IsEffect(edge.noising(), options.least_effect) &&
+           !IsEffect(edge.denoising(), options.least_effect);
   });
   const auto size = [](const v1::MeasuredEdge& edge) {
     return std::max(std::abs(edge.noising().mean()), std::abs(edge.denoising().mean()));

@@ -29,6 +29,8 @@ struct CircuitScores {
   std::vector<std::vector<float>> edges;
   // Means over the noising, or the denoising tasks, or both.
   std::vector<double> noising_nodes, denoising_nodes, mean_nodes, mean_edges;
+  // Exact effects of heads and whole MLPs (CircuitGraph::HeadsAndMlps), means over both directions.
+  std::vector<double> heads_and_mlps;
 };
 
 // A part of the journal for each task, made where it is not there yet.
@@ -42,16 +44,16 @@ absl::StatusOr<std::vector<v1::CircuitPart>> RunTasks(const ExperimentContext& c
 absl::StatusOr<CircuitScores> ScoreEverything(const ExperimentContext& context, const CircuitProbe& probe,
                                               const CircuitTasks& tasks, v1::CircuitResults& results);
 
-// Patches all heads, all groups of neurons and attribution's leading neurons exactly: the members, and
-// how attribution agrees.
+// Patches all heads, all MLPs, all groups of neurons and attribution's leading neurons exactly: the
+// members, how attribution agrees, and the scores' heads_and_mlps.
 absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& probe,
-                         const CircuitOptions& options, const CircuitTasks& tasks, const CircuitScores& scores,
+                         const CircuitOptions& options, const CircuitTasks& tasks, CircuitScores& scores,
                          v1::CircuitResults& results);
 
 // Ablates leaders and ranks again: the backups.
 absl::Status FindBackups(const ExperimentContext& context, const CircuitProbe& probe,
-                         const CircuitOptions& options, const CircuitTasks& tasks, const CircuitScores& scores,
-                         v1::CircuitResults& results);
+                         const CircuitOptions& options, const CircuitTasks& tasks,
+                         const CircuitScores& scores, v1::CircuitResults& results);
 
 // Patches the edges between the nodes that were found, and attribution's leading ones: those that carry
 // something.

@@ -54,7 +54,8 @@ std::string CircuitTask::key() const {
 
 CircuitTask CircuitTask::Reversed() const {
   const bool noising = direction == v1::PATCH_DIRECTION_NOISING;
-  return {pair_id, noising ? v1::PATCH_DIRECTION_DENOISING : v1::PATCH_DIRECTION_NOISING, source, prompt,
+  return {pair_id, noising ? v1::PATCH_DIRECTION_DENOISING : v1::PATCH_DIRECTION_NOISING,
+          source,  prompt,
           length,  -gap};
 }
 
@@ -147,26 +148,29 @@ absl::StatusOr<v1::CircuitPart> CircuitProbe::Sweep(const CircuitTask& task,
   return part;
 }
 
-absl::StatusOr<v1::CircuitPart> CircuitProbe::HeadEffects(const CircuitTask& task) const {
+absl::StatusOr<v1::CircuitPart> CircuitProbe::SweepLayers(const CircuitTask& task, v1::HookPoint point,
+                                                          v1::SweepAxis axis, int dims_per_group) const {
   v1::RunPatchSweepRequest request;
   v1::SweepGrid& grid = *request.mutable_grid();
   *grid.mutable_prototype()->mutable_replacement()->mutable_source()->mutable_prompt()->mutable_prompt() =
       task.source;
-  grid.add_points(v1::HOOK_POINT_Z);
-  grid.add_axes(v1::SWEEP_AXIS_HEAD);
+  grid.add_points(point);
+  if (axis != v1::SWEEP_AXIS_UNSPECIFIED) grid.add_axes(axis);
+  grid.set_dims_per_group(static_cast<uint32_t>(dims_per_group));
   return Sweep(task, std::move(request));
+}
+
+absl::StatusOr<v1::CircuitPart> CircuitProbe::HeadEffects(const CircuitTask& task) const {
+  return SweepLayers(task, v1::HOOK_POINT_Z, v1::SWEEP_AXIS_HEAD, 0);
+}
+
+absl::StatusOr<v1::CircuitPart> CircuitProbe::MlpEffects(const CircuitTask& task) const {
+  return SweepLayers(task, v1::HOOK_POINT_MLP_OUT, v1::SWEEP_AXIS_UNSPECIFIED, 0);
 }
 
 absl::StatusOr<v1::CircuitPart> CircuitProbe::NeuronGroupEffects(const CircuitTask& task,
                                                                  int neurons_per_group) const {
-  v1::RunPatchSweepRequest request;
-  v1::SweepGrid& grid = *request.mutable_grid();
-  *grid.mutable_prototype()->mutable_replacement()->mutable_source()->mutable_prompt()->mutable_prompt() =
-      task.source;
-  grid.add_points(v1::HOOK_POINT_MLP_POST);
-  grid.add_axes(v1::SWEEP_AXIS_DIM_GROUP);
-  grid.set_dims_per_group(static_cast<uint32_t>(neurons_per_group));
-  return Sweep(task, std::move(request));
+  return SweepLayers(task, v1::HOOK_POINT_MLP_POST, v1::SWEEP_AXIS_DIM_GROUP, neurons_per_group);
 }
 
 absl::StatusOr<v1::CircuitPart> CircuitProbe::NodeEffects(const CircuitTask& task, Nodes nodes,

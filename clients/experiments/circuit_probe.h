@@ -54,9 +54,10 @@ class CircuitProbe {
   absl::StatusOr<v1::CircuitPart> NodeScores(const CircuitTask& task, Nodes ablated = {}) const;
   absl::StatusOr<v1::CircuitPart> EdgeScores(const CircuitTask& task) const;
 
-  // Exact effects: of heads in their order; of groups of so many neurons, layer by layer; of nodes
-  // each by itself, with `ablated` as in the source in every run; of edges.
+  // Exact effects: of heads in their order; of whole MLPs, layer by layer; of groups of so many neurons,
+  // layer by layer; of nodes each by itself, with `ablated` as in the source in every run; of edges.
   absl::StatusOr<v1::CircuitPart> HeadEffects(const CircuitTask& task) const;
+  absl::StatusOr<v1::CircuitPart> MlpEffects(const CircuitTask& task) const;
   absl::StatusOr<v1::CircuitPart> NeuronGroupEffects(const CircuitTask& task, int neurons_per_group) const;
   absl::StatusOr<v1::CircuitPart> NodeEffects(const CircuitTask& task, Nodes nodes, Nodes ablated = {}) const;
   absl::StatusOr<v1::CircuitPart> EdgeEffects(const CircuitTask& task,
@@ -71,6 +72,9 @@ class CircuitProbe {
 
  private:
   absl::StatusOr<v1::CircuitPart> Sweep(const CircuitTask& task, v1::RunPatchSweepRequest request) const;
+  // Replaces a point in every layer, one layer, or one part of it along an axis, at a time.
+  absl::StatusOr<v1::CircuitPart> SweepLayers(const CircuitTask& task, v1::HookPoint point,
+                                              v1::SweepAxis axis, int dims_per_group) const;
   v1::RunAttributionRequest Attribution(const CircuitTask& task) const;
 
   const ExperimentContext& context_;

@@ -110,9 +110,12 @@ std::vector<int> LargestBySize(absl::Span<const double> values, int count) {
 double JaccardIndex(absl::Span<const int> a, absl::Span<const int> b) {
   size_t both = 0;
   for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
-    if (a[i] == b[j]) ++both, ++i, ++j;
-    else if (a[i] < b[j]) ++i;
-    else ++j;
+    if (a[i] == b[j])
+      ++both, ++i, ++j;
+    else if (a[i] < b[j])
+      ++i;
+    else
+      ++j;
   }
   const size_t either = a.size() + b.size() - both;
   return either == 0 ? 1 : static_cast<double>(both) / static_cast<double>(either);

@@ -34,8 +34,9 @@ class CircuitParser {
     engine::CircuitRequest parsed;
     const FieldViolations root = parser_.violations();
     parsed.metrics = parser_.Metrics(request_.metrics(), root.At("metrics"));
-    for (const auto& [field, is_empty] : {std::pair("refusal_openings", parsed.metrics.refusal_openings.empty()),
-                                          {"compliance_openings", parsed.metrics.compliance_openings.empty()}}) {
+    for (const auto& [field, is_empty] :
+         {std::pair("refusal_openings", parsed.metrics.refusal_openings.empty()),
+          {"compliance_openings", parsed.metrics.compliance_openings.empty()}}) {
       if (!is_empty) root.At("metrics").At(field).Add("must be empty here");
     }
     parsed.prompt = parser_.PromptToRun(request_.prompt(), 0, root.At("prompt"));
@@ -134,8 +135,9 @@ engine::Circuit BuildCircuit(const engine::ModelConfig& config, const v1::Circui
 // The most that any of the circuits can take.
 int64_t EstimateBytes(const engine::ModelConfig& config, const v1::RunCircuitRequest& request,
                       const engine::CircuitRequest& parsed, const Choice& choice, int batch_rows) {
-  const bool complements = std::any_of(request.circuits().begin(), request.circuits().end(),
-                                       [](const v1::CircuitMembers& circuit) { return circuit.complement(); });
+  const bool complements =
+      std::any_of(request.circuits().begin(), request.circuits().end(),
+                  [](const v1::CircuitMembers& circuit) { return circuit.complement(); });
   auto senders = static_cast<int64_t>(engine::Senders(config).size());
   int64_t readers = config.head_count + 2 * int64_t{config.key_value_head_count};
   if (!complements && !choice.edges.empty()) {

@@ -91,7 +91,8 @@ using Table = std::map<std::string, Row>;  // by method
 std::vector<double> MeanValues(absl::Span<const v1::CircuitPart> parts) {
   std::vector<double> means(parts.empty() ? 0 : parts[0].values_size());
   for (size_t i = 0; i < means.size(); ++i) {
-    for (const double value : Column(parts, static_cast<int>(i))) means[i] += value / static_cast<double>(parts.size());
+    for (const double value : Column(parts, static_cast<int>(i)))
+      means[i] += value / static_cast<double>(parts.size());
   }
   return means;
 }
@@ -212,7 +213,8 @@ class Trial {
     if (!truth_.backups.empty()) row.backups.Add(Judge(of_backups, backups, kLeastEffect));
     if (answer.edges.empty()) return;
     for (int i = 0; i < graph_.edge_count(); ++i) {
-      edges.push_back(truth_.edges.count(graph_.edge(i)) > 0 || truth_.backup_edges.count(graph_.edge(i)) > 0);
+      edges.push_back(truth_.edges.count(graph_.edge(i)) > 0 ||
+                      truth_.backup_edges.count(graph_.edge(i)) > 0);
     }
     row.edges.Add(Judge(answer.edges, edges, kLeastEffect));
   }
@@ -248,11 +250,13 @@ void Print(const std::string& kind, int models, const Table& table, std::ostream
   TextTable text({"method", "nodes: precision, recall, AUROC", "edges", "backups", "decoys found"});
   text.AlignLeft({0});
   for (const auto& [method, row] : table) {
-    text.AddRow({method.substr(2), CountsText(row.nodes, true), CountsText(row.edges, row.edges.auroc_count > 0),
+    text.AddRow({method.substr(2), CountsText(row.nodes, true),
+                 CountsText(row.edges, row.edges.auroc_count > 0),
                  CountsText(row.backups, row.backups.auroc_count > 0),
                  row.decoys == 0 ? "" : absl::StrCat(row.decoys_found, " of ", row.decoys)});
   }
-  out << "\n" << kind << ", " << models << (models == 1 ? " model\n" : " models\n") << text.ToString() << std::flush;
+  out << "\n"
+      << kind << ", " << models << (models == 1 ? " model\n" : " models\n") << text.ToString() << std::flush;
 }
 
 // Deletes it at the end.
@@ -267,9 +271,11 @@ struct TemporaryFolder {
 }  // namespace
 
 absl::Status RunTruth(const BenchmarkOptions& options, std::ostream& out) {
-  const TemporaryFolder folder{std::filesystem::temp_directory_path() / absl::StrCat("abstract-truth-", ::getpid())};
+  const TemporaryFolder folder{std::filesystem::temp_directory_path() /
+                               absl::StrCat("abstract-truth-", ::getpid())};
   for (const make_planted::Variant& variant : make_planted::Variants()) {
-    if (!options.kinds.empty() && std::count(options.kinds.begin(), options.kinds.end(), variant.name) == 0) continue;
+    if (!options.kinds.empty() && std::count(options.kinds.begin(), options.kinds.end(), variant.name) == 0)
+      continue;
     Table table;
     for (int seed = 1; seed <= options.seeds; ++seed) {
       make_planted::PlantedOptions planted;

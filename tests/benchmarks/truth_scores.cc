@@ -43,7 +43,8 @@ double Auroc(absl::Span<const double> scores, const std::vector<bool>& truth) {
     positives += here[1];
     begin = end;
   }
-  return positives * negatives > 0 ? wins / (positives * negatives) : std::numeric_limits<double>::quiet_NaN();
+  return positives * negatives > 0 ? wins / (positives * negatives)
+                                   : std::numeric_limits<double>::quiet_NaN();
 }
 
 Counts Judge(absl::Span<const double> scores, const std::vector<bool>& truth, double least) {

@@ -69,7 +69,8 @@ void CircuitPass::Embed() {
   if (!IsSeen({})) return;
   std::vector<float>& change = changes_[0];
   change.resize(length_ * d);
-  for (int64_t t = 0; t < length_; ++t) model_.weights().embedding.CopyRow(segment_->tokens[t], change.data() + t * d);
+  for (int64_t t = 0; t < length_; ++t)
+    model_.weights().embedding.CopyRow(segment_->tokens[t], change.data() + t * d);
   const std::vector<float>& source = Source(HookPoint::kEmbed, 0);
   for (size_t i = 0; i < change.size(); ++i) change[i] -= source[i];
 }
@@ -90,9 +91,9 @@ void CircuitPass::Attend(int layer) {
   for (size_t i = 0; i < readers.size(); ++i) {
     const bool of_query = readers[i].kind == Receiver::Kind::kQuery;
     Project(readers[i], streams[i], layer,
-            of_query                                   ? query
+            of_query                                  ? query
             : readers[i].kind == Receiver::Kind::kKey ? key
-                                                       : value);
+                                                      : value);
     for (const int head : readers[i].heads) {
       if (of_query) differs[head] = true;
       for (int h = head * group; !of_query && h < (head + 1) * group; ++h) differs[h] = true;
@@ -215,7 +216,8 @@ std::vector<std::vector<float>> CircuitPass::Streams(const HookSite& site,
   return streams;
 }
 
-void CircuitPass::Project(const Readers& readers, const std::vector<float>& stream, int layer, const Rows& to) {
+void CircuitPass::Project(const Readers& readers, const std::vector<float>& stream, int layer,
+                          const Rows& to) {
   const LayerWeights& w = model_.weights().layers[layer];
   const LinearWeight& weight = readers.kind == Receiver::Kind::kQuery ? w.query
                                : readers.kind == Receiver::Kind::kKey ? w.key

@@ -92,7 +92,9 @@ bool Writes(const NodeSets& sets, const Sender& sender) {
 
 }  // namespace
 
-std::string NameOf(const Edge& edge) { return absl::StrCat(NameOf(edge.sender), kArrow, NameOf(edge.receiver)); }
+std::string NameOf(const Edge& edge) {
+  return absl::StrCat(NameOf(edge.sender), kArrow, NameOf(edge.receiver));
+}
 
 std::string NameOf(const Node& node) {
   switch (node.kind) {
@@ -107,21 +109,21 @@ std::string NameOf(const Node& node) {
 }
 
 absl::StatusOr<Edge> EdgeOfName(absl::string_view name, const ModelConfig& config) {
-  const auto no_edge = absl::InvalidArgumentError(
-      absl::StrCat("\"", name, "\" is no edge; one is named as L0.H1->L2.q3, embed->L0.mlp_in, L2.mlp->final"));
+  const auto no_edge = absl::InvalidArgumentError(absl::StrCat(
+      "\"", name, "\" is no edge; one is named as L0.H1->L2.q3, embed->L0.mlp_in, L2.mlp->final"));
   const size_t arrow = name.find(kArrow);
   if (arrow == absl::string_view::npos) return no_edge;
   const absl::string_view from = name.substr(0, arrow), to = name.substr(arrow + kArrow.size());
   const std::optional<Sender> sender = SenderOfName(from, config);
   if (!sender) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", from, "\" writes nothing to this model's residual stream; embed, L0.H1 and L2.mlp do"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", from, "\" writes nothing to this model's residual stream; embed, L0.H1 and L2.mlp do"));
   }
   const std::optional<Receiver> receiver = ReceiverOfName(to, config);
   if (!receiver) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", to, "\" reads nothing of this model's residual stream; L2.q3, L2.k0, L2.v0, L2.mlp_in ",
-                     "and final do"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", to, "\" reads nothing of this model's residual stream; L2.q3, L2.k0, L2.v0, L2.mlp_in ",
+        "and final do"));
   }
   if (IndexOf(*sender, config) >= SenderCount(*receiver, config)) {
     return absl::InvalidArgumentError(absl::StrCat(to, " comes before ", from));

@@ -26,8 +26,8 @@ class CircuitRpc : public testing::Test {
  protected:
   // Of the fixture's prompts, of one length, with `text` in it.
   v1::RunCircuitRequest Request(const std::string& text) {
-    auto request = Parse<v1::RunCircuitRequest>("metrics { refusal_token_ids: [5, 9] compliance_token_ids: [20] } " +
-                                                text);
+    auto request = Parse<v1::RunCircuitRequest>(
+        "metrics { refusal_token_ids: [5, 9] compliance_token_ids: [20] } " + text);
     if (request.has_prompt()) return request;
     for (uint32_t i = 0; i < 8; ++i) {
       request.mutable_prompt()->mutable_token_ids()->add_ids(7 * i + 3);
@@ -71,10 +71,11 @@ class CircuitRpc : public testing::Test {
 };
 
 TEST_F(CircuitRpc, EvaluatesLeadingMembersAndComplements) {
-  const Circuits circuits = Run(Request("edges: ['embed->L0.q0', 'embed->final', 'L0.mlp->L2.k1', 'L1.H3->final'] "
-                                        "circuits { leading: 2 } circuits { members: [0, 1] } circuits { } "
-                                        "circuits { leading: 4 except: [2, 3] } circuits { complement: true } "
-                                        "circuits { leading: 4 complement: true }"));
+  const Circuits circuits =
+      Run(Request("edges: ['embed->L0.q0', 'embed->final', 'L0.mlp->L2.k1', 'L1.H3->final'] "
+                  "circuits { leading: 2 } circuits { members: [0, 1] } circuits { } "
+                  "circuits { leading: 4 except: [2, 3] } circuits { complement: true } "
+                  "circuits { leading: 4 complement: true }"));
   ASSERT_THAT(circuits.status, IsOk());
   EXPECT_TRUE(circuits.ended);
   EXPECT_EQ(circuits.header.circuit_count(), 6);
@@ -87,16 +88,19 @@ TEST_F(CircuitRpc, EvaluatesLeadingMembersAndComplements) {
   EXPECT_EQ(circuits.results[3].metrics().logit_difference(), first);
   EXPECT_EQ(circuits.results[0].edge_count(), 2);
   EXPECT_NEAR(circuits.results[2].faithfulness(), 0, 1e-4);
-  EXPECT_NEAR(circuits.results[2].metrics().logit_difference(), circuits.header.source().logit_difference(), 1e-5);
+  EXPECT_NEAR(circuits.results[2].metrics().logit_difference(), circuits.header.source().logit_difference(),
+              1e-5);
   EXPECT_NEAR(circuits.results[4].faithfulness(), 1, 1e-4);
   EXPECT_EQ(circuits.results[4].edge_count() - circuits.results[5].edge_count(), 4);
 }
 
 TEST_F(CircuitRpc, OfAllNodesIsTheModel) {
-  const Circuits circuits = Run(Request("nodes: ['L0.H0', 'L2.N17', 'L1.mlp'] circuits { complement: true } "
-                                        "circuits { leading: 3 }"));
+  const Circuits circuits =
+      Run(Request("nodes: ['L0.H0', 'L2.N17', 'L1.mlp'] circuits { complement: true } "
+                  "circuits { leading: 3 }"));
   ASSERT_THAT(circuits.status, IsOk());
-  EXPECT_NEAR(circuits.results[0].metrics().logit_difference(), circuits.header.clean().logit_difference(), 1e-5);
+  EXPECT_NEAR(circuits.results[0].metrics().logit_difference(), circuits.header.clean().logit_difference(),
+              1e-5);
   EXPECT_NEAR(circuits.results[0].metrics().kl_from_clean(), 0, 1e-6);
 }
 
@@ -107,15 +111,18 @@ TEST_F(CircuitRpc, RefusesByField) {
   EXPECT_THAT(FaultsOf("edges: ['embed->final', 'L3.H0->L1.q0', 'x'] circuits { }"),
               ElementsAre("edges[1]: L1.q0 comes before L3.H0"));
   EXPECT_THAT(FaultsOf("edges: 'L9.H0->final' circuits { }"), ElementsAre(HasSubstr("edges[0]: \"L9.H0\"")));
-  EXPECT_THAT(FaultsOf("nodes: ['L0.H0', 'L0.H0'] circuits { }"), ElementsAre("nodes[1]: L0.H0 is listed twice"));
-  EXPECT_THAT(FaultsOf("nodes: 'L0.H8' circuits { }"), ElementsAre(HasSubstr("nodes[0]: \"L0.H8\" is no node")));
+  EXPECT_THAT(FaultsOf("nodes: ['L0.H0', 'L0.H0'] circuits { }"),
+              ElementsAre("nodes[1]: L0.H0 is listed twice"));
+  EXPECT_THAT(FaultsOf("nodes: 'L0.H8' circuits { }"),
+              ElementsAre(HasSubstr("nodes[0]: \"L0.H8\" is no node")));
   EXPECT_THAT(FaultsOf("nodes: 'L0.H0' circuits { leading: 2 }"),
               ElementsAre("circuits[0].leading: must be at most 1"));
   EXPECT_THAT(FaultsOf("nodes: 'L0.H0' circuits { members: 1 }"),
               ElementsAre("circuits[0].members[0]: 1 is not in [0, 1)"));
-  EXPECT_THAT(FaultsOf("prompt { token_ids { ids: [1, 2] } } source_prompt { token_ids { ids: 1 } } nodes: 'L0.H0' "
-                       "circuits { }"),
-              ElementsAre(HasSubstr("source_prompt: has 1 tokens, the prompt 2")));
+  EXPECT_THAT(
+      FaultsOf("prompt { token_ids { ids: [1, 2] } } source_prompt { token_ids { ids: 1 } } nodes: 'L0.H0' "
+               "circuits { }"),
+      ElementsAre(HasSubstr("source_prompt: has 1 tokens, the prompt 2")));
   EXPECT_THAT(FaultsOf("metrics { refusal_openings { ids: 1 } } nodes: 'L0.H0' circuits { }"),
               ElementsAre("metrics.refusal_openings: must be empty here"));
 }
@@ -139,7 +146,8 @@ TEST_F(CircuitRpc, ASweepsBaseIsInForceInEveryRun) {
   const auto expected = service_.Sweep(alone);
   ASSERT_THAT(expected.status, IsOk());
   EXPECT_EQ(swept.header.clean().logit_difference(), expected.results.at(0).metrics().logit_difference());
-  EXPECT_EQ(swept.results.at(1).metrics().logit_difference(), expected.results.at(1).metrics().logit_difference());
+  EXPECT_EQ(swept.results.at(1).metrics().logit_difference(),
+            expected.results.at(1).metrics().logit_difference());
 
   request.mutable_base()->mutable_interventions(0)->mutable_site()->set_layer(9);
   const auto refused = service_.Sweep(request);

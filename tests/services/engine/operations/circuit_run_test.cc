@@ -97,9 +97,9 @@ TEST_P(FixtureCircuits, WithoutOneEdgeAreExactPaths) {
 }
 
 TEST_P(FixtureCircuits, OfAllAndOfNothingAreTheTwoRuns) {
-  const Finished finished = RunAll(
-      model_, request_,
-      {CircuitOfEdges(config(), {}, true), CircuitOfEdges(config(), {}, false), CircuitOfNodes(config(), {}, true)});
+  const Finished finished = RunAll(model_, request_,
+                                   {CircuitOfEdges(config(), {}, true), CircuitOfEdges(config(), {}, false),
+                                    CircuitOfNodes(config(), {}, true)});
   ASSERT_EQ(finished.results.size(), 3u);
   EXPECT_NEAR(*finished.results[0].faithfulness, 1, 1e-4);
   EXPECT_NEAR(*finished.results[1].faithfulness, 0, 1e-4);
@@ -177,7 +177,8 @@ class NaiveCircuit {
     }
     const auto run = model_.Run(request_.source.ids, request_.source.length(), inputs);
     for (size_t s = 0; s < senders_.size(); ++s) {
-      if (senders_[s].kind == writes && senders_[s].layer == layer) changes_[s] = Difference(run, senders_[s]);
+      if (senders_[s].kind == writes && senders_[s].layer == layer)
+        changes_[s] = Difference(run, senders_[s]);
     }
   }
 
@@ -307,8 +308,8 @@ TEST(CircuitNames, AreThoseOfTheModel) {
   for (const char* name : {"embed", "L0.H4", "L1.N10", "L1.N-1", "L9.N1", "L1.N", "N1", "L1.q0"}) {
     EXPECT_FALSE(NodeOfName(name, config).ok()) << name;
   }
-  EXPECT_THAT(EdgeOfName("L1.mlp->L1.v0", config), StatusIs(absl::StatusCode::kInvalidArgument,
-                                                            testing::HasSubstr("L1.v0 comes before L1.mlp")));
+  EXPECT_THAT(EdgeOfName("L1.mlp->L1.v0", config),
+              StatusIs(absl::StatusCode::kInvalidArgument, testing::HasSubstr("L1.v0 comes before L1.mlp")));
 }
 
 }  // namespace

@@ -1,0 +1,60 @@
+#ifndef SERVICES_ENGINE_OPERATIONS_DIRECT_ATTRIBUTION_H_
+#define SERVICES_ENGINE_OPERATIONS_DIRECT_ATTRIBUTION_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/engine/forward/executor.h"
+#include "services/engine/interventions/hook_plan.h"
+#include "services/engine/interventions/positions.h"
+#include "services/engine/operations/edge_attribution.h"
+
+namespace mechinterp::engine {
+
+// Direct logit attribution (Elhage et al. 2021): the residual stream is a sum, and, with the last
+// norm's scale held as it is in the run, so is the difference of logits that it makes. What a
+// sender writes, times the direction gain * (mean u_R - mean u_C) / scale, is its term; u are the
+// unembedding's rows. The direction is pulled back through the output matrices to z and to the
+// neurons (BackwardRule::kDirect), for little more than the forward pass.
+struct DirectAttributionRequest {
+  TokenizedPrompt prompt;
+  std::shared_ptr<const HookPlan> plan;  // edits in force; may be null
+  int position = 0;                      // whose logits are explained
+  std::vector<TokenId> refusal_token_ids, compliance_token_ids;  // without repetitions, not empty
+  int neuron_count = 0;                  // how many single neurons are wanted
+};
+
+struct NeuronContribution {
+  int layer = 0;
+  int64_t neuron = 0;
+  double value = 0;
+};
+
+// In logits.
+struct DirectAttribution {
+  // The mean of the refusal tokens' logits less that of the compliance tokens'. Not RunMetrics'
+  // logit_difference, which is of logsumexps, unless there is one token each.
+  double logit_difference = 0;
+  std::vector<double> senders;  // of each of Senders()
+  // What attention's output biases add, of which no head has a share. An MLP's is in its own term.
+  double biases = 0;
+  // The largest by absolute value first: parts of the MLPs' terms.
+  std::vector<NeuronContribution> neurons;
+
+  // Of the senders and the biases. The logit difference, but for roundings of the products'
+  // operands, and for what edits put between a sender and the logits: by a linear edit (scaling,
+  // projection) a term is what it leaves of it, but what one sets or adds is in no term.
+  double Sum() const;
+};
+
+absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
+                                                    const DirectAttributionRequest& request);
+
+// Bytes that it takes, besides its plan.
+int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributionRequest& request);
+
+}  // namespace mechinterp::engine
+
+#endif  // SERVICES_ENGINE_OPERATIONS_DIRECT_ATTRIBUTION_H_

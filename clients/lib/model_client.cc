@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "clients/lib/activation_reader.h"
 #include "clients/lib/attribution_reader.h"
+#include "clients/lib/readout_reader.h"
 #include "clients/lib/pages.h"
 #include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
@@ -218,6 +219,18 @@ absl::StatusOr<AttributionRun> ModelClient::RunAttribution(const v1::RunAttribut
     return ReadAll<v1::RunAttributionResponse>(context, *reader, options_.timeout, keep);
   }));
   return std::move(attribution).Finish();
+}
+
+absl::StatusOr<Readout> ModelClient::RunReadout(const v1::RunReadoutRequest& request) {
+  ReadoutReader readout;
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunReadout", [&](grpc::ClientContext& context) {
+    readout = ReadoutReader();
+    const auto reader = stub_->RunReadout(&context, request);
+    return ReadAll<v1::RunReadoutResponse>(
+        context, *reader, options_.timeout,
+        [&](v1::RunReadoutResponse& message) { return readout.Add(message); });
+  }));
+  return std::move(readout).Finish();
 }
 
 absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {

@@ -69,6 +69,22 @@ struct AttributionRun {
   v1::AttributionSummary summary;
 };
 
+// A finished RunReadout stream.
+struct ReadoutOfPosition {
+  v1::ReadoutPosition position;
+  std::vector<v1::DirectContribution> contributions;
+};
+struct ReadoutOfPrompt {
+  v1::ReadoutPrompt prompt;
+  std::vector<v1::LensReading> readings;     // with logit_lens
+  std::vector<ReadoutOfPosition> positions;  // with direct_attribution
+};
+struct Readout {
+  v1::ReadoutHeader header;
+  std::vector<ReadoutOfPrompt> prompts;  // in the order of the request
+  v1::ReadoutSummary summary;
+};
+
 // The ModelService as plain calls: streams read to their end, deadlines set,
 // passing failures retried (see RetryLoop).
 // Thread-safe. Errors: the service's own status with its details; DataLoss when
@@ -99,6 +115,7 @@ class ModelClient {
   absl::StatusOr<AttributionRun> RunAttribution(
       const v1::RunAttributionRequest& request,
       const std::function<void(int finished, int count)>& on_pair = nullptr);
+  absl::StatusOr<Readout> RunReadout(const v1::RunReadoutRequest& request);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
   // stored runs expire anyway.

@@ -16,6 +16,7 @@
 #include "services/model/generate_handler.h"
 #include "services/model/list_handler.h"
 #include "services/model/patch_handler.h"
+#include "services/model/readout_handler.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
@@ -121,6 +122,12 @@ grpc::Status ModelService::RunAttribution(grpc::ServerContext* context,
                                           grpc::ServerWriter<v1::RunAttributionResponse>* writer) {
   ServiceCall call(served_, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(HandleRunAttribution(call, *request, *writer));
+}
+
+grpc::Status ModelService::RunReadout(grpc::ServerContext* context, const v1::RunReadoutRequest* request,
+                                      grpc::ServerWriter<v1::RunReadoutResponse>* writer) {
+  ServiceCall call(served_, [context] { return context->IsCancelled(); });
+  return ToGrpcStatus(HandleRunReadout(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,

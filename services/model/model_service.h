@@ -43,6 +43,8 @@ class ModelService final : public v1::ModelService::Service {
                             v1::RunWithPatchResponse* response) override;
   grpc::Status RunAttribution(grpc::ServerContext* context, const v1::RunAttributionRequest* request,
                               grpc::ServerWriter<v1::RunAttributionResponse>* writer) override;
+  grpc::Status RunReadout(grpc::ServerContext* context, const v1::RunReadoutRequest* request,
+                          grpc::ServerWriter<v1::RunReadoutResponse>* writer) override;
   grpc::Status RunPatchSweep(grpc::ServerContext* context, const v1::RunPatchSweepRequest* request,
                              grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) override;
   grpc::Status ListActivations(grpc::ServerContext* context, const v1::ListActivationsRequest* request,

@@ -163,7 +163,7 @@ class DirectAttributor {
 
 }  // namespace
 
-double DirectAttribution::Sum() const { return std::accumulate(senders.begin(), senders.end(), biases); }
+double DirectAttribution::Sum() const { return std::accumulate(senders.begin(), senders.end(), biases.value_or(0)); }
 
 absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
                                                     const DirectAttributionRequest& request) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,8 +39,9 @@ struct DirectAttribution {
   // logit_difference, which is of logsumexps, unless there is one token each.
   double logit_difference = 0;
   std::vector<double> senders;  // of each of Senders()
-  // What attention's output biases add, of which no head has a share. An MLP's is in its own term.
-  double biases = 0;
+  // What attention's output biases add, of which no head has a share; unset where there are none.
+  // An MLP's is in its own term.
+  std::optional<double> biases;
   // The largest by absolute value first: parts of the MLPs' terms.
   std::vector<NeuronContribution> neurons;
 

@@ -1,6 +1,7 @@
 #include "services/engine/operations/logit_lens.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -92,8 +93,8 @@ class Lens {
     }
     LensReading reading{SiteOf(row), request_.positions[row / SiteCount()]};
     reading.metrics = MeasureLogits(logits, *final_, request_.metrics);
-    reading.target = target_;
     reading.target_log_probability = LogProbability(logits, target_);
+    reading.target = {target_, std::exp(reading.target_log_probability), logits[target_]};
     reading.target_rank = RankOf(logits, target_);
     return reading;
   }

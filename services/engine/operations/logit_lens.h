@@ -32,7 +32,7 @@ struct LensReading {
   HookSite site;
   int position = 0;
   RunMetrics metrics;  // kl_from_clean: from the last site's distribution, 0 there
-  TokenId target = 0;
+  TokenProbability target;
   double target_log_probability = 0;  // natural logarithm
   int64_t target_rank = 0;            // how many tokens are likelier; of equal ones the lower id is
 };

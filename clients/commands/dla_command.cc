@@ -65,7 +65,8 @@ std::string SendersTable(const ReadoutOfPosition& of_position, size_t top) {
     }
   }
   if (senders.size() > top) {
-    table.AddRow({absl::StrCat(senders.size() - top, " others"), Cell(others)});
+    const size_t count = senders.size() - top;
+    table.AddRow({absl::StrCat(count, count == 1 ? " other" : " others"), Cell(others)});
   }
   table.AddRow({"sum", Cell(of_position.position.contribution_sum())});
   table.AddRow({"mean logit difference", Cell(of_position.position.mean_logit_difference())});
@@ -87,7 +88,8 @@ void Print(const Tool& tool, const DlaFlags& flags, const ReadoutOfPrompt& of_pr
     if (&of_position != &of_prompt.positions.front()) tool.Print("\n");
     if (of_prompt.positions.size() > 1) {
       tool.Print(absl::StrCat("position ", position, " (",
-                              OneLine(of_prompt.prompt.prompt_pieces(static_cast<int>(position)), 24), ")\n"));
+                              OneLine(of_prompt.prompt.prompt_pieces(static_cast<int>(position)), 24),
+                              ")\n"));
     }
     tool.Print(SendersTable(of_position, static_cast<size_t>(flags.top)));
     if (flags.neurons > 0) tool.Print(absl::StrCat("\n", NeuronsTable(of_position)));

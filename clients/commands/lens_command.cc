@@ -113,9 +113,8 @@ std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t f
     for (size_t i = first; i < first + count; ++i) {
       const v1::LensReading& cell = reading(i, site);
       const std::string token = cell.top_tokens().empty() ? "" : TextOf(cell.top_tokens(0), 12);
-      row.push_back(cell.has_logit_difference()
-                        ? absl::StrFormat("%s %+.2f", token, cell.logit_difference())
-                        : token);
+      row.push_back(cell.has_logit_difference() ? absl::StrFormat("%s %+.2f", token, cell.logit_difference())
+                                                : token);
     }
     table.AddRow(row);
   }
@@ -143,8 +142,7 @@ void Print(const Tool& tool, const ReadoutOfPrompt& of_prompt) {
   const size_t per_position = of_prompt.readings.size() / positions.size();
   for (size_t first = 0; first < positions.size(); first += kPositionsPerTable) {
     if (first > 0) tool.Print("\n");
-    tool.Print(
-        Grid(of_prompt, per_position, first, std::min(kPositionsPerTable, positions.size() - first)));
+    tool.Print(Grid(of_prompt, per_position, first, std::min(kPositionsPerTable, positions.size() - first)));
   }
 }
 

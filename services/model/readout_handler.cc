@@ -27,8 +27,8 @@ struct ParsedReadout {
   int64_t EstimateBytes(const engine::ModelConfig& config) const {
     int64_t most = 0;
     for (const engine::LensRequest& prompt : prompts) {
-      most = std::max(most, direct ? engine::DirectAttributionBytes(config, *direct)
-                                   : engine::LensBytes(config, prompt));
+      most = std::max(
+          most, direct ? engine::DirectAttributionBytes(config, *direct) : engine::LensBytes(config, prompt));
     }
     return most;
   }
@@ -119,8 +119,7 @@ class ReadoutParser {
     if (request_.has_positions()) positions = ParsePositions(request_.positions(), at_positions);
     for (int i = 0; i < request_.prompts_size(); ++i) {
       engine::LensRequest prompt = common_;
-      prompt.prompt =
-          parser_.PromptToRun(request_.prompts(i), 0, parser_.violations().At("prompts", i));
+      prompt.prompt = parser_.PromptToRun(request_.prompts(i), 0, parser_.violations().At("prompts", i));
       RequestParser::Compile(prompt.prompt, interventions, {}, parsed_.compiler, parser_.violations());
       if (prompt.prompt.length() > 0) {
         prompt.positions = engine::ResolvePositions(positions, prompt.prompt, at_positions);
@@ -161,8 +160,8 @@ absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, Reado
 absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& request,
                               grpc::ServerWriter<v1::RunReadoutResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedReadout parsed, ReadoutParser(call.served, request).Parse());
-  ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(
-                                                  parsed.compiler, parsed.EstimateBytes(call.served.config())));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
   ReadoutWriter out(call.served, writer);
   ABSTRACT_RETURN_IF_ERROR(out.WriteHeader(static_cast<uint32_t>(parsed.prompts.size())));
   for (size_t i = 0; i < parsed.prompts.size(); ++i) {

@@ -140,7 +140,8 @@ std::string TokenText(const engine::Model& model, engine::TokenId id) {
   return model.tokenizer() == nullptr ? "" : model.tokenizer()->TokenText(id);
 }
 
-v1::TokenProbability BuildTokenProbability(const engine::Model& model, const engine::TokenProbability& token) {
+v1::TokenProbability BuildTokenProbability(const engine::Model& model,
+                                           const engine::TokenProbability& token) {
   v1::TokenProbability result;
   result.set_token_id(token.id);
   result.set_text(TokenText(model, token.id));

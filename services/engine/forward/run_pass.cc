@@ -23,9 +23,9 @@ namespace {
 bool RunWithTape(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
                  absl::FunctionRef<bool()> abandoned) {
   const Batch batch(segments);
-  const bool keeps_all_layers =
-      std::all_of(segments.begin(), segments.end(),
-                  [](const Segment* segment) { return segment->gradient->keeps_all_layers; });
+  const bool keeps_all_layers = std::all_of(segments.begin(), segments.end(), [](const Segment* segment) {
+    return segment->gradient->keeps_all_layers;
+  });
   Tape tape(model.config(), batch.row_count(), keeps_all_layers, arithmetic);
   ForwardPass forward(model, batch, arithmetic, &tape);
   return forward.Run(abandoned) && BackwardPass(model, batch, forward, tape, arithmetic, abandoned);

@@ -97,9 +97,7 @@ class DirectAttributor {
                   static_cast<double>(request_.compliance_token_ids.size()));
   }
 
-  const float* ValuesAt(const HookSite& site) const {
-    return run_.activations.at(site).values.values.data();
-  }
+  const float* ValuesAt(const HookSite& site) const { return run_.activations.at(site).values.values.data(); }
   const float* DirectionAt(const HookSite& site) const {
     return run_.gradients[0].at(site).values.values.data();
   }
@@ -133,8 +131,7 @@ class DirectAttributor {
     double sum = 0;
     for (const Segment& segment : segments) {
       const int layer = segment.entry_layer;
-      const std::vector<float>& bias =
-          segment.activations.at({HookPoint::kAttnOut, layer}).values.values;
+      const std::vector<float>& bias = segment.activations.at({HookPoint::kAttnOut, layer}).values.values;
       sum += std::inner_product(bias.begin(), bias.end(), DirectionAt({HookPoint::kResult, layer}), 0.0);
     }
     return sum * ScaleOfGradient();
@@ -163,7 +160,9 @@ class DirectAttributor {
 
 }  // namespace
 
-double DirectAttribution::Sum() const { return std::accumulate(senders.begin(), senders.end(), biases.value_or(0)); }
+double DirectAttribution::Sum() const {
+  return std::accumulate(senders.begin(), senders.end(), biases.value_or(0));
+}
 
 absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
                                                     const DirectAttributionRequest& request) {
@@ -176,8 +175,8 @@ int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributio
   const bool neurons = request.neuron_count > 0;
   const int64_t recorded = d + layers * (width + d + (neurons ? config.d_ff : 0));
   // Twice: values and directions. The logits and the gradient with respect to them.
-  const int64_t floats = 2 * recorded + 2 * int64_t{config.vocabulary_size} +
-                         biases * (config.head_count * d + 3 * d + width);
+  const int64_t floats =
+      2 * recorded + 2 * int64_t{config.vocabulary_size} + biases * (config.head_count * d + 3 * d + width);
   const int64_t sites = 1 + layers * (neurons ? 3 : 2);
   const int64_t largest =
       neurons ? std::min<int64_t>(request.neuron_count + config.d_ff, layers * config.d_ff) : 0;

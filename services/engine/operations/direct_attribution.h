@@ -21,10 +21,10 @@ namespace mechinterp::engine {
 // neurons (BackwardRule::kDirect), for little more than the forward pass.
 struct DirectAttributionRequest {
   TokenizedPrompt prompt;
-  std::shared_ptr<const HookPlan> plan;  // edits in force; may be null
-  int position = 0;                      // whose logits are explained
+  std::shared_ptr<const HookPlan> plan;                          // edits in force; may be null
+  int position = 0;                                              // whose logits are explained
   std::vector<TokenId> refusal_token_ids, compliance_token_ids;  // without repetitions, not empty
-  int neuron_count = 0;                  // how many single neurons are wanted
+  int neuron_count = 0;                                          // how many single neurons are wanted
 };
 
 struct NeuronContribution {

@@ -91,7 +91,9 @@ class Lens {
       final_.emplace(logits);
       target_ = request_.target.has_value() ? *request_.target : LikeliestOf(logits);
     }
-    LensReading reading{SiteOf(row), request_.positions[row / SiteCount()]};
+    LensReading reading;
+    reading.site = SiteOf(row);
+    reading.position = request_.positions[row / SiteCount()];
     reading.metrics = MeasureLogits(logits, *final_, request_.metrics);
     reading.target_log_probability = LogProbability(logits, target_);
     reading.target = {target_, std::exp(reading.target_log_probability), logits[target_]};
@@ -149,9 +151,10 @@ int64_t LensBytes(const ModelConfig& config, const LensRequest& request) {
   const int64_t floats =
       sites * positions * config.d_model + block * (int64_t{config.d_model} + config.vocabulary_size);
   // Of what is captured and of a block's segments, beside their values; of the largest, twice.
-  const int64_t objects = sites * (512 + 2 * positions * static_cast<int64_t>(sizeof(int))) +
-                          block * static_cast<int64_t>(sizeof(Segment)) +
-                          2 * request.metrics.top_token_count * static_cast<int64_t>(sizeof(TokenProbability));
+  const int64_t objects =
+      sites * (512 + 2 * positions * static_cast<int64_t>(sizeof(int))) +
+      block * static_cast<int64_t>(sizeof(Segment)) +
+      2 * request.metrics.top_token_count * static_cast<int64_t>(sizeof(TokenProbability));
   return floats * static_cast<int64_t>(sizeof(float)) + objects + ReferenceBytes(config.vocabulary_size);
 }
 

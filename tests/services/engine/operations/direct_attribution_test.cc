@@ -55,9 +55,7 @@ class DirectAttributionTest : public testing::TestWithParam<ServedFixture> {
     const std::vector<Sender> senders = Senders(served_.config());
     return static_cast<size_t>(std::find(senders.begin(), senders.end(), sender) - senders.begin());
   }
-  Intervention At(HookPoint point, int layer, Edit edit) {
-    return {{point, layer}, {}, std::move(edit)};
-  }
+  Intervention At(HookPoint point, int layer, Edit edit) { return {{point, layer}, {}, std::move(edit)}; }
   HostTensor Direction() const {
     HostTensor direction{{served_.config().d_model}, {}};
     for (int i = 0; i < served_.config().d_model; ++i) {
@@ -138,12 +136,12 @@ TEST_P(DirectAttributions, LeaveWhatEditsAdd) {
   request.plan = served_.PlanOf(prompt_, {At(out.point, last, Replacement{{both, {}, {}, {}}})});
   const DirectAttribution in_mlp = Run(request);
   const size_t mlp = IndexOf({Sender::Kind::kMlp, last, 0});
-  EXPECT_NEAR(attribution.logit_difference - attribution.Sum(), in_mlp.senders[mlp] - attribution.senders[mlp],
-              1e-4);
+  EXPECT_NEAR(attribution.logit_difference - attribution.Sum(),
+              in_mlp.senders[mlp] - attribution.senders[mlp], 1e-4);
   EXPECT_GT(std::abs(attribution.logit_difference - attribution.Sum()), 1e-2);
 }
 
-// All of a layer's neurons are its MLP's term, less the bias that only the MLP has.
+// All of a layer's neurons are its MLP's term; but for the bias, which only the MLP has.
 TEST_P(DirectAttributions, NeuronsArePartsOfTheirMlp) {
   DirectAttributionRequest request = RequestFor(prompt_);
   const int layers = served_.config().layer_count(), neurons = served_.config().d_ff;
@@ -156,7 +154,8 @@ TEST_P(DirectAttributions, NeuronsArePartsOfTheirMlp) {
   std::vector<double> sums(layers);
   for (const NeuronContribution& neuron : all.neurons) sums[neuron.layer] += neuron.value;
   for (int layer = 0; layer < layers; ++layer) {
-    EXPECT_NEAR(sums[layer], all.senders[IndexOf({Sender::Kind::kMlp, layer, 0})], 1e-4);
+    const double without = all.senders[IndexOf({Sender::Kind::kMlp, layer, 0})] - sums[layer];
+    EXPECT_EQ(std::abs(without) > 1e-4, served_.config().layers[layer].mlp_bias) << without;
   }
   request.neuron_count = 7;
   const DirectAttribution largest = Run(request);
@@ -181,8 +180,7 @@ TEST_P(DirectAttributions, ANeuronsTermIsWhatItAddsAtAFixedScale) {
   const HostTensor scales{{prompt_.length(), 1}, served_.ActivationsOf(prompt_, scale)};
   Intervention away = At(HookPoint::kMlpPost, last, Zeroing{});
   away.selector.dims = {static_cast<int>(neuron->neuron)};
-  request.plan =
-      served_.PlanOf(prompt_, {away, At(scale.point, 0, Replacement{{scales, {}, {}, {}}})});
+  request.plan = served_.PlanOf(prompt_, {away, At(scale.point, 0, Replacement{{scales, {}, {}, {}}})});
   EXPECT_NEAR(DifferenceOf(request), plain.logit_difference - neuron->value, 1e-4);
 }
 
@@ -191,7 +189,9 @@ TEST_P(DirectAttributions, HaveATermOfBiasesWhereThereAreAny) {
   const DirectAttribution attribution = Run(RequestFor(prompt_));
   const bool has = served_.config().layers[0].attention_output_bias;
   EXPECT_EQ(attribution.biases.has_value(), has);
-  if (has) EXPECT_GT(std::abs(*attribution.biases), Tolerance(attribution));
+  if (has) {
+    EXPECT_GT(std::abs(*attribution.biases), Tolerance(attribution));
+  }
 }
 
 // In one pass with others, direct and not, gradients are those of a pass alone.
@@ -242,13 +242,12 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, DirectAttributionReference,
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Fixtures, DirectAttributionOfAnyFormat,
                          testing::Values(kSmall, ServedFixture{"llama3-gqa", true},
-                                         ServedFixture{"llama-biases"},
-                                         ServedFixture{"llama-biases", true},
+                                         ServedFixture{"llama-biases"}, ServedFixture{"llama-biases", true},
                                          ServedFixture{"llama3-gqa", false, NumberFormat::kNf4,
                                                        NumberFormat::kBFloat16}),
                          NameOf);
-INSTANTIATE_TEST_SUITE_P(Fixtures, DirectAttributions,
-                         testing::Values(kSmall, ServedFixture{"llama-biases"}), NameOf);
+INSTANTIATE_TEST_SUITE_P(Fixtures, DirectAttributions, testing::Values(kSmall, ServedFixture{"llama-biases"}),
+                         NameOf);
 
 }  // namespace
 }  // namespace mechinterp::engine

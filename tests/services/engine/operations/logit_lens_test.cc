@@ -168,9 +168,8 @@ TEST_P(LogitLens, MeasuresAsThePlainFormulasDo) {
     EXPECT_EQ(reading.target.id, target);
     EXPECT_EQ(reading.target_rank, rank);
     EXPECT_NEAR(reading.target_log_probability, logits[target] - normalizer(logits), 1e-9);
-    const double difference =
-        std::log(std::exp(logits[5]) + std::exp(logits[9]) + std::exp(logits[11])) -
-        std::log(std::exp(logits[20]) + std::exp(logits[31]));
+    const double difference = std::log(std::exp(logits[5]) + std::exp(logits[9]) + std::exp(logits[11])) -
+                              std::log(std::exp(logits[20]) + std::exp(logits[31]));
     EXPECT_THAT(reading.metrics.logit_difference, Optional(testing::DoubleNear(difference, 1e-5)));
   }
   request.target = 17;
@@ -179,10 +178,9 @@ TEST_P(LogitLens, MeasuresAsThePlainFormulasDo) {
 
 TEST_P(LogitLens, StopsWhereItsSinkFails) {
   int calls = 0;
-  const absl::Status status =
-      RunLogitLens(served_.context(), RequestFor(PromptOfLength(9)), [&](const LensReading&) {
-        return ++calls == 7 ? absl::CancelledError("enough") : absl::OkStatus();
-      });
+  const absl::Status status = RunLogitLens(
+      served_.context(), RequestFor(PromptOfLength(9)),
+      [&](const LensReading&) { return ++calls == 7 ? absl::CancelledError("enough") : absl::OkStatus(); });
   EXPECT_TRUE(absl::IsCancelled(status));
   EXPECT_EQ(calls, 7);
 }
@@ -200,12 +198,11 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, LogitLensReference,
                                          ServedFixture{"llama31-rope-scaled", false},
                                          ServedFixture{"llama31-rope-scaled", true}),
                          NameOf);
-INSTANTIATE_TEST_SUITE_P(Fixtures, LogitLensOfAnyFormat,
-                         testing::Values(kSmall, ServedFixture{"llama3-gqa", true},
-                                         ServedFixture{"llama-biases"},
-                                         ServedFixture{"llama3-gqa", false, NumberFormat::kNf4,
-                                                       NumberFormat::kBFloat16}),
-                         NameOf);
+INSTANTIATE_TEST_SUITE_P(
+    Fixtures, LogitLensOfAnyFormat,
+    testing::Values(kSmall, ServedFixture{"llama3-gqa", true}, ServedFixture{"llama-biases"},
+                    ServedFixture{"llama3-gqa", false, NumberFormat::kNf4, NumberFormat::kBFloat16}),
+    NameOf);
 INSTANTIATE_TEST_SUITE_P(Fixtures, LogitLens, testing::Values(kSmall), NameOf);
 
 }  // namespace

@@ -32,6 +32,13 @@ bool Before(const NeuronContribution& a, const NeuronContribution& b) {
   return x != y ? x > y : std::tie(a.layer, a.neuron) < std::tie(b.layer, b.neuron);
 }
 
+// While the largest are looked for: they, and a layer's.
+int64_t MostNeuronsHeld(const ModelConfig& config, const DirectAttributionRequest& request) {
+  if (request.neuron_count == 0) return 0;
+  return std::min<int64_t>(int64_t{request.neuron_count} + config.d_ff,
+                           int64_t{config.layer_count()} * config.d_ff);
+}
+
 // One attribution on its way.
 class DirectAttributor {
  public:
@@ -140,6 +147,7 @@ class DirectAttributor {
   std::vector<NeuronContribution> LargestNeurons() const {
     const auto count = static_cast<size_t>(request_.neuron_count);
     std::vector<NeuronContribution> largest;
+    largest.reserve(MostNeuronsHeld(config_, request_));
     for (int layer = 0; layer < config_.layer_count(); ++layer) {
       for (int64_t i = 0; i < config_.d_ff; ++i) {
         largest.push_back({layer, i, Term({HookPoint::kMlpPost, layer}, i, 1)});
@@ -170,20 +178,20 @@ absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
 }
 
 int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributionRequest& request) {
+  constexpr int64_t kFloat = sizeof(float);
   const int64_t d = config.d_model, width = config.query_width();
   const int64_t layers = config.layer_count(), biases = OutputBiasCount(config);
   const bool neurons = request.neuron_count > 0;
   const int64_t recorded = d + layers * (width + d + (neurons ? config.d_ff : 0));
-  // Twice: values and directions. The logits and the gradient with respect to them.
-  const int64_t floats =
-      2 * recorded + 2 * int64_t{config.vocabulary_size} + biases * (config.head_count * d + 3 * d + width);
+  // The gradient with respect to the logits; once it has gone back, directions, and what is made
+  // of them.
+  const int64_t directions = kFloat * (recorded + biases * config.head_count * d);
+  const int64_t of_biases = biases * (kFloat * (3 * d + width) + static_cast<int64_t>(sizeof(Segment)));
+  const int64_t terms = (1 + layers * (config.head_count + 1)) * static_cast<int64_t>(sizeof(double)) +
+                        MostNeuronsHeld(config, request) * static_cast<int64_t>(sizeof(NeuronContribution));
+  const int64_t back = std::max(kFloat * config.vocabulary_size, directions + std::max(of_biases, terms));
   const int64_t sites = 1 + layers * (neurons ? 3 : 2);
-  const int64_t largest =
-      neurons ? std::min<int64_t>(request.neuron_count + config.d_ff, layers * config.d_ff) : 0;
-  return floats * static_cast<int64_t>(sizeof(float)) + sites * 1024 +
-         (1 + layers * (config.head_count + 1)) * static_cast<int64_t>(sizeof(Sender) + 2 * sizeof(double)) +
-         biases * static_cast<int64_t>(sizeof(Segment)) +
-         2 * largest * static_cast<int64_t>(sizeof(NeuronContribution)) + GradientScratchBytes(config, 1);
+  return kFloat * (recorded + config.vocabulary_size) + back + sites * 1024 + GradientScratchBytes(config, 1);
 }
 
 }  // namespace mechinterp::engine

@@ -66,8 +66,8 @@ TEST_F(ToolTest, DlaRanksSendersAndChecksTheirSum) {
 }
 
 TEST_F(ToolTest, DlaNamesPositionsWhereThereAreMany) {
-  const ToolOutcome outcome =
-      Run({"dla", "--token-ids", "4,5,6", "--refusal-ids", "7", "--compliance-ids", "8", "--positions", "0,1"});
+  const ToolOutcome outcome = Run(
+      {"dla", "--token-ids", "4,5,6", "--refusal-ids", "7", "--compliance-ids", "8", "--positions", "0,1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, ContainsRegex("position 0 \\(t0\\)"));
   EXPECT_THAT(outcome.out, ContainsRegex("position 1 \\(t1\\)"));

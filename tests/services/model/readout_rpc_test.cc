@@ -119,9 +119,9 @@ class ReadoutRpc : public testing::Test {
 };
 
 TEST_F(ReadoutRpc, ReturnsTheLensOfTheLastPosition) {
-  const ReadOut result = Run(Request(
-      "metrics { refusal_token_ids: [5, 9, 11] compliance_token_ids: [20, 31] top_token_count: 3 } "
-      "logit_lens {}"));
+  const ReadOut result = Run(
+      Request("metrics { refusal_token_ids: [5, 9, 11] compliance_token_ids: [20, 31] top_token_count: 3 } "
+              "logit_lens {}"));
   ASSERT_THAT(result.status, IsOk());
   EXPECT_TRUE(result.ended);
   EXPECT_EQ(result.header.prompt_count(), 1u);
@@ -163,17 +163,18 @@ TEST_F(ReadoutRpc, ReadsTheSitesPositionsAndTokenThatAreAskedFor) {
 }
 
 TEST_F(ReadoutRpc, CutsWhatIsMoreThanAMessage) {
-  ReadOut result =
-      Run(Request("metrics { top_token_count: 512 } positions {} logit_lens { resid_mid: true }"));
+  auto request = Request("metrics { top_token_count: 512 } positions {} logit_lens { resid_mid: true }");
+  *request.mutable_prompts(0) = Prompt(24);
+  const ReadOut result = Run(request);
   ASSERT_THAT(result.status, IsOk());
-  ASSERT_THAT(result.prompts.at(0).readings, SizeIs(8 * 9));
+  ASSERT_THAT(result.prompts.at(0).readings, SizeIs(24 * 9));
   EXPECT_GT(result.pieces, 1);
   EXPECT_LE(result.largest_message, (size_t{1} << 20) + 16);
 }
 
 TEST_F(ReadoutRpc, ReturnsDirectContributions) {
-  const ReadOut result = Run(Request(std::string(kTokens) +
-                                     "positions { indices: [4, -1] } direct_attribution { neuron_count: 6 }"));
+  const ReadOut result = Run(Request(
+      std::string(kTokens) + "positions { indices: [4, -1] } direct_attribution { neuron_count: 6 }"));
   ASSERT_THAT(result.status, IsOk());
   ASSERT_THAT(result.prompts.at(0).positions, SizeIs(2));
   const std::vector<engine::Sender> senders = engine::Senders(fixture_.model()->config());
@@ -209,7 +210,8 @@ TEST_F(ReadoutRpc, ReturnsDirectContributions) {
 TEST_F(ReadoutRpc, TakesManyPromptsAndInterventions) {
   for (const std::string readout : {"logit_lens {}", "direct_attribution {}"}) {
     const std::string text = kTokens + readout;
-    auto request = Request(text + " interventions { site { point: HOOK_POINT_MLP_OUT layer: 1 } zeroing {} }");
+    auto request =
+        Request(text + " interventions { site { point: HOOK_POINT_MLP_OUT layer: 1 } zeroing {} }");
     *request.add_prompts() = Prompt(5);
     const ReadOut both = Run(request);
     ASSERT_THAT(both.status, IsOk());
@@ -238,17 +240,19 @@ TEST_F(ReadoutRpc, NamesTheFieldsAtFault) {
               ElementsAre("metrics.top_token_count"));
   EXPECT_THAT(FieldsAtFault(tokens + "direct_attribution { neuron_count: 100001 }"),
               ElementsAre("direct_attribution.neuron_count"));
-  EXPECT_THAT(FieldsAtFault("metrics { refusal_openings { ids: 1 } compliance_openings { ids: 2 } "
-                            "top_token_count: 1001 } logit_lens {}"),
-              ElementsAre("metrics.top_token_count", "metrics.refusal_openings", "metrics.compliance_openings"));
+  EXPECT_THAT(
+      FieldsAtFault("metrics { refusal_openings { ids: 1 } compliance_openings { ids: 2 } "
+                    "top_token_count: 1001 } logit_lens {}"),
+      ElementsAre("metrics.top_token_count", "metrics.refusal_openings", "metrics.compliance_openings"));
   EXPECT_THAT(FieldsAtFault("metrics { refusal_token_ids: 512 } logit_lens { target_token_id: 512 }"),
               ElementsAre("metrics.refusal_token_ids[0]", "logit_lens.target_token_id"));
   EXPECT_THAT(FieldsAtFault("positions { indices: 8 } logit_lens {}"), ElementsAre("positions.indices[0]"));
   EXPECT_THAT(FieldsAtFault("positions { named: 77 } logit_lens {}"), ElementsAre("positions.named[0]"));
   EXPECT_THAT(FieldsAtFault("prompts { token_ids { ids: 600 } } logit_lens {}"),
               ElementsAre("prompts[0].token_ids.ids[0]"));
-  EXPECT_THAT(FieldsAtFault("logit_lens {} interventions { site { point: HOOK_POINT_Z layer: 4 } zeroing {} }"),
-              ElementsAre("interventions[0].site.layer"));
+  EXPECT_THAT(
+      FieldsAtFault("logit_lens {} interventions { site { point: HOOK_POINT_Z layer: 4 } zeroing {} }"),
+      ElementsAre("interventions[0].site.layer"));
   v1::RunReadoutRequest none = Parse<v1::RunReadoutRequest>("logit_lens {}");
   EXPECT_EQ(Run(none).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   for (int i = 0; i < 1001; ++i) *none.add_prompts() = Prompt(2);

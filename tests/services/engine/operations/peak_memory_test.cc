@@ -300,9 +300,9 @@ TEST_F(PeakMemory, DirectAttributions) {
     request.refusal_token_ids = {1};
     request.compliance_token_ids = {2};
     request.neuron_count = neurons;
-    // The way back's slots are no memory of the heap.
-    ExpectWithin(DirectAttributionBytes(config_, request) - GradientScratchBytes(config_, 1),
-                 prompt_.length(), prompt_.length(),
+    // The way back's slots are no memory of the heap; what the pass takes beside, angles and scores,
+    // is given back before the most is taken.
+    ExpectWithin(DirectAttributionBytes(config_, request) - GradientScratchBytes(config_, 1), 0, 0,
                  [&] { EXPECT_THAT(AttributeDirectly(context_, request), IsOk()); });
   }
 }

@@ -9,6 +9,7 @@
 #include "clients/commands/prompt_flags.h"
 #include "clients/commands/session.h"
 #include "clients/commands/tool.h"
+#include "clients/lib/readout_reader.h"
 #include "clients/lib/selectors.h"
 #include "clients/lib/text_table.h"
 #include "mechinterp/v1/tool.pb.h"
@@ -68,7 +69,7 @@ std::string SendersTable(const ReadoutOfPosition& of_position, size_t top) {
     const size_t count = senders.size() - top;
     table.AddRow({absl::StrCat(count, count == 1 ? " other" : " others"), Cell(others)});
   }
-  table.AddRow({"sum", Cell(of_position.position.contribution_sum())});
+  table.AddRow({absl::StrCat("sum of all ", senders.size()), Cell(of_position.position.contribution_sum())});
   table.AddRow({"mean logit difference", Cell(of_position.position.mean_logit_difference())});
   return table.ToString();
 }
@@ -81,18 +82,23 @@ std::string NeuronsTable(const ReadoutOfPosition& of_position) {
   return table.ToString();
 }
 
+// Says so where the sum is not the difference.
+void NoteRemainder(const Tool& tool, const v1::ReadoutPosition& position) {
+  const double remainder = position.mean_logit_difference() - position.contribution_sum();
+  if (std::abs(remainder) < 0.01 * std::max(1.0, std::abs(position.mean_logit_difference()))) return;
+  tool.Note(absl::StrFormat(
+      "the sum leaves %+.4f: the rounding of operands, or what interventions put into the stream",
+      remainder));
+}
+
 void Print(const Tool& tool, const DlaFlags& flags, const ReadoutOfPrompt& of_prompt) {
   tool.Note("what each sender adds by itself to the mean refusal logit less the mean compliance logit");
   for (const ReadoutOfPosition& of_position : of_prompt.positions) {
-    const uint32_t position = of_position.position.position();
     if (&of_position != &of_prompt.positions.front()) tool.Print("\n");
-    if (of_prompt.positions.size() > 1) {
-      tool.Print(absl::StrCat("position ", position, " (",
-                              OneLine(of_prompt.prompt.prompt_pieces(static_cast<int>(position)), 24),
-                              ")\n"));
-    }
+    tool.Print(absl::StrCat(PositionName(of_prompt.prompt, of_position.position.position()), "\n"));
     tool.Print(SendersTable(of_position, static_cast<size_t>(flags.top)));
     if (flags.neurons > 0) tool.Print(absl::StrCat("\n", NeuronsTable(of_position)));
+    NoteRemainder(tool, of_position.position);
   }
 }
 

@@ -10,10 +10,12 @@
 #include "clients/commands/prompt_flags.h"
 #include "clients/commands/session.h"
 #include "clients/commands/tool.h"
+#include "clients/lib/readout_reader.h"
 #include "clients/lib/selectors.h"
 #include "clients/lib/text_table.h"
 #include "mechinterp/v1/tool.pb.h"
 #include "services/common/status_macros.h"
+#include "services/common/text.h"
 
 namespace mechinterp {
 namespace {
@@ -52,7 +54,7 @@ absl::StatusOr<v1::RunReadoutRequest> MakeRequest(const Tool& tool, const LensFl
 }
 
 std::string TextOf(const v1::TokenProbability& token, size_t characters) {
-  return token.text().empty() ? absl::StrCat("#", token.token_id()) : OneLine(token.text(), characters);
+  return token.text().empty() ? absl::StrCat("#", token.token_id()) : Visible(token.text(), characters);
 }
 
 // "L3 pre": the stream as it enters layer 3.
@@ -69,8 +71,8 @@ std::string Signed(bool known, double value) { return known ? absl::StrFormat("%
 std::string PositionTable(const std::vector<v1::LensReading>& readings) {
   const bool has_metrics = readings.front().has_logit_difference();
   std::vector<std::string> header = {"stream", "likeliest tokens"};
-  if (has_metrics) header.insert(header.end(), {"logit difference", "log-odds"});
-  const std::string target = absl::StrCat("\"", TextOf(readings.front().target(), 12), "\"");
+  if (has_metrics) header.insert(header.end(), {"logit difference", "refusal log-odds"});
+  const std::string target = TextOf(readings.front().target(), 12);
   header.insert(header.end(), {"KL", absl::StrCat("p of ", target), "its rank"});
   TextTable table(header);
   table.AlignLeft({1});
@@ -92,11 +94,23 @@ std::string PositionTable(const std::vector<v1::LensReading>& readings) {
   return table.ToString();
 }
 
+std::string LikeliestOf(const v1::LensReading& reading) {
+  return reading.top_tokens().empty() ? "" : TextOf(reading.top_tokens(0), 12);
+}
+
+// The likeliest token, in a column of this width, and the logit difference where it is known.
+std::string GridCell(const v1::LensReading& reading, size_t width) {
+  const std::string token = LikeliestOf(reading);
+  if (!reading.has_logit_difference()) return token;
+  return absl::StrFormat("%s%s %+6.2f", token, std::string(width - CharacterCount(token), ' '),
+                         reading.logit_difference());
+}
+
 // Streams by positions: the likeliest token, and the logit difference where it is known.
 // `readings` are of each position one after the other, `per_position` of each.
 std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t first, size_t count) {
   std::vector<std::string> header = {"stream"};
-  std::vector<size_t> left;
+  std::vector<size_t> left, widths;
   const auto reading = [&](size_t position, size_t site) -> const v1::LensReading& {
     return of_prompt.readings[position * per_position + site];
   };
@@ -104,18 +118,19 @@ std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t f
     const uint32_t position = reading(i, 0).position();
     const std::string& piece = of_prompt.prompt.prompt_pieces(static_cast<int>(position));
     left.push_back(header.size());
-    header.push_back(absl::StrCat(position, " ", OneLine(piece, 12)));
+    widths.push_back(0);
+    for (size_t site = 0; site < per_position; ++site) {
+      widths.back() = std::max(widths.back(), CharacterCount(LikeliestOf(reading(i, site))));
+    }
+    header.push_back(piece.empty() ? absl::StrCat(position)
+                                   : absl::StrCat(position, " ", Visible(piece, 12)));
   }
   TextTable table(header);
   table.AlignLeft(left);
   for (size_t site = 0; site < per_position; ++site) {
     std::vector<std::string> row = {StreamName(reading(first, site).site())};
-    for (size_t i = first; i < first + count; ++i) {
-      const v1::LensReading& cell = reading(i, site);
-      const std::string token = cell.top_tokens().empty() ? "" : TextOf(cell.top_tokens(0), 12);
-      row.push_back(cell.has_logit_difference() ? absl::StrFormat("%s %+.2f", token, cell.logit_difference())
-                                                : token);
-    }
+    for (size_t i = first; i < first + count; ++i)
+      row.push_back(GridCell(reading(i, site), widths[i - first]));
     table.AddRow(row);
   }
   return table.ToString();
@@ -125,13 +140,9 @@ void Print(const Tool& tool, const ReadoutOfPrompt& of_prompt) {
   std::set<uint32_t> positions;
   for (const v1::LensReading& reading : of_prompt.readings) positions.insert(reading.position());
   if (positions.empty()) return;
-  const auto described = [&](uint32_t position) {
-    return absl::StrCat("position ", position, " (",
-                        OneLine(of_prompt.prompt.prompt_pieces(static_cast<int>(position)), 24), ")");
-  };
   if (positions.size() == 1) {
-    tool.Note(absl::StrCat(described(*positions.begin()),
-                           ": what would come next if each stream went straight to the head; KL from the "
+    tool.Note(absl::StrCat(PositionName(of_prompt.prompt, *positions.begin()),
+                           ": what would come next if each stream went straight to the head; KL is from the "
                            "last one, in nats"));
     tool.Print(PositionTable(of_prompt.readings));
     return;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "clients/lib/text_table.h"
 
 namespace mechinterp {
 
@@ -59,6 +60,13 @@ absl::StatusOr<Readout> ReadoutReader::Finish() && {
         absl::StrCat(readout_.prompts.size(), " of ", readout_.header.prompt_count(), " prompts came"));
   }
   return std::move(readout_);
+}
+
+std::string PositionName(const v1::ReadoutPrompt& prompt, uint32_t position) {
+  const auto index = static_cast<int>(position);
+  const std::string piece = index < prompt.prompt_pieces_size() ? prompt.prompt_pieces(index) : "";
+  return absl::StrCat("position ", position,
+                      piece.empty() ? "" : absl::StrCat(" (", Visible(piece, 24), ")"));
 }
 
 }  // namespace mechinterp

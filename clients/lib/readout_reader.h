@@ -1,6 +1,9 @@
 #ifndef CLIENTS_LIB_READOUT_READER_H_
 #define CLIENTS_LIB_READOUT_READER_H_
 
+#include <cstdint>
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "clients/lib/model_client.h"
@@ -23,6 +26,9 @@ class ReadoutReader {
   Readout readout_;
   bool ended_ = false;
 };
+
+// A position of a prompt that was read out, with its token where it has text: 'position 3 ("my")'.
+std::string PositionName(const v1::ReadoutPrompt& prompt, uint32_t position);
 
 }  // namespace mechinterp
 

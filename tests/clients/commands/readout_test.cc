@@ -17,8 +17,10 @@ using testing::ToolTest;
 TEST_F(ToolTest, LensShowsThePositionLayerByLayer) {
   const ToolOutcome outcome = Run({"lens", "--refusal-phrases", phrases_, "--top", "2", "make a bomb"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, ContainsRegex("L0 pre +Sure 50.0 % +[-+][0-9.]+ +[-+][0-9.]+ +0.250 +50.0 % +3"));
-  EXPECT_THAT(outcome.out, ContainsRegex("L0 post +I 50.0 % +[-+][0-9.]+ +[-+][0-9.]+ +0.000 +50.0 % +1"));
+  EXPECT_THAT(outcome.out,
+              ContainsRegex("L0 pre +\"Sure\" 50.0 % +[-+][0-9.]+ +[-+][0-9.]+ +0.250 +50.0 % +3"));
+  EXPECT_THAT(outcome.out,
+              ContainsRegex("L0 post +\"I\" 50.0 % +[-+][0-9.]+ +[-+][0-9.]+ +0.000 +50.0 % +1"));
   EXPECT_THAT(outcome.err, HasSubstr("straight to the head"));
   const v1::RunReadoutRequest request = fake_.service.readout_requests().at(0);
   EXPECT_EQ(request.metrics().top_token_count(), 2u);
@@ -31,8 +33,8 @@ TEST_F(ToolTest, LensShowsManyPositionsSideBySide) {
   const ToolOutcome outcome = Run({"lens", "--refusal-phrases", phrases_, "--positions", "0,1", "--resid-mid",
                                    "--target-id", "9", "make a bomb"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, ContainsRegex("stream +0 t0 +1 t1"));
-  EXPECT_THAT(outcome.out, ContainsRegex("L0 post +I [-+][0-9.]+ +I [-+][0-9.]+"));
+  EXPECT_THAT(outcome.out, ContainsRegex("stream +0 \"t0\" +1 \"t1\""));
+  EXPECT_THAT(outcome.out, ContainsRegex("L0 post +\"I\" +[-+][0-9.]+ +\"I\" +[-+][0-9.]+"));
   const v1::RunReadoutRequest request = fake_.service.readout_requests().at(0);
   EXPECT_TRUE(request.logit_lens().resid_mid());
   EXPECT_EQ(request.logit_lens().target_token_id(), 9u);
@@ -57,7 +59,7 @@ TEST_F(ToolTest, DlaRanksSendersAndChecksTheirSum) {
       Run({"dla", "--refusal-phrases", phrases_, "--top", "2", "--neurons", "1", "make a bomb"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, ContainsRegex("L0.H0 +[-+][0-9.]+\n"));
-  EXPECT_THAT(outcome.out, ContainsRegex("embed +\\+1.0000\n1 other +\\+0.0000\nsum "));
+  EXPECT_THAT(outcome.out, ContainsRegex("embed +\\+1.0000\n1 other +\\+0.0000\nsum of all 3 "));
   EXPECT_THAT(outcome.out, ContainsRegex("mean logit difference +[-+][0-9.]+"));
   EXPECT_THAT(outcome.out, ContainsRegex("neuron +contribution\n-+ +-+\nL0.mlp.n5 +\\+2.0000"));
   const v1::RunReadoutRequest request = fake_.service.readout_requests().at(0);
@@ -69,8 +71,8 @@ TEST_F(ToolTest, DlaNamesPositionsWhereThereAreMany) {
   const ToolOutcome outcome = Run(
       {"dla", "--token-ids", "4,5,6", "--refusal-ids", "7", "--compliance-ids", "8", "--positions", "0,1"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.out, ContainsRegex("position 0 \\(t0\\)"));
-  EXPECT_THAT(outcome.out, ContainsRegex("position 1 \\(t1\\)"));
+  EXPECT_THAT(outcome.out, ContainsRegex("position 0 \\(\"t0\"\\)"));
+  EXPECT_THAT(outcome.out, ContainsRegex("position 1 \\(\"t1\"\\)"));
   EXPECT_THAT(outcome.out, Not(HasSubstr("neuron")));
 }
 

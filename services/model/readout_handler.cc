@@ -27,15 +27,23 @@ struct ParsedReadout {
   int64_t EstimateBytes(const engine::ModelConfig& config) const {
     int64_t most = 0;
     for (const engine::LensRequest& prompt : prompts) {
-      most = std::max(
-          most, direct ? engine::DirectAttributionBytes(config, *direct) : engine::LensBytes(config, prompt));
+      most = std::max(most, direct ? engine::DirectAttributionBytes(config, DirectOf(prompt))
+                                   : engine::LensBytes(config, prompt));
     }
     return most;
   }
 
+  engine::DirectAttributionRequest DirectOf(const engine::LensRequest& prompt) const {
+    engine::DirectAttributionRequest request = *direct;
+    request.prompt = prompt.prompt;
+    request.plan = prompt.plan;
+    request.positions = prompt.positions;
+    return request;
+  }
+
   engine::PlanCompiler compiler;  // a plan for each prompt
   std::vector<engine::LensRequest> prompts;
-  std::optional<engine::DirectAttributionRequest> direct;  // but the prompt and the position
+  std::optional<engine::DirectAttributionRequest> direct;  // but the prompt and its positions
 };
 
 class ReadoutParser {
@@ -135,18 +143,12 @@ class ReadoutParser {
   ParsedReadout parsed_;
 };
 
-absl::Status AttributeDirectly(ServiceCall& call, engine::DirectAttributionRequest request,
-                               const engine::LensRequest& prompt, ReadoutWriter& out) {
-  request.prompt = prompt.prompt;
-  request.plan = prompt.plan;
-  for (const int position : prompt.positions) {
-    request.position = position;
-    call.served.metrics.prompt_tokens.Increment(position + 1);
-    ABSTRACT_ASSIGN_OR_RETURN(const engine::DirectAttribution attribution,
-                              engine::AttributeDirectly(call.context, request));
-    ABSTRACT_RETURN_IF_ERROR(out.WriteAttribution(position, attribution));
-  }
-  return absl::OkStatus();
+absl::Status AttributeDirectly(ServiceCall& call, const engine::DirectAttributionRequest& request,
+                               ReadoutWriter& out) {
+  call.served.metrics.prompt_tokens.Increment(request.positions.back() + 1);
+  return engine::AttributeDirectly(call.context, request, [&](const engine::DirectAttribution& attribution) {
+    return out.WriteAttribution(attribution);
+  });
 }
 
 absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, ReadoutWriter& out) {
@@ -168,7 +170,7 @@ absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& re
     engine::LensRequest& prompt = parsed.prompts[i];
     prompt.plan = plans[i];
     ABSTRACT_RETURN_IF_ERROR(out.WritePrompt(static_cast<uint32_t>(i), prompt.prompt));
-    ABSTRACT_RETURN_IF_ERROR(parsed.direct ? AttributeDirectly(call, *parsed.direct, prompt, out)
+    ABSTRACT_RETURN_IF_ERROR(parsed.direct ? AttributeDirectly(call, parsed.DirectOf(prompt), out)
                                            : RunLens(call, prompt, out));
   }
   return out.WriteSummary(call.Timings());

@@ -74,9 +74,9 @@ absl::Status ReadoutWriter::WriteReading(const engine::LensReading& reading) {
   return AddToPiece(part);
 }
 
-absl::Status ReadoutWriter::WriteAttribution(int position, const engine::DirectAttribution& attribution) {
+absl::Status ReadoutWriter::WriteAttribution(const engine::DirectAttribution& attribution) {
   v1::RunReadoutResponse message;
-  message.mutable_position()->set_position(static_cast<uint32_t>(position));
+  message.mutable_position()->set_position(static_cast<uint32_t>(attribution.position));
   message.mutable_position()->set_mean_logit_difference(attribution.logit_difference);
   message.mutable_position()->set_contribution_sum(attribution.Sum());
   ABSTRACT_RETURN_IF_ERROR(Write(message));

@@ -23,7 +23,7 @@ class ReadoutWriter {
   absl::Status WriteHeader(uint32_t prompt_count);
   absl::Status WritePrompt(uint32_t index, const engine::TokenizedPrompt& prompt);
   absl::Status WriteReading(const engine::LensReading& reading);
-  absl::Status WriteAttribution(int position, const engine::DirectAttribution& attribution);
+  absl::Status WriteAttribution(const engine::DirectAttribution& attribution);
   absl::Status WriteSummary(const v1::RunTimings& timings);
 
  private:

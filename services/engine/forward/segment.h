@@ -46,8 +46,8 @@ struct Segment {
 
   std::shared_ptr<const HookPlan> plan;  // null: nothing to do
   LogitsRows logits_rows = LogitsRows::kNone;
-  // Null: forward only. A segment with one runs whole, in one pass: it has neither `shared` nor
-  // `cache`, and begins at position 0 where layer 0 does.
+  // Null: forward only. A segment with one runs whole, in one pass: unless it is a direct one, it
+  // has neither `shared` nor `cache`, and begins at position 0 where layer 0 does.
   std::shared_ptr<const GradientPlan> gradient;
 
   // Results. logits [rows, V]; activations as in the plan's captures.

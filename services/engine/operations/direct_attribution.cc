@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/weights/pass_scratch.h"
 
 namespace mechinterp::engine {
@@ -39,24 +42,24 @@ int64_t MostNeuronsHeld(const ModelConfig& config, const DirectAttributionReques
                            int64_t{config.layer_count()} * config.d_ff);
 }
 
-// One attribution on its way.
+// Attributions of a prompt's positions on their way.
 class DirectAttributor {
  public:
   DirectAttributor(RunContext& context, const DirectAttributionRequest& request)
-      : context_(context), config_(context.executor.model().config()), request_(request) {}
+      : context_(context),
+        config_(context.executor.model().config()),
+        request_(request),
+        senders_(Senders(config_)) {}
 
-  absl::StatusOr<DirectAttribution> Run() {
-    ABSTRACT_RETURN_IF_ERROR(RunBothWays());
-    DirectAttribution result;
-    const std::vector<float>& logits = run_.logits.values;
-    result.logit_difference =
-        MeanOf(request_.refusal_token_ids, logits) - MeanOf(request_.compliance_token_ids, logits);
-    for (const Sender& sender : Senders(config_)) result.senders.push_back(TermOf(sender));
-    if (OutputBiasCount(config_) > 0) {
-      ABSTRACT_ASSIGN_OR_RETURN(result.biases, BiasTerms());
+  absl::Status Run(const std::function<absl::Status(const DirectAttribution&)>& sink) {
+    FindSites();
+    ABSTRACT_RETURN_IF_ERROR(RunBefore(request_.positions.back()));
+    if (OutputBiasCount(config_) > 0) ABSTRACT_RETURN_IF_ERROR(FindBiases());
+    for (const int position : request_.positions) {
+      ABSTRACT_RETURN_IF_ERROR(RunBothWays(position));
+      ABSTRACT_RETURN_IF_ERROR(sink(ReadOut(position)));
     }
-    if (request_.neuron_count > 0) result.neurons = LargestNeurons();
-    return result;
+    return absl::OkStatus();
   }
 
  private:
@@ -67,27 +70,59 @@ class DirectAttributor {
                                               : engine::SiteOf(sender);
   }
 
-  // The prompt as far as the position, and the way back from its logits.
-  absl::Status RunBothWays() {
-    const std::vector<int> positions = {request_.position};
-    run_.tokens.assign(request_.prompt.ids.begin(), request_.prompt.ids.begin() + request_.position + 1);
-    run_.prompt_length = request_.prompt.length();
-    std::set<HookSite> sites;
-    for (const Sender& sender : Senders(config_)) sites.insert(SiteOf(sender));
+  void FindSites() {
+    for (const Sender& sender : senders_) values_at_.insert(SiteOf(sender));
     for (int layer = 0; layer < config_.layer_count() && request_.neuron_count > 0; ++layer) {
-      sites.insert({HookPoint::kMlpPost, layer});
+      values_at_.insert({HookPoint::kMlpPost, layer});
     }
-    run_.plan = WithCaptures(request_.plan.get(), request_.prompt.length(), sites, positions);
+    directions_at_ = values_at_;
     for (int layer = 0; layer < config_.layer_count(); ++layer) {
-      if (HasOutputBias(config_, layer)) sites.insert({HookPoint::kResult, layer});
+      if (HasOutputBias(config_, layer)) directions_at_.insert({HookPoint::kResult, layer});
     }
+  }
+
+  // The prompt's run as far as before a position, for its keys and values.
+  absl::Status RunBefore(int position) {
+    if (position == 0) return absl::OkStatus();
+    Segment before;
+    before.tokens.assign(request_.prompt.ids.begin(), request_.prompt.ids.begin() + position);
+    before.prompt_length = request_.prompt.length();
+    before.plan = request_.plan;
+    before.cache = std::make_shared<KvCache>(config_);
+    before.cache->Reserve(position);
+    Segment* const only[] = {&before};
+    ABSTRACT_RETURN_IF_ERROR(context_.Run(only));
+    cache_ = std::move(before.cache);
+    return absl::OkStatus();
+  }
+
+  // The position on top of those before it, and the way back from its logits.
+  absl::Status RunBothWays(int position) {
+    run_ = Segment();
+    run_.tokens = {request_.prompt.ids[position]};
+    run_.first_position = run_.shared_length = position;
+    if (position > 0) run_.shared = cache_;
+    run_.prompt_length = request_.prompt.length();
+    run_.plan = WithCaptures(request_.plan.get(), request_.prompt.length(), values_at_, {position});
     auto back = std::make_shared<GradientPlan>();
     back->runs = {{BackwardRule::kDirect, -1}};
     back->metric = [this](absl::Span<const float>, absl::Span<float> gradient) { SetGradient(gradient); };
-    for (const HookSite& site : sites) back->captures[site] = {site, positions};
+    for (const HookSite& site : directions_at_) back->captures[site] = {site, {position}};
     run_.gradient = std::move(back);
     Segment* const only[] = {&run_};
     return context_.Run(only);
+  }
+
+  DirectAttribution ReadOut(int position) const {
+    DirectAttribution result;
+    result.position = position;
+    const std::vector<float>& logits = run_.logits.values;
+    result.logit_difference =
+        MeanOf(request_.refusal_token_ids, logits) - MeanOf(request_.compliance_token_ids, logits);
+    for (const Sender& sender : senders_) result.senders.push_back(TermOf(sender));
+    if (!biases_.empty()) result.biases = BiasTerms();
+    if (request_.neuron_count > 0) result.neurons = LargestNeurons();
+    return result;
   }
 
   // Of the difference of means, times the product of the sets' sizes: whole numbers, which no
@@ -119,9 +154,8 @@ class DirectAttributor {
     return Term(SiteOf(sender), sender.head * width, width);
   }
 
-  // A bias is what attention adds where z is zero. The direction there, before edits of attn_out,
-  // is that of any head's result.
-  absl::StatusOr<double> BiasTerms() {
+  // A bias is what attention adds where z is zero.
+  absl::Status FindBiases() {
     std::vector<Segment> segments;
     for (int layer = 0; layer < config_.layer_count(); ++layer) {
       if (!HasOutputBias(config_, layer)) continue;
@@ -135,11 +169,17 @@ class DirectAttributor {
     std::vector<Segment*> pointers;
     for (Segment& segment : segments) pointers.push_back(&segment);
     ABSTRACT_RETURN_IF_ERROR(context_.Run(pointers));
+    for (Segment& segment : segments) biases_.merge(segment.activations);
+    return absl::OkStatus();
+  }
+
+  // The direction at a bias, before edits of attn_out, is that of any head's result.
+  double BiasTerms() const {
     double sum = 0;
-    for (const Segment& segment : segments) {
-      const int layer = segment.entry_layer;
-      const std::vector<float>& bias = segment.activations.at({HookPoint::kAttnOut, layer}).values.values;
-      sum += std::inner_product(bias.begin(), bias.end(), DirectionAt({HookPoint::kResult, layer}), 0.0);
+    for (const auto& [site, bias] : biases_) {
+      const std::vector<float>& values = bias.values.values;
+      sum += std::inner_product(values.begin(), values.end(), DirectionAt({HookPoint::kResult, site.layer}),
+                                0.0);
     }
     return sum * ScaleOfGradient();
   }
@@ -163,7 +203,11 @@ class DirectAttributor {
   RunContext& context_;
   const ModelConfig& config_;
   const DirectAttributionRequest& request_;
-  Segment run_;
+  const std::vector<Sender> senders_;
+  std::set<HookSite> values_at_, directions_at_;
+  std::shared_ptr<const KvCache> cache_;           // of what comes before the last position
+  std::map<HookSite, RecordedActivation> biases_;  // [1, 1, D] each, at the layers' attn_out
+  Segment run_;                                    // of the position that is read out
 };
 
 }  // namespace
@@ -172,9 +216,9 @@ double DirectAttribution::Sum() const {
   return std::accumulate(senders.begin(), senders.end(), biases.value_or(0));
 }
 
-absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
-                                                    const DirectAttributionRequest& request) {
-  return DirectAttributor(context, request).Run();
+absl::Status AttributeDirectly(RunContext& context, const DirectAttributionRequest& request,
+                               const std::function<absl::Status(const DirectAttribution&)>& sink) {
+  return DirectAttributor(context, request).Run(sink);
 }
 
 int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributionRequest& request) {
@@ -191,7 +235,9 @@ int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributio
                         MostNeuronsHeld(config, request) * static_cast<int64_t>(sizeof(NeuronContribution));
   const int64_t back = std::max(kFloat * config.vocabulary_size, directions + std::max(of_biases, terms));
   const int64_t sites = 1 + layers * (neurons ? 3 : 2);
-  return kFloat * (recorded + config.vocabulary_size) + back + sites * 1024 + GradientScratchBytes(config, 1);
+  const int64_t before = request.positions.back();
+  return kFloat * (recorded + config.vocabulary_size) + back + sites * 1024 +
+         GrowingCacheBytes(config, before, before) + GradientScratchBytes(config, 1);
 }
 
 }  // namespace mechinterp::engine

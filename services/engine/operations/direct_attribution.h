@@ -2,11 +2,12 @@
 #define SERVICES_ENGINE_OPERATIONS_DIRECT_ATTRIBUTION_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "services/engine/forward/executor.h"
 #include "services/engine/interventions/hook_plan.h"
 #include "services/engine/interventions/positions.h"
@@ -18,11 +19,12 @@ namespace mechinterp::engine {
 // norm's scale held as it is in the run, so is the difference of logits that it makes. What a
 // sender writes, times the direction gain * (mean u_R - mean u_C) / scale, is its term; u are the
 // unembedding's rows. The direction is pulled back through the output matrices to z and to the
-// neurons (BackwardRule::kDirect), for little more than the forward pass.
+// neurons (BackwardRule::kDirect): beside the prompt's run, a position takes no more than a step of
+// decoding and half as much back.
 struct DirectAttributionRequest {
   TokenizedPrompt prompt;
-  std::shared_ptr<const HookPlan> plan;                          // edits in force; may be null
-  int position = 0;                                              // whose logits are explained
+  std::shared_ptr<const HookPlan> plan;  // edits in force; may be null
+  std::vector<int> positions;            // whose logits are explained; ascending, at least one
   std::vector<TokenId> refusal_token_ids, compliance_token_ids;  // without repetitions, not empty
   int neuron_count = 0;                                          // how many single neurons are wanted
 };
@@ -33,8 +35,9 @@ struct NeuronContribution {
   double value = 0;
 };
 
-// In logits.
+// Of one position, in logits.
 struct DirectAttribution {
+  int position = 0;
   // The mean of the refusal tokens' logits less that of the compliance tokens'. Not RunMetrics'
   // logit_difference, which is of logsumexps, unless there is one token each.
   double logit_difference = 0;
@@ -51,8 +54,9 @@ struct DirectAttribution {
   double Sum() const;
 };
 
-absl::StatusOr<DirectAttribution> AttributeDirectly(RunContext& context,
-                                                    const DirectAttributionRequest& request);
+// Position by position; fails as `sink` does.
+absl::Status AttributeDirectly(RunContext& context, const DirectAttributionRequest& request,
+                               const std::function<absl::Status(const DirectAttribution&)>& sink);
 
 // Bytes that it takes, besides its plan.
 int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributionRequest& request);

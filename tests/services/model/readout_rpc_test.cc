@@ -178,16 +178,23 @@ TEST_F(ReadoutRpc, ReturnsDirectContributions) {
   ASSERT_THAT(result.status, IsOk());
   ASSERT_THAT(result.prompts.at(0).positions, SizeIs(2));
   const std::vector<engine::Sender> senders = engine::Senders(fixture_.model()->config());
+  engine::DirectAttributionRequest request;
+  request.prompt = EnginePrompt(8);
+  request.positions = {4, 7};
+  request.refusal_token_ids = {5, 9, 11};
+  request.compliance_token_ids = {20, 31};
+  request.neuron_count = 6;
+  std::vector<engine::DirectAttribution> attributions;
+  ASSERT_THAT(engine::AttributeDirectly(context_, request,
+                                        [&](const engine::DirectAttribution& attribution) {
+                                          attributions.push_back(attribution);
+                                          return absl::OkStatus();
+                                        }),
+              IsOk());
   for (int i = 0; i < 2; ++i) {
-    engine::DirectAttributionRequest request;
-    request.prompt = EnginePrompt(8);
-    request.position = i == 0 ? 4 : 7;
-    request.refusal_token_ids = {5, 9, 11};
-    request.compliance_token_ids = {20, 31};
-    request.neuron_count = 6;
-    const engine::DirectAttribution expected = *engine::AttributeDirectly(context_, request);
+    const engine::DirectAttribution& expected = attributions[i];
     const v1::ReadoutPosition& position = result.prompts[0].positions[i];
-    EXPECT_EQ(position.position(), static_cast<uint32_t>(request.position));
+    EXPECT_EQ(position.position(), static_cast<uint32_t>(request.positions[i]));
     EXPECT_EQ(position.mean_logit_difference(), expected.logit_difference);
     EXPECT_EQ(position.contribution_sum(), expected.Sum());
     const std::vector<v1::DirectContribution>& contributions = result.prompts[0].contributions[i];

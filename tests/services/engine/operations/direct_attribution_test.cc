@@ -20,36 +20,52 @@ class DirectAttributionTest : public testing::TestWithParam<ServedFixture> {
   static DirectAttributionRequest RequestFor(const TokenizedPrompt& prompt) {
     DirectAttributionRequest request;
     request.prompt = prompt;
-    request.position = prompt.length() - 1;
+    request.positions = {prompt.length() - 1};
     request.refusal_token_ids = {5, 9, 11};
     request.compliance_token_ids = {20, 31};
     return request;
   }
-  DirectAttribution Run(const DirectAttributionRequest& request) {
-    const auto attribution = AttributeDirectly(served_.context(), request);
-    EXPECT_THAT(attribution, IsOk());
-    return *attribution;
+  std::vector<DirectAttribution> RunAll(const DirectAttributionRequest& request) {
+    std::vector<DirectAttribution> attributions;
+    EXPECT_THAT(AttributeDirectly(served_.context(), request,
+                                  [&](const DirectAttribution& attribution) {
+                                    attributions.push_back(attribution);
+                                    return absl::OkStatus();
+                                  }),
+                IsOk());
+    EXPECT_EQ(attributions.size(), request.positions.size());
+    return attributions;
   }
-  // Of the run's own logits.
-  double DifferenceOf(const DirectAttributionRequest& request) {
+  DirectAttribution Run(const DirectAttributionRequest& request) { return RunAll(request).front(); }
+  // Of the run's own logits, at each position that is asked for.
+  std::vector<double> DifferencesOf(const DirectAttributionRequest& request) {
     const HostTensor logits = served_.LogitsOf(request.prompt, request.plan);
-    const float* row = logits.values.data() + request.position * logits.shape[1];
-    double refusal = 0, compliance = 0;
-    for (TokenId id : request.refusal_token_ids) refusal += row[id];
-    for (TokenId id : request.compliance_token_ids) compliance += row[id];
-    return refusal / static_cast<double>(request.refusal_token_ids.size()) -
-           compliance / static_cast<double>(request.compliance_token_ids.size());
+    std::vector<double> differences;
+    for (const int position : request.positions) {
+      const float* row = logits.values.data() + position * logits.shape[1];
+      double refusal = 0, compliance = 0;
+      for (TokenId id : request.refusal_token_ids) refusal += row[id];
+      for (TokenId id : request.compliance_token_ids) compliance += row[id];
+      differences.push_back(refusal / static_cast<double>(request.refusal_token_ids.size()) -
+                            compliance / static_cast<double>(request.compliance_token_ids.size()));
+    }
+    return differences;
   }
+  double DifferenceOf(const DirectAttributionRequest& request) { return DifferencesOf(request).front(); }
   // How far sums may lie from the logits: sums of fp32 products, or of rounded operands.
   double Tolerance(const DirectAttribution& attribution) const {
     double size = 0;
     for (double term : attribution.senders) size += std::abs(term);
     return size * (GetParam().compute_type == NumberFormat::kFloat32 ? 1e-5 : 1e-2);
   }
-  void ExpectSumIsTheDifference(const DirectAttributionRequest& request) {
-    const DirectAttribution attribution = Run(request);
-    EXPECT_NEAR(attribution.logit_difference, DifferenceOf(request), 1e-4);
-    EXPECT_NEAR(attribution.Sum(), attribution.logit_difference, Tolerance(attribution));
+  void ExpectSumsAreTheDifferences(const DirectAttributionRequest& request) {
+    const std::vector<double> differences = DifferencesOf(request);
+    const std::vector<DirectAttribution> attributions = RunAll(request);
+    for (size_t i = 0; i < attributions.size(); ++i) {
+      EXPECT_EQ(attributions[i].position, request.positions[i]);
+      EXPECT_NEAR(attributions[i].logit_difference, differences[i], 1e-4);
+      EXPECT_NEAR(attributions[i].Sum(), attributions[i].logit_difference, Tolerance(attributions[i]));
+    }
   }
   size_t IndexOf(const Sender& sender) const {
     const std::vector<Sender> senders = Senders(served_.config());
@@ -92,10 +108,8 @@ TEST_P(DirectAttributionReference, IsTheReferences) {
 
 TEST_P(DirectAttributionOfAnyFormat, AddsUpToTheMeanLogitDifference) {
   DirectAttributionRequest request = RequestFor(prompt_);
-  for (const int position : {0, 5, 11}) {
-    request.position = position;
-    ExpectSumIsTheDifference(request);
-  }
+  request.positions = {0, 5, 11};
+  ExpectSumsAreTheDifferences(request);
 }
 
 // What a sender writes is told as edited, and a linear edit further on is taken through.
@@ -113,7 +127,7 @@ TEST_P(DirectAttributionOfAnyFormat, AddsUpWithEditsInForce) {
   DirectAttributionRequest request = RequestFor(prompt_);
   const DirectAttribution plain = Run(request);
   request.plan = served_.PlanOf(prompt_, edits);
-  ExpectSumIsTheDifference(request);
+  ExpectSumsAreTheDifferences(request);
   const DirectAttribution edited = Run(request);
   EXPECT_EQ(edited.senders[IndexOf({Sender::Kind::kHead, 1, 2})], 0);
   EXPECT_GT(std::abs(edited.logit_difference - plain.logit_difference), Tolerance(plain));
@@ -192,6 +206,29 @@ TEST_P(DirectAttributions, HaveATermOfBiasesWhereThereAreAny) {
   if (has) {
     EXPECT_GT(std::abs(*attribution.biases), Tolerance(attribution));
   }
+}
+
+// A position is attributed as it is when others are too, patterns edited or not.
+TEST_P(DirectAttributions, ReadEachPositionAsAlone) {
+  Intervention of_pattern = At(HookPoint::kPattern, 1, Scaling{0.5});
+  of_pattern.selector.heads = {3};
+  DirectAttributionRequest request = RequestFor(prompt_);
+  request.plan = served_.PlanOf(prompt_, {of_pattern});
+  request.positions = {3, 4, 11};
+  ExpectSumsAreTheDifferences(request);
+  const std::vector<DirectAttribution> all = RunAll(request);
+  request.positions = {4};
+  EXPECT_EQ(Run(request).senders, all[1].senders);
+}
+
+TEST_P(DirectAttributions, StopWhereTheirSinkFails) {
+  DirectAttributionRequest request = RequestFor(prompt_);
+  request.positions = {3, 4, 11};
+  int calls = 0;
+  EXPECT_TRUE(absl::IsCancelled(AttributeDirectly(served_.context(), request, [&](const DirectAttribution&) {
+    return ++calls == 2 ? absl::CancelledError("enough") : absl::OkStatus();
+  })));
+  EXPECT_EQ(calls, 2);
 }
 
 // In one pass with others, direct and not, gradients are those of a pass alone.

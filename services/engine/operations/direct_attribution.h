@@ -19,8 +19,8 @@ namespace mechinterp::engine {
 // norm's scale held as it is in the run, so is the difference of logits that it makes. What a
 // sender writes, times the direction gain * (mean u_R - mean u_C) / scale, is its term; u are the
 // unembedding's rows. The direction is pulled back through the output matrices to z and to the
-// neurons (BackwardRule::kDirect): beside the prompt's run, a position takes no more than a step of
-// decoding and half as much back.
+// neurons (BackwardRule::kDirect): beside the prompt's run, a position takes a step of decoding and,
+// back, a product with the unembedding and with each layer's two output matrices.
 struct DirectAttributionRequest {
   TokenizedPrompt prompt;
   std::shared_ptr<const HookPlan> plan;  // edits in force; may be null

@@ -4,11 +4,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "clients/commands/edit_flags.h"
+#include "clients/commands/metric_flags.h"
 #include "clients/commands/prompt_flags.h"
 #include "clients/commands/session.h"
-#include "clients/commands/study.h"
 #include "clients/commands/tool.h"
-#include "clients/experiments/metric_tokens.h"
 #include "clients/lib/files.h"
 #include "clients/lib/selectors.h"
 #include "clients/lib/text_table.h"
@@ -29,8 +28,7 @@ struct AttributeFlags {
   int steps = 5;
   bool exact_softmax = false;
   std::string metric = "logit-difference";
-  std::string refusal_ids, compliance_ids;
-  OpeningFlags openings;
+  MetricFlags tokens;
   std::string interventions_file;
   bool sum_positions = false;
   bool edges = false;
@@ -63,32 +61,14 @@ absl::StatusOr<v1::Prompt> SourcePrompt(const AttributeFlags& flags) {
   return prompt;
 }
 
-// Of the openings' first tokens, or as they are given by id.
-absl::Status AddMetric(const AttributeFlags& flags, ModelClient& client, v1::RunAttributionRequest& request) {
-  request.set_metric(MetricOf(flags.metric));
-  if (!flags.refusal_ids.empty() || !flags.compliance_ids.empty()) {
-    ABSTRACT_ASSIGN_OR_RETURN(const auto refusal, ParseIndices(flags.refusal_ids));
-    ABSTRACT_ASSIGN_OR_RETURN(const auto compliance, ParseIndices(flags.compliance_ids));
-    request.mutable_metrics()->mutable_refusal_token_ids()->Assign(refusal.begin(), refusal.end());
-    request.mutable_metrics()->mutable_compliance_token_ids()->Assign(compliance.begin(), compliance.end());
-    return absl::OkStatus();
-  }
-  if (!flags.prompt.token_ids.empty()) {
-    return FlagError("--refusal-ids", "token ids have no text: say by id which tokens are compared");
-  }
-  ABSTRACT_ASSIGN_OR_RETURN(const Openings openings, flags.openings.LoadOrDefault());
-  ABSTRACT_ASSIGN_OR_RETURN(const MetricTokens tokens, FindMetricTokens(client, openings));
-  *request.mutable_metrics() = MetricOptionsOf(tokens);
-  return absl::OkStatus();
-}
-
 absl::StatusOr<v1::RunAttributionRequest> MakeRequest(const Tool& tool, const AttributeFlags& flags,
                                                       ModelClient& client) {
   v1::RunAttributionRequest request;
   v1::AttributionPair& pair = *request.add_pairs();
   ABSTRACT_ASSIGN_OR_RETURN(*pair.mutable_source_prompt(), SourcePrompt(flags));
   ABSTRACT_ASSIGN_OR_RETURN(*pair.mutable_prompt(), flags.prompt.Read(tool.streams.in));
-  ABSTRACT_RETURN_IF_ERROR(AddMetric(flags, client, request));
+  request.set_metric(MetricOf(flags.metric));
+  ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_metrics(), flags.tokens.Make(client, flags.prompt));
   request.set_method(MethodOf(flags.method));
   if (request.method() == v1::ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS) {
     request.set_steps(static_cast<uint32_t>(flags.steps));
@@ -228,9 +208,7 @@ void AddAttributeCommand(Command app, Tool& tool) {
                   "At hook_q and hook_k compute the softmax anew (AtP*'s QK fix)");
   command.AddOption("--metric", flags->metric, "What is attributed")
       .OneOf({"logit-difference", "refusal-log-odds", "kl"});
-  flags->openings.AddTo(command);
-  command.AddOption("--refusal-ids", flags->refusal_ids, "The metric's refusal tokens by id, with commas");
-  command.AddOption("--compliance-ids", flags->compliance_ids, "Its compliance tokens by id");
+  flags->tokens.AddTo(command);
   command.AddOption("--interventions", flags->interventions_file,
                     "JSON file of interventions in force in the prompt's run");
   command.AddFlag("--sum-positions", flags->sum_positions, "Sum scores over the positions");

@@ -19,23 +19,6 @@ struct TokenizeFlags {
   bool ids_only = false;
 };
 
-// Line breaks and the like in a form that keeps a table's rows.
-std::string Visible(const std::string& piece) {
-  std::string visible;
-  for (const char c : piece) {
-    if (c == '\n') {
-      visible += "\\n";
-    } else if (c == '\t') {
-      visible += "\\t";
-    } else if (c == '\r') {
-      visible += "\\r";
-    } else {
-      visible += c;
-    }
-  }
-  return absl::StrCat("\"", visible, "\"");
-}
-
 std::string TableOf(const v1::TokenizeResponse& response) {
   TextTable table({"position", "from the end", "id", "piece"});
   table.AlignLeft({3});

@@ -44,6 +44,8 @@ void AddCommands(Command app, Tool& tool) {
   AddCacheCommand(app, tool);
   AddPatchCommand(app, tool);
   AddAttributeCommand(app, tool);
+  AddLensCommand(app, tool);
+  AddDlaCommand(app, tool);
   AddModelCommand(app, tool);
   AddHooksCommand(app, tool);
   AddBaselineCommand(app, tool);

@@ -78,6 +78,8 @@ void AddTokenizeCommand(Command app, Tool& tool);
 void AddCacheCommand(Command app, Tool& tool);
 void AddPatchCommand(Command app, Tool& tool);
 void AddAttributeCommand(Command app, Tool& tool);
+void AddLensCommand(Command app, Tool& tool);
+void AddDlaCommand(Command app, Tool& tool);
 void AddModelCommand(Command app, Tool& tool);
 void AddHooksCommand(Command app, Tool& tool);
 void AddBaselineCommand(Command app, Tool& tool);

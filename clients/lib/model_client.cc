@@ -10,6 +10,7 @@
 #include "clients/lib/activation_reader.h"
 #include "clients/lib/attribution_reader.h"
 #include "clients/lib/pages.h"
+#include "clients/lib/readout_reader.h"
 #include "clients/lib/stall_guard.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
@@ -243,6 +244,18 @@ absl::StatusOr<CircuitRun> ModelClient::RunCircuit(const v1::RunCircuitRequest& 
     return absl::DataLossError("RunCircuit: the stream ended before its last result");
   }
   return run;
+}
+
+absl::StatusOr<Readout> ModelClient::RunReadout(const v1::RunReadoutRequest& request) {
+  ReadoutReader readout;
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunReadout", [&](grpc::ClientContext& context) {
+    readout = ReadoutReader();
+    const auto reader = stub_->RunReadout(&context, request);
+    return ReadAll<v1::RunReadoutResponse>(
+        context, *reader, options_.timeout,
+        [&](v1::RunReadoutResponse& message) { return readout.Add(message); });
+  }));
+  return std::move(readout).Finish();
 }
 
 absl::StatusOr<v1::CheckDeviceResponse> ModelClient::CheckDevice() {

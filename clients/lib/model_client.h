@@ -76,6 +76,22 @@ struct CircuitRun {
   v1::CircuitSummary summary;
 };
 
+// A finished RunReadout stream.
+struct ReadoutOfPosition {
+  v1::ReadoutPosition position;
+  std::vector<v1::DirectContribution> contributions;
+};
+struct ReadoutOfPrompt {
+  v1::ReadoutPrompt prompt;
+  std::vector<v1::LensReading> readings;     // with logit_lens
+  std::vector<ReadoutOfPosition> positions;  // with direct_attribution
+};
+struct Readout {
+  v1::ReadoutHeader header;
+  std::vector<ReadoutOfPrompt> prompts;  // in the order of the request
+  v1::ReadoutSummary summary;
+};
+
 // The ModelService as plain calls: streams read to their end, deadlines set,
 // passing failures retried (see RetryLoop).
 // Thread-safe. Errors: the service's own status with its details; DataLoss when
@@ -109,6 +125,7 @@ class ModelClient {
   // `on_result` as with RunPatchSweep.
   absl::StatusOr<CircuitRun> RunCircuit(const v1::RunCircuitRequest& request,
                                         const std::function<void(int result_count)>& on_result = nullptr);
+  absl::StatusOr<Readout> RunReadout(const v1::RunReadoutRequest& request);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
   // stored runs expire anyway.

@@ -42,4 +42,23 @@ std::string OneLine(std::string_view text, size_t max_characters) {
   return std::string(FirstCharacters(line, max_characters - 3)) + "...";
 }
 
+std::string Visible(std::string_view text, size_t max_characters) {
+  std::string visible;
+  for (const char c : text) {
+    if (c == '\n') {
+      visible += "\\n";
+    } else if (c == '\t') {
+      visible += "\\t";
+    } else if (c == '\r') {
+      visible += "\\r";
+    } else {
+      visible += c;
+    }
+  }
+  if (CharacterCount(visible) > max_characters) {
+    visible = std::string(FirstCharacters(visible, max_characters - 3)) + "...";
+  }
+  return absl::StrCat("\"", visible, "\"");
+}
+
 }  // namespace mechinterp

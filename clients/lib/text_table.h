@@ -33,6 +33,10 @@ class TextTable {
 // "..." at the end when something was cut. Never cuts a UTF-8 character.
 std::string OneLine(std::string_view text, size_t max_characters);
 
+// A token's text in quotes, so that its spaces show, with \n, \r and \t for line breaks and tabs; cut
+// likewise.
+std::string Visible(std::string_view text, size_t max_characters = std::string_view::npos);
+
 }  // namespace mechinterp
 
 #endif  // CLIENTS_LIB_TEXT_TABLE_H_

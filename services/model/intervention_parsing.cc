@@ -32,31 +32,6 @@ engine::HookSite ParseSite(const v1::HookSite& site, const FieldViolations& at) 
   return {point, ToInt(site.layer())};  // checked by the compiler
 }
 
-engine::PositionSelector ParsePositions(const v1::PositionSelector& positions, const FieldViolations& at) {
-  engine::PositionSelector result;
-  result.indices.assign(positions.indices().begin(), positions.indices().end());
-  for (const v1::PositionRange& range : positions.ranges()) {
-    result.ranges.push_back(
-        {range.start(), range.has_end() ? std::optional<int>(range.end()) : std::nullopt});
-  }
-  for (int i = 0; i < positions.named_size(); ++i) {
-    switch (positions.named(i)) {
-      case v1::NAMED_POSITION_LAST:
-        result.named.push_back(engine::NamedPosition::kLast);
-        break;
-      case v1::NAMED_POSITION_LAST_INSTRUCTION:
-        result.named.push_back(engine::NamedPosition::kLastInstruction);
-        break;
-      case v1::NAMED_POSITION_TEMPLATE_TAIL:
-        result.named.push_back(engine::NamedPosition::kTemplateTail);
-        break;
-      default:
-        at.At("named", i).Add("is not a known position");
-    }
-  }
-  return result;
-}
-
 engine::Selector ParseSelector(const v1::Selector& selector, const FieldViolations& at) {
   engine::Selector result;
   result.heads = ToInts(selector.heads());
@@ -209,6 +184,31 @@ engine::InterventionSet ParseInterventions(
     result.push_back(ParseIntervention(parser, interventions[i], at_intervention));
     if (interventions[i].has_site())
       result.back().site = ParseSite(interventions[i].site(), at_intervention.At("site"));
+  }
+  return result;
+}
+
+engine::PositionSelector ParsePositions(const v1::PositionSelector& positions, const FieldViolations& at) {
+  engine::PositionSelector result;
+  result.indices.assign(positions.indices().begin(), positions.indices().end());
+  for (const v1::PositionRange& range : positions.ranges()) {
+    result.ranges.push_back(
+        {range.start(), range.has_end() ? std::optional<int>(range.end()) : std::nullopt});
+  }
+  for (int i = 0; i < positions.named_size(); ++i) {
+    switch (positions.named(i)) {
+      case v1::NAMED_POSITION_LAST:
+        result.named.push_back(engine::NamedPosition::kLast);
+        break;
+      case v1::NAMED_POSITION_LAST_INSTRUCTION:
+        result.named.push_back(engine::NamedPosition::kLastInstruction);
+        break;
+      case v1::NAMED_POSITION_TEMPLATE_TAIL:
+        result.named.push_back(engine::NamedPosition::kTemplateTail);
+        break;
+      default:
+        at.At("named", i).Add("is not a known position");
+    }
   }
   return result;
 }

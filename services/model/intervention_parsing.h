@@ -15,6 +15,7 @@ namespace mechinterp {
 engine::InterventionSet ParseInterventions(
     RequestParser& parser, const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
     const FieldViolations& at);
+engine::PositionSelector ParsePositions(const v1::PositionSelector& positions, const FieldViolations& at);
 engine::CaptureRequest ParseFilter(RequestParser& parser, const v1::ActivationFilter& filter,
                                    const FieldViolations& at);
 engine::SweepGrid ParseGrid(RequestParser& parser, const v1::SweepGrid& grid, const FieldViolations& at);

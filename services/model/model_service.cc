@@ -17,6 +17,7 @@
 #include "services/model/generate_handler.h"
 #include "services/model/list_handler.h"
 #include "services/model/patch_handler.h"
+#include "services/model/readout_handler.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
@@ -128,6 +129,12 @@ grpc::Status ModelService::RunCircuit(grpc::ServerContext* context, const v1::Ru
                                       grpc::ServerWriter<v1::RunCircuitResponse>* writer) {
   ServiceCall call(served_, [context] { return context->IsCancelled(); });
   return ToGrpcStatus(HandleRunCircuit(call, *request, *writer));
+}
+
+grpc::Status ModelService::RunReadout(grpc::ServerContext* context, const v1::RunReadoutRequest* request,
+                                      grpc::ServerWriter<v1::RunReadoutResponse>* writer) {
+  ServiceCall call(served_, [context] { return context->IsCancelled(); });
+  return ToGrpcStatus(HandleRunReadout(call, *request, *writer));
 }
 
 grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,

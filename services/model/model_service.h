@@ -45,6 +45,8 @@ class ModelService final : public v1::ModelService::Service {
                               grpc::ServerWriter<v1::RunAttributionResponse>* writer) override;
   grpc::Status RunCircuit(grpc::ServerContext* context, const v1::RunCircuitRequest* request,
                           grpc::ServerWriter<v1::RunCircuitResponse>* writer) override;
+  grpc::Status RunReadout(grpc::ServerContext* context, const v1::RunReadoutRequest* request,
+                          grpc::ServerWriter<v1::RunReadoutResponse>* writer) override;
   grpc::Status RunPatchSweep(grpc::ServerContext* context, const v1::RunPatchSweepRequest* request,
                              grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) override;
   grpc::Status ListActivations(grpc::ServerContext* context, const v1::ListActivationsRequest* request,

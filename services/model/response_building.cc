@@ -140,6 +140,16 @@ std::string TokenText(const engine::Model& model, engine::TokenId id) {
   return model.tokenizer() == nullptr ? "" : model.tokenizer()->TokenText(id);
 }
 
+v1::TokenProbability BuildTokenProbability(const engine::Model& model,
+                                           const engine::TokenProbability& token) {
+  v1::TokenProbability result;
+  result.set_token_id(token.id);
+  result.set_text(TokenText(model, token.id));
+  result.set_probability(token.probability);
+  result.set_logit(token.logit);
+  return result;
+}
+
 v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics& metrics) {
   v1::RunMetrics result;
   if (metrics.logit_difference) result.set_logit_difference(*metrics.logit_difference);
@@ -152,11 +162,7 @@ v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics
     result.set_compliance_opening_log_probability(*metrics.compliance_opening_log_probability);
   }
   for (const engine::TokenProbability& token : metrics.top_tokens) {
-    v1::TokenProbability* top = result.add_top_tokens();
-    top->set_token_id(token.id);
-    top->set_text(TokenText(model, token.id));
-    top->set_probability(token.probability);
-    top->set_logit(token.logit);
+    *result.add_top_tokens() = BuildTokenProbability(model, token);
   }
   return result;
 }

@@ -31,6 +31,7 @@ v1::HookPointInfo BuildHookPointInfo(const engine::HookSite& site, const engine:
 
 // Text of one token; empty without a tokenizer.
 std::string TokenText(const engine::Model& model, engine::TokenId id);
+v1::TokenProbability BuildTokenProbability(const engine::Model& model, const engine::TokenProbability& token);
 v1::RunMetrics BuildMetrics(const engine::Model& model, const engine::RunMetrics& metrics);
 v1::Continuation BuildContinuation(const engine::Model& model, const engine::Generation& generation);
 v1::SweepSite BuildSweepSite(const engine::SweepSite& site);

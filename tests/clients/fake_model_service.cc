@@ -449,6 +449,85 @@ grpc::Status FakeModelService::RunAttribution(grpc::ServerContext*, const v1::Ru
   return grpc::Status::OK;
 }
 
+std::vector<v1::RunReadoutRequest> FakeModelService::readout_requests() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return readout_requests_;
+}
+
+namespace {
+
+v1::LensReading LensReadingOf(v1::HookPoint point, uint32_t position, double logit_difference, bool ended) {
+  v1::LensReading reading;
+  reading.mutable_site()->set_point(point);
+  reading.set_position(position);
+  reading.set_logit_difference(logit_difference);
+  reading.set_refusal_log_odds(logit_difference - 1);
+  reading.set_kl_from_final(ended ? 0 : 0.25);
+  v1::TokenProbability& token = *reading.add_top_tokens();
+  token.set_token_id(7);
+  token.set_text(ended ? "I" : "Sure");
+  token.set_probability(0.5);
+  *reading.mutable_target() = token;
+  reading.mutable_target()->set_text("I");
+  reading.set_target_rank(ended ? 0 : 2);
+  return reading;
+}
+
+void AddContribution(const char* name, v1::HookPoint point, double value, v1::ReadoutPiece& piece) {
+  v1::DirectContribution& contribution = *piece.add_contributions();
+  contribution.set_name(name);
+  contribution.mutable_site()->set_point(point);
+  contribution.set_contribution(value);
+}
+
+}  // namespace
+
+grpc::Status FakeModelService::RunReadout(grpc::ServerContext*, const v1::RunReadoutRequest* request,
+                                          grpc::ServerWriter<v1::RunReadoutResponse>* writer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  readout_requests_.push_back(*request);
+  if (absl::Status status = Enter("RunReadout"); !status.ok()) return ToGrpcStatus(status);
+  v1::RunReadoutResponse message;
+  *message.mutable_header()->mutable_model() = identity();
+  message.mutable_header()->set_prompt_count(static_cast<uint32_t>(request->prompts_size()));
+  writer->Write(message);
+  for (int i = 0; i < request->prompts_size(); ++i) {
+    const ToyRun run = RunClean(tokenizer_.Tokenize(request->prompts(i), false));
+    v1::ReadoutPrompt& prompt = *message.mutable_prompt();
+    prompt.Clear();
+    prompt.set_prompt_index(static_cast<uint32_t>(i));
+    *prompt.mutable_prompt_token_ids() = run.tokens.ids();
+    for (int t = 0; t < run.length(); ++t) prompt.add_prompt_pieces(absl::StrCat("t", t));
+    writer->Write(message);
+    std::vector<uint32_t> positions = {static_cast<uint32_t>(run.length() - 1)};
+    if (request->positions().indices_size() > 0) positions = {0, 1};
+    const double difference = run.logit_difference();
+    for (const uint32_t position : positions) {
+      v1::ReadoutPiece piece;
+      if (request->has_logit_lens()) {
+        *piece.add_readings() = LensReadingOf(v1::HOOK_POINT_RESID_PRE, position, difference / 2, false);
+        *piece.add_readings() = LensReadingOf(v1::HOOK_POINT_RESID_POST, position, difference, true);
+      } else {
+        message.mutable_position()->set_position(position);
+        message.mutable_position()->set_mean_logit_difference(difference);
+        message.mutable_position()->set_contribution_sum(difference);
+        writer->Write(message);
+        AddContribution("embed", v1::HOOK_POINT_EMBED, 1, piece);
+        AddContribution("L0.H0", v1::HOOK_POINT_RESULT, difference - 1, piece);
+        AddContribution("L0.mlp", v1::HOOK_POINT_MLP_OUT, 0, piece);
+        if (request->direct_attribution().neuron_count() > 0) {
+          AddContribution("L0.mlp.n5", v1::HOOK_POINT_MLP_POST, 2, piece);
+        }
+      }
+      *message.mutable_piece() = std::move(piece);
+      writer->Write(message);
+    }
+  }
+  message.mutable_summary();
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeModelService::CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
                                            v1::CheckDeviceResponse* response) {
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -22,7 +22,9 @@ namespace mechinterp::testing {
 // clock a prompt token takes 1 ms, a new token 10 ms and a run of a sweep 2 ms.
 // Attributes all of the logit difference's change to one node, blocks.0.attn.hook_z[1] at the last
 // position: a tensor of that site is [positions, 2]. Records activations at named sites and "logits", at all
-// positions, and stores runs. Thread-safe.
+// positions, and stores runs. Reads out half of the logit difference at the one layer's beginning, and
+// all in the end, of which one head adds all but 1, the embedding 1; at the last position, or with
+// positions asked for at the first two. Thread-safe.
 class FakeModelService final : public v1::ModelService::Service {
  public:
   // The next calls of `method` fail with these, in turn.
@@ -52,6 +54,7 @@ class FakeModelService final : public v1::ModelService::Service {
   std::vector<v1::RunWithPatchRequest> patch_requests() const;
   std::vector<v1::RunPatchSweepRequest> sweep_requests() const;
   std::vector<v1::RunAttributionRequest> attribution_requests() const;
+  std::vector<v1::RunReadoutRequest> readout_requests() const;
 
   grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest*, v1::GetModelResponse*) override;
   grpc::Status ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest*,
@@ -69,6 +72,8 @@ class FakeModelService final : public v1::ModelService::Service {
                              grpc::ServerWriter<v1::RunPatchSweepResponse>*) override;
   grpc::Status RunAttribution(grpc::ServerContext*, const v1::RunAttributionRequest*,
                               grpc::ServerWriter<v1::RunAttributionResponse>*) override;
+  grpc::Status RunReadout(grpc::ServerContext*, const v1::RunReadoutRequest*,
+                          grpc::ServerWriter<v1::RunReadoutResponse>*) override;
   grpc::Status CheckDevice(grpc::ServerContext*, const v1::CheckDeviceRequest*,
                            v1::CheckDeviceResponse*) override;
   grpc::Status DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest*,
@@ -104,6 +109,7 @@ class FakeModelService final : public v1::ModelService::Service {
   std::vector<v1::RunWithPatchRequest> patch_requests_;
   std::vector<v1::RunPatchSweepRequest> sweep_requests_;
   std::vector<v1::RunAttributionRequest> attribution_requests_;
+  std::vector<v1::RunReadoutRequest> readout_requests_;
 };
 
 // The fake on a local port with a client whose retries do not wait.

@@ -20,6 +20,11 @@ namespace mechinterp::engine {
 bool BackwardPass(const Model& model, const Batch& batch, ForwardPass& forward, const Tape& tape,
                   Arithmetic& arithmetic, absl::FunctionRef<bool()> abandoned);
 
+// The same where all plans are direct (BackwardRule::kDirect), of the rows alone whose logits the
+// metrics read: for each layer the products of these with two transposed matrices.
+bool DirectBackwardPass(const Model& model, const Batch& batch, Arithmetic& arithmetic,
+                        absl::FunctionRef<bool()> abandoned);
+
 }  // namespace mechinterp::engine
 
 #endif  // SERVICES_ENGINE_FORWARD_BACKWARD_H_

@@ -62,7 +62,7 @@ void BackwardSteps::Normalize(const Rows& x, const at::Tensor& gain, const NormS
   const Rows scale_gradient = math_.Allocate(Slot::kScaleGradient, x.count, 1);
   math_.ScaleGradient(x, scale, gradient, scale_gradient);
   for (const Batch::Item& item : items) {
-    if (RunOf(item, run_).rule == BackwardRule::kRelevance) {
+    if (RunOf(item, run_).rule != BackwardRule::kGradient) {  // a constant
       math_.Clear(scale_gradient.Part(item.first_row, item.rows));
     }
   }

@@ -18,6 +18,11 @@ enum class BackwardRule {
   // constants, SiLU is its input times a constant, and each factor of a product of two bears half.
   // Value times coefficient, summed over a layer, is then the metric, where that is linear in the logits.
   kRelevance,
+  // Not through the blocks at all, the last norm's scale a constant: what each thing that is added
+  // to the stream does to the metric by itself (direct logit attribution, Elhage et al. 2021). Has
+  // gradients of the embedding, the stream, z and the heads' results, mlp_post, and of the blocks'
+  // outputs; reads nothing of the forward pass but its last rows, so it needs no tape.
+  kDirect,
 };
 
 // One way back from a metric through a forward pass.
@@ -38,13 +43,15 @@ struct GradientPlan {
   // by layer, for one more forward pass and a fraction of the memory (TapeBytes). In a batch all
   // is kept where all plans say so. Results are the same bits.
   bool keeps_all_layers = true;
-  // Each over the same forward pass.
+  // Each over the same forward pass. All are kDirect, or none is.
   std::vector<BackwardRun> runs = {{}};
   // Where gradients are wanted, and at which positions. The gradient at a site is that with
   // respect to the activation as it is after the edits there; of hook_result and the receivers'
   // inputs, head by head; of ln1, that of the stream, without heads that read an input of their own;
   // of hook_pattern, for the keys that the mask hides too, though no edit reaches these.
   std::map<HookSite, CompiledCapture> captures;
+
+  bool is_direct() const { return !runs.empty() && runs.front().rule == BackwardRule::kDirect; }
 };
 
 }  // namespace mechinterp::engine

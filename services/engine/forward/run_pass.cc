@@ -21,29 +21,36 @@
 namespace mechinterp::engine {
 namespace {
 
-// False when it was abandoned.
-bool RunThere(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
-              absl::FunctionRef<bool()> abandoned) {
-  std::vector<Segment*> plain, with_gradients;
-  for (Segment* segment : segments) {
-    if (segment->circuit != nullptr) {
-      if (!CircuitPass(model, *segment, arithmetic).Run(abandoned)) return false;
-    } else {
-      (segment->gradient == nullptr ? plain : with_gradients).push_back(segment);
-    }
-  }
-  if (!plain.empty()) {
-    const Batch batch(plain);
-    if (!ForwardPass(model, batch, arithmetic).Run(abandoned)) return false;
-  }
-  if (with_gradients.empty()) return true;
-  const Batch batch(with_gradients);
-  const bool keeps_all_layers =
-      std::all_of(with_gradients.begin(), with_gradients.end(),
-                  [](const Segment* segment) { return segment->gradient->keeps_all_layers; });
+bool RunWithTape(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
+                 absl::FunctionRef<bool()> abandoned) {
+  const Batch batch(segments);
+  const bool keeps_all_layers = std::all_of(segments.begin(), segments.end(), [](const Segment* segment) {
+    return segment->gradient->keeps_all_layers;
+  });
   Tape tape(model.config(), batch.row_count(), keeps_all_layers, arithmetic);
   ForwardPass forward(model, batch, arithmetic, &tape);
   return forward.Run(abandoned) && BackwardPass(model, batch, forward, tape, arithmetic, abandoned);
+}
+
+// False when it was abandoned.
+bool RunThere(const Model& model, absl::Span<Segment* const> segments, Arithmetic& arithmetic,
+              absl::FunctionRef<bool()> abandoned) {
+  std::vector<Segment*> plain, direct, with_tape;
+  for (Segment* segment : segments) {
+    if (segment->circuit != nullptr) {
+      if (!CircuitPass(model, *segment, arithmetic).Run(abandoned)) return false;
+      continue;
+    }
+    const GradientPlan* gradient = segment->gradient.get();
+    (gradient == nullptr ? plain : gradient->is_direct() ? direct : with_tape).push_back(segment);
+  }
+  for (const std::vector<Segment*>* part : {&plain, &direct}) {
+    if (part->empty()) continue;
+    const Batch batch(*part);
+    if (!ForwardPass(model, batch, arithmetic).Run(abandoned)) return false;
+    if (part == &direct && !DirectBackwardPass(model, batch, arithmetic, abandoned)) return false;
+  }
+  return with_tape.empty() || RunWithTape(model, with_tape, arithmetic, abandoned);
 }
 
 bool RunOnDevice(const Model& model, absl::Span<Segment* const> segments,

@@ -47,8 +47,8 @@ struct Segment {
 
   std::shared_ptr<const HookPlan> plan;  // null: nothing to do
   LogitsRows logits_rows = LogitsRows::kNone;
-  // Null: forward only. A segment with one runs whole, in one pass: it has neither `shared` nor
-  // `cache`, and begins at position 0 where layer 0 does.
+  // Null: forward only. A segment with one runs whole, in one pass: unless it is a direct one, it
+  // has neither `shared` nor `cache`, and begins at position 0 where layer 0 does.
   std::shared_ptr<const GradientPlan> gradient;
   // Null: through the whole model. A segment with one runs whole, from tokens at position 0, and has
   // neither plan, gradient, nor caches.

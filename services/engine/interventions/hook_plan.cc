@@ -15,6 +15,16 @@ HookPoint EntryBefore(HookPoint point) {
 
 }  // namespace
 
+std::shared_ptr<const HookPlan> WithCaptures(const HookPlan* plan, int prompt_length,
+                                             const std::set<HookSite>& sites,
+                                             const std::vector<int>& positions) {
+  auto capturing = std::make_shared<HookPlan>();
+  if (plan != nullptr) capturing->edits = plan->edits;
+  capturing->prompt_length = prompt_length;
+  for (const HookSite& site : sites) capturing->captures[site] = {site, positions};
+  return capturing;
+}
+
 void EntryPoint::Include(const CompiledEdit& edit, int layer_count, int prompt_length) {
   constexpr int kMostRowsWithinABlock = 64;
   if (edit.positions.empty()) return;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <variant>
 #include <vector>
 
@@ -68,6 +69,11 @@ struct HookPlan {
 
   bool empty() const { return edits.empty() && captures.empty(); }
 };
+
+// The edits of a plan (null: none) for a prompt of this length, with captures of its own.
+std::shared_ptr<const HookPlan> WithCaptures(const HookPlan* plan, int prompt_length,
+                                             const std::set<HookSite>& sites,
+                                             const std::vector<int>& positions);
 
 // The earliest place where a plan changes a prompt's forward pass. What comes before it is as
 // in the clean run.

@@ -20,16 +20,6 @@ std::vector<int> Upto(int count) {
   return positions;
 }
 
-// A plan's edits, with captures of its own.
-std::shared_ptr<const HookPlan> WithCaptures(const HookPlan* plan, int length,
-                                             const std::set<HookSite>& sites) {
-  auto capturing = std::make_shared<HookPlan>();
-  if (plan != nullptr) capturing->edits = plan->edits;
-  capturing->prompt_length = length;
-  for (const HookSite& site : sites) capturing->captures[site] = {site, Upto(length)};
-  return capturing;
-}
-
 // Whether a site's scores come from the pattern that the softmax makes anew.
 bool HasExactSoftmax(const AttributionRequest& request, const HookSite& site) {
   return request.exact_softmax && (site.point == HookPoint::kQ || site.point == HookPoint::kK);
@@ -106,8 +96,8 @@ class Attributor {
   absl::Status RunForward() {
     clean_.tokens = request_.clean.ids;
     source_.tokens = request_.source.ids;
-    clean_.plan = WithCaptures(request_.plan.get(), clean_.length(), captured_);
-    source_.plan = WithCaptures(nullptr, source_.length(), captured_);
+    clean_.plan = WithCaptures(request_.plan.get(), clean_.length(), captured_, Upto(clean_.length()));
+    source_.plan = WithCaptures(nullptr, source_.length(), captured_, Upto(source_.length()));
     clean_.logits_rows = source_.logits_rows = LogitsRows::kLast;
     std::shared_ptr<const ReferenceDistribution> reference;
     if (request_.metric == MetricKind::kKlFromClean) {  // from the run without edits
@@ -147,7 +137,7 @@ class Attributor {
   // make a batch.
   absl::StatusOr<Activations> MeanGradients() {
     const auto back = PlanBack({{}});
-    const auto plan = WithCaptures(request_.plan.get(), clean_.length(), {});
+    const auto plan = WithCaptures(request_.plan.get(), clean_.length(), {}, {});
     Activations mean;
     for (int done = 0; done < request_.steps;) {
       std::vector<Segment> steps(

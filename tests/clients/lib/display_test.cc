@@ -32,6 +32,11 @@ TEST(OneLine, ShortensWithoutCuttingCharacters) {
   EXPECT_EQ(OneLine("\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9", 5), "\u00e9\u00e9...");
 }
 
+TEST(Visible, ShowsSpacesAndLineBreaks) {
+  EXPECT_EQ(Visible(" a\n\tb\r"), "\" a\\n\\tb\\r\"");
+  EXPECT_EQ(Visible("<|begin_of_text|>", 9), "\"<|begi...\"");
+}
+
 TEST(ProgressPrinter, EstimatesTheTimeLeftFromThisRunsSteps) {
   absl::Time now = absl::UnixEpoch();
   std::ostringstream out;

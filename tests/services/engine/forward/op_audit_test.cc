@@ -133,26 +133,31 @@ TEST_P(OpAuditTest, EveryEditAtEveryHookPointInPatchedRunsAndSweeps) {
   EXPECT_EQ(points.size(), AllHookPoints().size());
 }
 
-// The way back from runs with every edit, by both rules, of every gradient; and attributions.
+// The way back from runs with every edit, by every rule, of every gradient.
 TEST_P(OpAuditTest, Gradients) {
   const std::vector<HookSite> sites = AllSites(model_->config());
+  const auto run_back = [&](const std::shared_ptr<const HookPlan>& plan, std::vector<BackwardRun> runs) {
+    auto gradient = std::make_shared<GradientPlan>();
+    gradient->metric = [](absl::Span<const float>, absl::Span<float> ones) {
+      std::fill(ones.begin(), ones.end(), 1.0f);
+    };
+    gradient->runs = std::move(runs);
+    gradient->keeps_all_layers = false;
+    for (const HookSite& wanted : sites) gradient->captures[wanted] = {wanted, {0, 3, 4}};
+    Segment segment;
+    segment.tokens = prompt_.ids;
+    segment.plan = plan;
+    segment.gradient = gradient;
+    Segment* const segments[] = {&segment};
+    return context_.Run(segments);
+  };
   for (const HookSite& site : sites) {
     if (site.layer > 0) continue;
     OpAudit audit;
     for (const auto& plan : Plans(EveryEdit(site))) {
-      auto gradient = std::make_shared<GradientPlan>();
-      gradient->metric = [](absl::Span<const float>, absl::Span<float> ones) {
-        std::fill(ones.begin(), ones.end(), 1.0f);
-      };
-      gradient->runs = {{BackwardRule::kGradient, -1}, {BackwardRule::kRelevance, 1}};
-      gradient->keeps_all_layers = false;
-      for (const HookSite& wanted : sites) gradient->captures[wanted] = {wanted, {0, 3, 4}};
-      Segment segment;
-      segment.tokens = prompt_.ids;
-      segment.plan = plan;
-      segment.gradient = gradient;
-      Segment* const segments[] = {&segment};
-      ASSERT_THAT(context_.Run(segments), IsOk()) << SiteName(site);
+      ASSERT_THAT(run_back(plan, {{BackwardRule::kGradient, -1}, {BackwardRule::kRelevance, 1}}), IsOk())
+          << SiteName(site);
+      ASSERT_THAT(run_back(plan, {{BackwardRule::kDirect, -1}}), IsOk()) << SiteName(site);
     }
     EXPECT_THAT(audit.violations(), IsEmpty()) << SiteName(site);
   }

@@ -23,7 +23,9 @@
 #include "services/engine/operations/attribution.h"
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/circuit_run.h"
+#include "services/engine/operations/direct_attribution.h"
 #include "services/engine/operations/generation.h"
+#include "services/engine/operations/logit_lens.h"
 #include "services/engine/operations/patch_run.h"
 #include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/sweep.h"
@@ -296,6 +298,40 @@ TEST_F(PeakMemory, GradientPasses) {
                              GradientScratchBytes(config_, prompt_.length());
     EXPECT_GE(estimate, most - before);
     EXPECT_LE(static_cast<double>(estimate), 1.2 * static_cast<double>(most - before));
+  }
+}
+
+TEST_F(PeakMemory, LogitLenses) {
+  for (const int positions : {1, 100}) {
+    SCOPED_TRACE(positions);
+    LensRequest request;
+    request.prompt = prompt_;
+    for (int i = 0; i < positions; ++i) request.positions.push_back(i + 50);
+    request.metrics = {{1, 2}, {3}, {}, {}, 10};
+    request.resid_mid = true;
+    ExpectWithin(LensBytes(config_, request), prompt_.length(), prompt_.length(), [&] {
+      EXPECT_THAT(RunLogitLens(context_, request, [](const LensReading&) { return absl::OkStatus(); }),
+                  IsOk());
+    });
+  }
+}
+
+TEST_F(PeakMemory, DirectAttributions) {
+  for (const int neurons : {0, 20, 5000}) {
+    SCOPED_TRACE(neurons);
+    DirectAttributionRequest request;
+    request.prompt = prompt_;
+    request.positions = {100, prompt_.length() - 1};
+    request.refusal_token_ids = {1};
+    request.compliance_token_ids = {2};
+    request.neuron_count = neurons;
+    // The way back's slots are no memory of the heap. Most is taken beside passes of one row.
+    ExpectWithin(DirectAttributionBytes(config_, request) - GradientScratchBytes(config_, 1), 1,
+                 prompt_.length(), [&] {
+                   EXPECT_THAT(AttributeDirectly(context_, request,
+                                                 [](const DirectAttribution&) { return absl::OkStatus(); }),
+                               IsOk());
+                 });
   }
 }
 

@@ -66,6 +66,17 @@ std::string BackupTable(const v1::CircuitResults& results, int count) {
   return table.ToString();
 }
 
+std::string DecoyTable(const v1::CircuitResults& results, int count) {
+  TextTable table({"node", "writes into the logits", "noising", "denoising"});
+  table.AlignLeft({0});
+  for (const v1::MeasuredNode& node : results.nodes()) {
+    if (node.role() != v1::CIRCUIT_ROLE_DECOY || count-- <= 0) continue;
+    table.AddRow({node.name(), absl::StrFormat("%.3f", node.direct_attribution()),
+                  EstimateText(node.noising()), EstimateText(node.denoising())});
+  }
+  return table.ToString();
+}
+
 std::string EdgeTable(const v1::CircuitResults& results, int count) {
   TextTable table({"edge", "noising", "denoising", "p", "attribution"});
   table.AlignLeft({0});
@@ -147,6 +158,10 @@ std::string Describe(const v1::CircuitResults& results, int show) {
     absl::StrAppend(&text, "\n", CountOf(results, v1::CIRCUIT_ROLE_BACKUP),
                     " backups, which act once others are ablated\n", BackupTable(results, show));
   }
+  if (CountOf(results, v1::CIRCUIT_ROLE_DECOY) > 0) {
+    absl::StrAppend(&text, "\n", CountOf(results, v1::CIRCUIT_ROLE_DECOY),
+                    " decoys, which write into the logits and move nothing\n", DecoyTable(results, show));
+  }
   absl::StrAppend(&text, "\n", results.edges_size(), " edges, by exact path patching\n",
                   EdgeTable(results, show), "\nOn ", results.test_pair_ids_size(), " other pairs\n",
                   CurveTable(results), TestText(results), AgreementText("heads", results.head_agreement()),
@@ -183,6 +198,11 @@ void AddCircuitCommand(Command app, Tool& tool) {
                  "How attribution ranks: integrated gradients, gradient (AtP), or relevance (RelP)")
       .OneOf({"integrated", "gradient", "relevance"});
   command.AddOption("--steps", options.attribution.steps, "Steps of integrated gradients").InRange(1, 64);
+  command
+      .AddOption(
+          "--least-decoy", options.least_decoy,
+          "What writes so much of the metric's difference into the logits and moves nothing is a decoy")
+      .NonNegative();
   command.AddOption("--least-effect", options.least_effect, "Effects below it count as none").NonNegative();
   command
       .AddOption("--neurons", options.neuron_count,

@@ -17,10 +17,11 @@ namespace {
 
 // Both directions of the pairs whose prompts are of one length and that the model tells apart.
 absl::StatusOr<CircuitTasks> MakeTasks(const ExperimentContext& context, const CircuitProbe& probe,
-                                       const std::vector<PromptPair>& pairs, v1::CircuitResults& results) {
+                                       const MetricTokens& tokens, const std::vector<PromptPair>& pairs,
+                                       v1::CircuitResults& results) {
   constexpr double kLeastGap = 1e-3;
   std::vector<CircuitTask> asked;
-  for (const PromptPair& pair : pairs) asked.push_back(TaskOf(pair));
+  for (const PromptPair& pair : pairs) asked.push_back(TaskOf(pair, tokens));
   ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
                             RunTasks(
                                 context, "prompts", asked, "metrics",
@@ -44,15 +45,18 @@ struct Split {
 };
 
 absl::StatusOr<Split> SplitPairs(const ExperimentContext& context, const CircuitProbe& probe,
-                                 const CircuitOptions& options, v1::CircuitResults& results) {
-  ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tasks, MakeTasks(context, probe, options.pairs, results));
+                                 const MetricTokens& tokens, const CircuitOptions& options,
+                                 v1::CircuitResults& results) {
+  ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tasks,
+                            MakeTasks(context, probe, tokens, options.pairs, results));
   if (tasks.noising.empty()) {
     return absl::FailedPreconditionError(
         "no pair has prompts of equal length that the metric tells apart: everything outside a circuit is as "
         "at "
         "the same position of the pair's other prompt");
   }
-  ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tests, MakeTasks(context, probe, options.test_pairs, results));
+  ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tests,
+                            MakeTasks(context, probe, tokens, options.test_pairs, results));
   if (!tests.noising.empty()) return Split{tasks, tests.noising};
   if (tasks.noising.size() < 3) return Split{tasks, tasks.noising};
   Split split;
@@ -91,9 +95,9 @@ absl::StatusOr<v1::CircuitResults> RunCircuitExperiment(const ExperimentContext&
   ABSTRACT_RETURN_IF_ERROR(CheckModelFitsStudy(context.model));
   ABSTRACT_ASSIGN_OR_RETURN(const MetricTokens tokens, FindMetricTokens(*context.client, options.openings));
   const CircuitGraph graph(context.model);
-  const CircuitProbe probe(context, graph, tokens, options.attribution);
+  const CircuitProbe probe(context, graph, options.attribution);
   v1::CircuitResults results = Describe(context, options);
-  ABSTRACT_ASSIGN_OR_RETURN(const Split split, SplitPairs(context, probe, options, results));
+  ABSTRACT_ASSIGN_OR_RETURN(const Split split, SplitPairs(context, probe, tokens, options, results));
   for (const CircuitTask& task : split.chosen.noising) results.add_pair_ids(task.pair_id);
   for (const CircuitTask& task : split.tested) results.add_test_pair_ids(task.pair_id);
   ABSTRACT_ASSIGN_OR_RETURN(const CircuitScores scores,
@@ -113,6 +117,7 @@ Fingerprint CircuitFingerprint(const ExperimentContext& context, const CircuitOp
   fingerprint["--method"] = v1::AttributionMethod_Name(options.attribution.method);
   fingerprint["--steps"] = absl::StrCat(options.attribution.steps);
   fingerprint["--least-effect"] = absl::StrCat(options.least_effect);
+  fingerprint["--least-decoy"] = absl::StrCat(options.least_decoy);
   fingerprint["--neurons"] = absl::StrCat(options.neuron_count);
   fingerprint["--edges"] = absl::StrCat(options.edge_count);
   fingerprint["--leaders"] = absl::StrCat(options.leader_count);

@@ -25,6 +25,8 @@ struct CircuitOptions {
   // Ablating and ranking again: how many leaders a round, and at most how many rounds.
   int leader_count = 12;
   int most_rounds = 3;
+  // What writes so large a share of the metric's difference into the logits, and moves nothing, is a decoy.
+  double least_decoy = 0.1;
   // Of the pairs, for the circuit's stability.
   int resample_count = 100;
 };

@@ -214,7 +214,7 @@ BackupEdges EdgesOf(const CircuitGraph& graph, const v1::MeasuredNode& backup,
   for (const v1::MeasuredNode& node : results.nodes()) {
     const bool is_leader = std::count(backup.backs_up().begin(), backup.backs_up().end(), node.name()) > 0;
     if (is_leader) leaders.insert(NodeOf(node).sender());
-    if (is_leader || node.name() == backup.name()) continue;
+    if (is_leader || node.name() == backup.name() || node.role() == v1::CIRCUIT_ROLE_DECOY) continue;
     senders.insert(NodeOf(node).sender());
     for (const std::string& receiver : graph.ReceiversOf(NodeOf(node))) receivers.insert(receiver);
   }
@@ -261,8 +261,7 @@ absl::Status FindBackupEdges(const ExperimentContext& context, const CircuitProb
         const auto parts,
         RunTasks(
             context, "backups' edges", tasks.noising, absl::StrCat("paths/", backup.name()),
-            [&](const CircuitTask& task) { return probe.Circuits(task.prompt, task.source, edges.request); },
-            results));
+            [&](const CircuitTask& task) { return probe.Circuits(task, edges.request); }, results));
     for (size_t i = 0; i < edges.own.size(); ++i) {
       std::vector<double> effects;
       for (const v1::CircuitPart& part : parts) {

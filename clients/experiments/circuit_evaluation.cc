@@ -32,34 +32,70 @@ struct Ranked {
   std::vector<int> counts;
 };
 
-template <typename Name>
-Ranked RankBySize(absl::Span<const double> scores, const Name& name) {
+Ranked RankEdges(const CircuitGraph& graph, const std::vector<double>& scores) {
   Ranked ranked;
-  const int all = static_cast<int>(scores.size());
-  for (const int number : LargestBySize(scores, all)) ranked.names.push_back(name(number));
+  const int all = graph.edge_count();
+  for (const int number : LargestBySize(scores, all)) ranked.names.push_back(graph.edge(number));
   for (const double share : kShares) {
     ranked.counts.push_back(std::max(1, static_cast<int>(std::lround(share * all))));
   }
   return ranked;
 }
 
-// Heads and whole MLPs, by their exact effects: of each share as many as have no more than that share
-// of the model's edges between them.
-Ranked RankHeadsAndMlps(const CircuitGraph& graph, absl::Span<const double> scores) {
-  const std::vector<std::string> names = graph.HeadsAndMlps();
-  Ranked ranked;
-  std::vector<bool> marked(names.size());
-  std::vector<int> edges = {graph.EdgesBetween(marked)};  // of the best so many
-  for (const int number : LargestBySize(scores, static_cast<int>(names.size()))) {
-    ranked.names.push_back(names[number]);
-    marked[number] = true;
-    edges.push_back(graph.EdgesBetween(marked));
-  }
+// Nodes, the best first: of each share of the model's edges as many as have no more between them. Each
+// adds its part to the head or the MLP that it is, or is of.
+struct Part {
+  int head_or_mlp;
+  double share;  // 1, or a neuron's
+};
+
+Ranked RankByEdges(const CircuitGraph& graph, std::vector<std::string> names,
+                   const std::vector<Part>& parts) {
+  const auto edges_of = [&](int count) {
+    std::vector<double> shares(graph.HeadsAndMlps().size());
+    for (int i = 0; i < count; ++i) shares[parts[i].head_or_mlp] += parts[i].share;
+    return graph.EdgesBetween(shares);
+  };
+  Ranked ranked{std::move(names), {}};
   for (const double share : kShares) {
-    const auto past = std::upper_bound(edges.begin(), edges.end(), share * graph.edge_count() + 0.5);
-    ranked.counts.push_back(std::max<int>(0, static_cast<int>(past - edges.begin()) - 1));
+    int low = 0, high = static_cast<int>(parts.size());
+    while (low < high) {
+      const int middle = (low + high + 1) / 2;
+      if (edges_of(middle) <= share * graph.edge_count() * (1 + 1e-9)) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    ranked.counts.push_back(low);
   }
   return ranked;
+}
+
+Ranked RankHeadsAndMlps(const CircuitGraph& graph, const std::vector<int>& best_first) {
+  const std::vector<std::string> all = graph.HeadsAndMlps();
+  std::vector<std::string> names;
+  std::vector<Part> parts;
+  for (const int number : best_first) {
+    names.push_back(all[number]);
+    parts.push_back({number, 1});
+  }
+  return RankByEdges(graph, std::move(names), parts);
+}
+
+// Heads and neurons by score for the edges that they take.
+Ranked RankHeadsAndNeurons(const CircuitGraph& graph, const std::vector<double>& scores) {
+  const double of_neuron = 1.0 / graph.neurons_per_layer();
+  std::vector<double> worth = scores;
+  for (int i = graph.head_count(); i < graph.node_count(); ++i) worth[i] /= of_neuron;
+  std::vector<std::string> names;
+  std::vector<Part> parts;
+  for (const int number : LargestBySize(worth, graph.node_count())) {
+    const CircuitGraph::Node node = graph.node(number);
+    names.push_back(node.name());
+    parts.push_back({graph.HeadOrMlpOf(node), node.is_head ? 1 : of_neuron});
+  }
+  return RankByEdges(graph, std::move(names), parts);
 }
 
 // The whole model's circuit is the complement of none, so that no more than half of a model's million
@@ -118,8 +154,8 @@ absl::Status EvaluateCircuit(const ExperimentContext& context, const CircuitProb
   const CircuitGraph& graph = probe.graph();
   const auto run = [&](std::string_view stage, const v1::RunCircuitRequest& request, const std::string& key) {
     return RunTasks(
-        context, stage, tests, key,
-        [&](const CircuitTask& task) { return probe.Circuits(task.prompt, task.source, request); }, results);
+        context, stage, tests, key, [&](const CircuitTask& task) { return probe.Circuits(task, request); },
+        results);
   };
   const auto draw = [&](const std::string& what, const Ranked& ranked, bool of_edges,
                         v1::CircuitCurve& curve) -> absl::Status {
@@ -128,12 +164,11 @@ absl::Status EvaluateCircuit(const ExperimentContext& context, const CircuitProb
     curve = CurveOf(parts, ranked.counts, context.seed);
     return absl::OkStatus();
   };
-  ABSTRACT_RETURN_IF_ERROR(draw("edges", RankBySize(scores.mean_edges, [&](int i) { return graph.edge(i); }),
+  ABSTRACT_RETURN_IF_ERROR(draw("edges", RankEdges(graph, scores.mean_edges),
                                 /*of_edges=*/true, *results.mutable_edge_curve()));
   ABSTRACT_RETURN_IF_ERROR(draw("heads and MLPs", RankHeadsAndMlps(graph, scores.heads_and_mlps),
                                 /*of_edges=*/false, *results.mutable_node_curve()));
-  ABSTRACT_RETURN_IF_ERROR(draw("heads and neurons",
-                                RankBySize(scores.mean_nodes, [&](int i) { return graph.node(i).name(); }),
+  ABSTRACT_RETURN_IF_ERROR(draw("heads and neurons", RankHeadsAndNeurons(graph, scores.mean_nodes),
                                 /*of_edges=*/false, *results.mutable_neuron_curve()));
 
   v1::RunCircuitRequest found = FoundRequest(results);
@@ -209,12 +244,10 @@ absl::Status EvaluateSpecificity(const ExperimentContext& context, const Circuit
   random.set_complement(true);
   const std::vector<CircuitTask> pairs = HarmlessPairs(tests);
   if (pairs.empty()) return absl::OkStatus();
-  ABSTRACT_ASSIGN_OR_RETURN(const auto parts, RunTasks(
-                                                  context, "specificity", pairs, "specificity",
-                                                  [&](const CircuitTask& task) {
-                                                    return probe.Circuits(task.prompt, task.source, request);
-                                                  },
-                                                  results));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto parts, RunTasks(
+                            context, "specificity", pairs, "specificity",
+                            [&](const CircuitTask& task) { return probe.Circuits(task, request); }, results));
   // Values are two faithfulnesses, then two divergences.
   *results.mutable_specificity() = EstimateOf(parts, 2, context.seed);
   *results.mutable_random_specificity() = EstimateOf(parts, 3, context.seed);

@@ -100,23 +100,26 @@ std::vector<std::string> CircuitGraph::HeadsAndMlps() const {
   return names;
 }
 
-int CircuitGraph::EdgesBetween(const std::vector<bool>& heads_and_mlps) const {
-  const auto is_in = [&](int layer, int index) { return heads_and_mlps[layer * (heads_ + 1) + index]; };
-  std::vector<bool> reads;
+double CircuitGraph::EdgesBetween(const std::vector<double>& shares) const {
+  const auto share = [&](int layer, int index) { return shares[layer * (heads_ + 1) + index]; };
+  std::vector<double> reads;
   for (const Place& receiver : receivers_) {
-    bool any = receiver.point == v1::HOOK_POINT_RESID_POST;
-    if (receiver.point == v1::HOOK_POINT_Q_INPUT) any = is_in(receiver.layer, receiver.head);
-    if (receiver.point == v1::HOOK_POINT_MLP_IN) any = is_in(receiver.layer, heads_);
+    double part = receiver.point == v1::HOOK_POINT_RESID_POST ? 1 : 0;
+    if (receiver.point == v1::HOOK_POINT_Q_INPUT) part = share(receiver.layer, receiver.head);
+    if (receiver.point == v1::HOOK_POINT_MLP_IN) part = share(receiver.layer, heads_);
     if (receiver.point == v1::HOOK_POINT_K_INPUT || receiver.point == v1::HOOK_POINT_V_INPUT) {
       const int group = heads_ / key_heads_;
-      for (int h = receiver.head * group; h < (receiver.head + 1) * group; ++h)
-        any |= is_in(receiver.layer, h);
+      for (int h = receiver.head * group; h < (receiver.head + 1) * group; ++h) {
+        part = std::max(part, share(receiver.layer, h));
+      }
     }
-    reads.push_back(any);
+    reads.push_back(part);
   }
-  return static_cast<int>(std::count_if(ends_.begin(), ends_.end(), [&](const std::pair<int, int>& ends) {
-    return reads[ends.second] && (ends.first == 0 || heads_and_mlps[ends.first - 1]);
-  }));
+  double edges = 0;
+  for (const auto& [sender, receiver] : ends_) {
+    edges += reads[receiver] * (sender == 0 ? 1 : shares[sender - 1]);
+  }
+  return edges;
 }
 
 std::vector<std::string> CircuitGraph::ReceiversOf(const Node& node) const {

@@ -44,10 +44,16 @@ class CircuitGraph {
   // An exact patch of an edge, but for the source that it reads.
   v1::Intervention PathPatchOf(int number) const;
 
-  // Heads and whole MLPs, in the order of the pass, as RunCircuit names them; and how many edges there
-  // are between those that are marked, the embedding and the logits.
+  // Heads and whole MLPs, in the order of the pass, as RunCircuit names them; and how many of the model's
+  // edges there are between them, the embedding and the logits, where of each so large a share is there:
+  // of an edge the product of its ends' shares.
   std::vector<std::string> HeadsAndMlps() const;
-  int EdgesBetween(const std::vector<bool>& heads_and_mlps) const;
+  double EdgesBetween(const std::vector<double>& shares) const;
+  // A node's place among them.
+  int HeadOrMlpOf(const Node& node) const {
+    return node.layer * (heads_ + 1) + (node.is_head ? node.index : heads_);
+  }
+  int neurons_per_layer() const { return neurons_; }
 
   // A node's receivers: "L2.q3", "L2.k1", "L2.v1", or "L2.mlp_in".
   std::vector<std::string> ReceiversOf(const Node& node) const;

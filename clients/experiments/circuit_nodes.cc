@@ -172,6 +172,42 @@ absl::Status CompareGroups(const ExperimentContext& context, const CircuitProbe&
 
 }  // namespace
 
+namespace {
+
+// Orders the best heads and MLPs anew, by what each is missed by in the circuit of them alone: there,
+// unlike in the whole model, nothing outside makes up for it. Then their better half, and so on.
+absl::Status RankWithinCircuits(const ExperimentContext& context, const CircuitProbe& probe,
+                                const CircuitTasks& tasks, std::vector<int>& ranked,
+                                v1::CircuitResults& results) {
+  constexpr int kMost = 64, kFewest = 4;
+  const std::vector<std::string> names = probe.graph().HeadsAndMlps();
+  for (int count = std::min(kMost, static_cast<int>(ranked.size()) / 2); count >= kFewest; count /= 2) {
+    v1::RunCircuitRequest request;
+    request.add_circuits()->set_leading(static_cast<uint32_t>(count));
+    for (int i = 0; i < count; ++i) {
+      request.add_nodes(names[ranked[i]]);
+      v1::CircuitMembers& without = *request.add_circuits();
+      without.set_leading(static_cast<uint32_t>(count));
+      without.add_except(static_cast<uint32_t>(i));
+    }
+    ABSTRACT_ASSIGN_OR_RETURN(
+        const auto parts,
+        RunTasks(
+            context, absl::StrCat("the best ", count, " in their circuit"), tasks.noising,
+            absl::StrCat("best ", count),
+            [&](const CircuitTask& task) { return probe.Circuits(task, request); }, results));
+    const std::vector<double> faithfulness = Means(parts);
+    std::vector<double> drops;
+    for (int i = 0; i < count; ++i) drops.push_back(faithfulness[0] - faithfulness[1 + i]);
+    const std::vector<int> before(ranked.begin(), ranked.begin() + count);
+    std::vector<int> order = LargestBySize(drops, count);
+    std::transform(order.begin(), order.end(), ranked.begin(), [&](int i) { return before[i]; });
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& probe,
                          const CircuitOptions& options, const CircuitTasks& tasks, CircuitScores& scores,
                          v1::CircuitResults& results) {
@@ -184,7 +220,9 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
                             RunTasks(
                                 context, "MLPs", tasks.Both(), "MLPs",
                                 [&](const CircuitTask& task) { return probe.MlpEffects(task); }, results));
-  scores.heads_and_mlps = InOrderOfThePass(Means(heads), Means(mlps));
+  const std::vector<double> effects = InOrderOfThePass(Means(heads), Means(mlps));
+  scores.heads_and_mlps = LargestBySize(effects, static_cast<int>(effects.size()));
+  ABSTRACT_RETURN_IF_ERROR(RankWithinCircuits(context, probe, tasks, scores.heads_and_mlps, results));
   const std::vector<Node> neurons = LeadingNeurons(graph, scores, options.neuron_count);
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto of_neurons,
@@ -216,6 +254,51 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
   return absl::OkStatus();
 }
 
+absl::Status FindDecoys(const ExperimentContext& context, const CircuitProbe& probe,
+                        const CircuitOptions& options, const CircuitTasks& tasks,
+                        v1::CircuitResults& results) {
+  constexpr int kMostDecoys = 10;
+  const CircuitGraph& graph = probe.graph();
+  ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
+                            RunTasks(
+                                context, "direct attribution", tasks.Both(), "direct",
+                                [&](const CircuitTask& task) { return probe.DirectScores(task); }, results));
+  std::vector<std::vector<float>> rows;
+  for (const v1::CircuitPart& part : parts) rows.push_back(ScoresOf(part));
+  const std::vector<double> harmful = MeanOf(absl::MakeConstSpan(rows).subspan(0, tasks.noising.size()));
+  const std::vector<double> harmless = MeanOf(absl::MakeConstSpan(rows).subspan(tasks.noising.size()));
+  std::vector<double> larger;
+  for (size_t i = 0; i < harmful.size(); ++i) {
+    larger.push_back(std::abs(harmful[i]) > std::abs(harmless[i]) ? harmful[i] : harmless[i]);
+  }
+  std::set<std::string> found;
+  for (v1::MeasuredNode& node : *results.mutable_nodes()) {
+    found.insert(node.name());
+    node.set_direct_attribution(harmful[graph.NumberOf(NodeOf(node))]);
+  }
+  std::vector<Node> candidates;
+  for (const int number : LargestBySize(larger, kMostDecoys + static_cast<int>(found.size()))) {
+    const Node node = graph.node(number);
+    const bool writes = std::abs(larger[number]) >= options.least_decoy;
+    if (writes && found.count(node.name()) == 0) candidates.push_back(node);
+  }
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto effects,
+      RunTasks(
+          context, "decoys", tasks.Both(), "decoys",
+          [&](const CircuitTask& task) { return probe.NodeEffects(task, candidates); }, results));
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    v1::MeasuredNode node = Describe(candidates[i]);
+    SetEffects(FirstHalf(effects), SecondHalf(effects), static_cast<int>(i), context.seed, node);
+    if (IsEffect(node.noising(), options.least_effect) || IsEffect(node.denoising(), options.least_effect))
+      continue;
+    node.set_role(v1::CIRCUIT_ROLE_DECOY);
+    node.set_direct_attribution(larger[graph.NumberOf(candidates[i])]);
+    *results.add_nodes() = std::move(node);
+  }
+  return absl::OkStatus();
+}
+
 namespace {
 
 // All edges between what was found, the embedding and the logits, and attribution's best.
@@ -223,6 +306,7 @@ std::vector<std::string> CandidateEdges(const CircuitGraph& graph, const Circuit
                                         const v1::CircuitResults& results, int count) {
   std::set<std::string> senders = {"embed"}, receivers = {"final"};
   for (const v1::MeasuredNode& measured : results.nodes()) {
+    if (measured.role() == v1::CIRCUIT_ROLE_DECOY) continue;
     const Node node = NodeOf(measured);
     senders.insert(node.sender());
     for (const std::string& receiver : graph.ReceiversOf(node)) receivers.insert(receiver);
@@ -286,6 +370,7 @@ absl::StatusOr<CircuitScores> FindCircuit(const ExperimentContext& context, cons
   ABSTRACT_ASSIGN_OR_RETURN(CircuitScores scores, ScoreEverything(context, probe, tasks, results));
   ABSTRACT_RETURN_IF_ERROR(FindMembers(context, probe, options, tasks, scores, results));
   ABSTRACT_RETURN_IF_ERROR(FindBackups(context, probe, options, tasks, scores, results));
+  ABSTRACT_RETURN_IF_ERROR(FindDecoys(context, probe, options, tasks, results));
   ABSTRACT_RETURN_IF_ERROR(FindEdges(context, probe, options, tasks, scores, results));
   ABSTRACT_RETURN_IF_ERROR(FindBackupEdges(context, probe, options, tasks, results));
   return scores;

@@ -29,8 +29,9 @@ struct CircuitScores {
   std::vector<std::vector<float>> edges;
   // Means over the noising, or the denoising tasks, or both.
   std::vector<double> noising_nodes, denoising_nodes, mean_nodes, mean_edges;
-  // Exact effects of heads and whole MLPs (CircuitGraph::HeadsAndMlps), means over both directions.
-  std::vector<double> heads_and_mlps;
+  // Heads and whole MLPs (CircuitGraph::HeadsAndMlps), the best first: by exact effects, and the best of
+  // them by what they are missed by in their own circuits.
+  std::vector<int> heads_and_mlps;
 };
 
 // A part of the journal for each task, made where it is not there yet.
@@ -45,7 +46,7 @@ absl::StatusOr<CircuitScores> ScoreEverything(const ExperimentContext& context, 
                                               const CircuitTasks& tasks, v1::CircuitResults& results);
 
 // Patches all heads, all MLPs, all groups of neurons and attribution's leading neurons exactly: the
-// members, how attribution agrees, and the scores' heads_and_mlps.
+// members, how attribution agrees, and the order of heads_and_mlps.
 absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& probe,
                          const CircuitOptions& options, const CircuitTasks& tasks, CircuitScores& scores,
                          v1::CircuitResults& results);
@@ -54,6 +55,12 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
 absl::Status FindBackups(const ExperimentContext& context, const CircuitProbe& probe,
                          const CircuitOptions& options, const CircuitTasks& tasks,
                          const CircuitScores& scores, v1::CircuitResults& results);
+
+// Nodes that write into the logits, on harmful prompts or on harmless ones, and that patching does not
+// move the metric by: the decoys. At most 10.
+absl::Status FindDecoys(const ExperimentContext& context, const CircuitProbe& probe,
+                        const CircuitOptions& options, const CircuitTasks& tasks,
+                        v1::CircuitResults& results);
 
 // Patches the edges between the nodes that were found, and attribution's leading ones: those that carry
 // something.
@@ -67,7 +74,7 @@ absl::Status FindBackupEdges(const ExperimentContext& context, const CircuitProb
                              const CircuitOptions& options, const CircuitTasks& tasks,
                              v1::CircuitResults& results);
 
-// All five, one after the other: nodes and edges are in the results then.
+// All six, one after the other: nodes and edges are in the results then.
 absl::StatusOr<CircuitScores> FindCircuit(const ExperimentContext& context, const CircuitProbe& probe,
                                           const CircuitOptions& options, const CircuitTasks& tasks,
                                           v1::CircuitResults& results);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -54,13 +55,20 @@ std::string CircuitTask::key() const {
 
 CircuitTask CircuitTask::Reversed() const {
   const bool noising = direction == v1::PATCH_DIRECTION_NOISING;
-  return {pair_id, noising ? v1::PATCH_DIRECTION_DENOISING : v1::PATCH_DIRECTION_NOISING,
-          source,  prompt,
-          length,  -gap};
+  CircuitTask reversed = *this;
+  reversed.direction = noising ? v1::PATCH_DIRECTION_DENOISING : v1::PATCH_DIRECTION_NOISING;
+  std::swap(reversed.prompt, reversed.source);
+  reversed.gap = -gap;
+  return reversed;
 }
 
-CircuitTask TaskOf(const PromptPair& pair) {
-  return {pair.id, v1::PATCH_DIRECTION_NOISING, UserPrompt(pair.harmful), UserPrompt(pair.harmless)};
+CircuitTask TaskOf(const PromptPair& pair, const MetricTokens& tokens) {
+  CircuitTask task;
+  task.pair_id = pair.id;
+  task.prompt = UserPrompt(pair.harmful);
+  task.source = UserPrompt(pair.harmless);
+  task.metrics = MetricOptionsOf(tokens);
+  return task;
 }
 
 v1::RunAttributionRequest CircuitProbe::Attribution(const CircuitTask& task) const {
@@ -68,7 +76,7 @@ v1::RunAttributionRequest CircuitProbe::Attribution(const CircuitTask& task) con
   v1::AttributionPair& pair = *request.add_pairs();
   *pair.mutable_prompt() = task.prompt;
   *pair.mutable_source_prompt() = task.source;
-  *request.mutable_metrics() = MetricOptionsOf(tokens_);
+  *request.mutable_metrics() = task.metrics;
   request.set_method(settings_.method);
   if (settings_.method == v1::ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS) {
     request.set_steps(static_cast<uint32_t>(settings_.steps));
@@ -136,7 +144,7 @@ absl::StatusOr<v1::CircuitPart> CircuitProbe::EdgeScores(const CircuitTask& task
 absl::StatusOr<v1::CircuitPart> CircuitProbe::Sweep(const CircuitTask& task,
                                                     v1::RunPatchSweepRequest request) const {
   *request.mutable_prompt() = task.prompt;
-  *request.mutable_metrics() = MetricOptionsOf(tokens_);
+  *request.mutable_metrics() = task.metrics;
   ABSTRACT_ASSIGN_OR_RETURN(const mechinterp::Sweep sweep, context_.client->RunPatchSweep(request));
   ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context_.model.identity(), sweep.header.model()));
   v1::CircuitPart part;
@@ -196,11 +204,34 @@ absl::StatusOr<v1::CircuitPart> CircuitProbe::EdgeEffects(const CircuitTask& tas
   return Sweep(task, std::move(request));
 }
 
-absl::StatusOr<v1::CircuitPart> CircuitProbe::Circuits(const v1::Prompt& prompt, const v1::Prompt& source,
+absl::StatusOr<v1::CircuitPart> CircuitProbe::DirectScores(const CircuitTask& task) const {
+  constexpr uint32_t kNeurons = 1000;
+  v1::RunReadoutRequest request;
+  *request.add_prompts() = task.prompt;
+  *request.mutable_metrics() = task.metrics;
+  request.mutable_direct_attribution()->set_neuron_count(
+      std::min<uint32_t>(kNeurons, static_cast<uint32_t>(graph_.node_count() - graph_.head_count())));
+  ABSTRACT_ASSIGN_OR_RETURN(const Readout readout, context_.client->RunReadout(request));
+  ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context_.model.identity(), readout.header.model()));
+  std::vector<float> scores(graph_.node_count());
+  for (const v1::DirectContribution& each : readout.prompts.at(0).positions.at(0).contributions) {
+    if (!each.has_node()) continue;
+    const CircuitGraph::Node node{static_cast<int>(each.site().layer()),
+                                  each.site().point() == v1::HOOK_POINT_RESULT,
+                                  static_cast<int>(each.node())};
+    scores.at(graph_.NumberOf(node)) = static_cast<float>(each.contribution() / std::abs(task.gap));
+  }
+  v1::CircuitPart part;
+  SetScores(scores, part);
+  part.set_run_count(1);
+  return part;
+}
+
+absl::StatusOr<v1::CircuitPart> CircuitProbe::Circuits(const CircuitTask& task,
                                                        v1::RunCircuitRequest request) const {
-  *request.mutable_prompt() = prompt;
-  *request.mutable_source_prompt() = source;
-  *request.mutable_metrics() = MetricOptionsOf(tokens_);
+  *request.mutable_prompt() = task.prompt;
+  *request.mutable_source_prompt() = task.source;
+  *request.mutable_metrics() = task.metrics;
   ABSTRACT_ASSIGN_OR_RETURN(const CircuitRun run, context_.client->RunCircuit(request));
   ABSTRACT_RETURN_IF_ERROR(CheckSameModel(context_.model.identity(), run.header.model()));
   v1::CircuitPart part;

@@ -18,6 +18,7 @@ struct CircuitTask {
   v1::PatchDirection direction = v1::PATCH_DIRECTION_NOISING;
   v1::Prompt prompt;
   v1::Prompt source;
+  v1::MetricOptions metrics;
   int length = 0;  // of both, in tokens
   // Metric of the source's run less that of the prompt's: what effects are shares of. Not 0.
   double gap = 1;
@@ -27,7 +28,7 @@ struct CircuitTask {
   CircuitTask Reversed() const;
 };
 // A pair's, noising; length and gap are not known yet.
-CircuitTask TaskOf(const PromptPair& pair);
+CircuitTask TaskOf(const PromptPair& pair, const MetricTokens& tokens);
 
 // How attribution is made.
 struct AttributionSettings {
@@ -41,9 +42,9 @@ struct AttributionSettings {
 class CircuitProbe {
  public:
   // All must outlive it.
-  CircuitProbe(const ExperimentContext& context, const CircuitGraph& graph, const MetricTokens& tokens,
+  CircuitProbe(const ExperimentContext& context, const CircuitGraph& graph,
                const AttributionSettings& settings)
-      : context_(context), graph_(graph), tokens_(tokens), settings_(settings) {}
+      : context_(context), graph_(graph), settings_(settings) {}
 
   // Values: the metric of the prompt's run and of the source's, as they are, and the tokens of both.
   absl::StatusOr<v1::CircuitPart> Metrics(const CircuitTask& task) const;
@@ -63,10 +64,13 @@ class CircuitProbe {
   absl::StatusOr<v1::CircuitPart> EdgeEffects(const CircuitTask& task,
                                               absl::Span<const std::string> edges) const;
 
+  // Scores: what each node of the prompt's run writes into the logits itself, at the last position, as a
+  // share of the gap's size (direct logit attribution); neurons but the 1,000 largest are 0.
+  absl::StatusOr<v1::CircuitPart> DirectScores(const CircuitTask& task) const;
+
   // Values: the circuits' faithfulness; and KL from the prompt's run in nats, after them. The
-  // request's prompts and metrics are set here.
-  absl::StatusOr<v1::CircuitPart> Circuits(const v1::Prompt& prompt, const v1::Prompt& source,
-                                           v1::RunCircuitRequest request) const;
+  // request's prompts and metrics are the task's.
+  absl::StatusOr<v1::CircuitPart> Circuits(const CircuitTask& task, v1::RunCircuitRequest request) const;
 
   const CircuitGraph& graph() const { return graph_; }
 
@@ -79,7 +83,6 @@ class CircuitProbe {
 
   const ExperimentContext& context_;
   const CircuitGraph& graph_;
-  const MetricTokens& tokens_;
   const AttributionSettings settings_;
 };
 

@@ -29,8 +29,7 @@ v1::ReadoutPiece Contribution(const engine::Sender& sender, double value) {
 }
 
 v1::ReadoutPiece Contribution(const engine::NeuronContribution& neuron) {
-  v1::ReadoutPiece part =
-      Contribution(absl::StrCat("L", neuron.layer, ".mlp.n", neuron.neuron), neuron.value);
+  v1::ReadoutPiece part = Contribution(absl::StrCat("L", neuron.layer, ".N", neuron.neuron), neuron.value);
   v1::DirectContribution& contribution = *part.mutable_contributions(0);
   *contribution.mutable_site() = BuildSite({engine::HookPoint::kMlpPost, neuron.layer});
   contribution.set_node(static_cast<uint32_t>(neuron.neuron));

@@ -48,6 +48,8 @@ void AddOptions(Command app, BenchmarkOptions& options) {
       .NonNegative();
   app.AddFlag("--joint-positions", options.joint_positions,
               "sweep, pair: patch the last five positions together, not one by one");
+  app.AddFlag("--autograd", options.autograd,
+              "attribution: also by libtorch's autograd, which takes the weights' memory in fp32");
   app.AddOption("--kinds", options.kinds, "truth: kinds of planted models, several with commas; default: all")
       .SplitAt(',');
   app.AddOption("--seeds", options.seeds, "truth: planted models of each kind").InRange(0, 100);
@@ -96,6 +98,9 @@ int main(int argc, char** argv) {
       {"pair", {RunPair, "Both sweeps of one pair of prompts"}},
       {"concurrent", {RunConcurrent, "Many streams; beside one local batch and one stream"}},
       {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},
+      {"attribution",
+       {RunAttributions,
+        "Attribution, exact paths, a circuit; beside a forward pass and libtorch's autograd"}},
       {"truth", {RunTruth, "Every way of finding circuits, on models whose circuit is known"}},
       {"load", {RunLoad, "Loading; beside reading the files"}},
   };

@@ -28,6 +28,8 @@ struct BenchmarkOptions : CpuOptions {
   std::string llama_bench = "llama-bench";
   std::string gguf;
 
+  // attribution: also by libtorch's autograd, with fp32 weights of the same shape.
+  bool autograd = false;
   // truth: kinds of planted models, all where none is named; of each, models of so many seeds; and
   // folders of trained ones.
   std::vector<std::string> kinds;

@@ -31,12 +31,14 @@ using Json = nlohmann::json;
 using Node = CircuitGraph::Node;
 
 constexpr double kLeastEffect = 0.02;
+constexpr size_t kMostPairs = 16;
 
 // What a model's truth.json says.
 struct Truth {
   std::set<std::string> nodes, edges, backups, backup_edges, decoys;
   std::vector<CircuitTask> noising;  // of the pairs that it holds for; without gaps
-  MetricTokens tokens;
+  // Whether its nodes are whole MLPs, not neurons.
+  bool of_mlps = false;
 };
 
 // truth.json's receivers, whose MLPs have their senders' names, as AttributionEdge has them.
@@ -48,7 +50,12 @@ v1::Prompt TokenPrompt(const Json& ids) {
   return prompt;
 }
 
-absl::StatusOr<Truth> ReadTruth(const Json& json, const std::vector<PromptPair>& pairs) {
+MetricTokens TokensOf(const Json& metric) {
+  return {metric.at("refusal_tokens").get<std::vector<uint32_t>>(),
+          metric.at("compliance_tokens").get<std::vector<uint32_t>>()};
+}
+
+Truth ReadTruth(const Json& json, const std::vector<PromptPair>& pairs) {
   Truth truth;
   for (const Json& node : json.at("nodes")) {
     const auto name = node.at("name").get<std::string>();
@@ -60,23 +67,27 @@ absl::StatusOr<Truth> ReadTruth(const Json& json, const std::vector<PromptPair>&
     for (const Json& edge : backup.at("edges")) truth.backup_edges.insert(EdgeName(edge.get<std::string>()));
   }
   for (const Json& decoy : json.at("decoys")) truth.decoys.insert(decoy.at("name").get<std::string>());
-  truth.tokens.refusal = json.at("metric").at("refusal_tokens").get<std::vector<uint32_t>>();
-  truth.tokens.compliance = json.at("metric").at("compliance_tokens").get<std::vector<uint32_t>>();
-  if (json.contains("pairs")) {
-    for (const Json& pair : json.at("pairs")) {
-      truth.noising.push_back({absl::StrCat("pair", truth.noising.size()), v1::PATCH_DIRECTION_NOISING,
-                               TokenPrompt(pair.at("clean")), TokenPrompt(pair.at("source"))});
-    }
-    return truth;
-  }
+  truth.of_mlps = json.value("origin", "planted") == "trained";
   const auto ids = json.at("holds_for").get<std::set<std::string>>();
   for (const PromptPair& pair : pairs) {
-    if (ids.count(pair.id) > 0) truth.noising.push_back(TaskOf(pair));
+    if (ids.count(pair.id) > 0 && !json.contains("pairs")) {
+      truth.noising.push_back(TaskOf(pair, TokensOf(json.at("metric"))));
+    }
+  }
+  for (const Json& pair : json.value("pairs", Json::array())) {
+    CircuitTask task;
+    task.pair_id = pair.at("id").get<std::string>();
+    task.prompt = TokenPrompt(pair.at("clean"));
+    task.source = TokenPrompt(pair.at("source"));
+    task.metrics = MetricOptionsOf(TokensOf(pair.at("metric")));
+    if (ids.count(task.pair_id) > 0 && truth.noising.size() < kMostPairs)
+      truth.noising.push_back(std::move(task));
   }
   return truth;
 }
 
-// What one method says of one model: scores by node and by edge; empty where it has none.
+// What one method says of one model: scores of what is judged as nodes (heads with neurons, or heads with
+// MLPs), once as nodes and once as backups, and of edges; empty where it has none.
 struct Answer {
   std::vector<double> nodes, edges, backups;
 };
@@ -85,6 +96,14 @@ struct Answer {
 struct Row {
   Counts nodes, edges, backups;
   int decoys_found = 0, decoys = 0;
+
+  void Add(const Row& other) {
+    nodes.Add(other.nodes);
+    edges.Add(other.edges);
+    backups.Add(other.backups);
+    decoys_found += other.decoys_found;
+    decoys += other.decoys;
+  }
 };
 using Table = std::map<std::string, Row>;  // by method
 
@@ -127,7 +146,7 @@ class Trial {
 
  private:
   CircuitProbe ProbeBy(v1::AttributionMethod method) const {
-    return CircuitProbe(context_, graph_, truth_.tokens, {method, 5});
+    return CircuitProbe(context_, graph_, {method, 5});
   }
 
   absl::Status MakeTasks() {
@@ -147,19 +166,22 @@ class Trial {
     std::vector<Node> neurons;
     for (int i = graph_.head_count(); i < graph_.node_count(); ++i) neurons.push_back(graph_.node(i));
     const auto effects = [&](const std::vector<CircuitTask>& tasks) -> absl::StatusOr<std::vector<double>> {
-      std::vector<v1::CircuitPart> parts;
+      std::vector<v1::CircuitPart> heads, others;
       for (const CircuitTask& task : tasks) {
-        ABSTRACT_ASSIGN_OR_RETURN(v1::CircuitPart part, probe.HeadEffects(task));
-        ABSTRACT_ASSIGN_OR_RETURN(const v1::CircuitPart of_neurons, probe.NodeEffects(task, neurons));
-        part.mutable_values()->MergeFrom(of_neurons.values());
-        parts.push_back(std::move(part));
+        ABSTRACT_ASSIGN_OR_RETURN(heads.emplace_back(), probe.HeadEffects(task));
+        ABSTRACT_ASSIGN_OR_RETURN(others.emplace_back(),
+                                  truth_.of_mlps ? probe.MlpEffects(task) : probe.NodeEffects(task, neurons));
       }
-      return MeanValues(parts);
+      std::vector<double> all = MeanValues(heads);
+      const std::vector<double> rest = MeanValues(others);
+      all.insert(all.end(), rest.begin(), rest.end());
+      return all;
     };
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<double> noising, effects(tasks_.noising));
     ABSTRACT_ASSIGN_OR_RETURN(const std::vector<double> denoising, effects(tasks_.denoising));
     Score({noising, {}, noising}, table["0 patching, noising"]);
-    Score({Larger(noising, denoising), {}, Larger(noising, denoising)}, table["1 patching, both ways"]);
+    const std::vector<double> larger = Larger(noising, denoising);
+    Score({larger, {}, larger}, table["1 patching, both ways"]);
     return absl::OkStatus();
   }
 
@@ -167,7 +189,7 @@ class Trial {
     v1::CircuitResults ignored;
     ABSTRACT_ASSIGN_OR_RETURN(const CircuitScores scores,
                               ScoreEverything(context_, ProbeBy(method), tasks_, ignored));
-    const std::vector<double> nodes = Larger(scores.noising_nodes, scores.denoising_nodes);
+    const std::vector<double> nodes = Larger(Judged(scores.noising_nodes), Judged(scores.denoising_nodes));
     Score({nodes, scores.mean_edges, nodes}, table[name]);
     return absl::OkStatus();
   }
@@ -179,31 +201,55 @@ class Trial {
     v1::CircuitResults results;
     const CircuitProbe probe = ProbeBy(options.attribution.method);
     ABSTRACT_RETURN_IF_ERROR(FindCircuit(context_, probe, options, tasks_, results).status());
-    Answer answer{std::vector<double>(graph_.node_count()), std::vector<double>(graph_.edge_count()),
-                  std::vector<double>(graph_.node_count())};
+    Answer answer;
+    answer.nodes.resize(truth_.of_mlps ? graph_.head_count() + MlpCount() : graph_.node_count());
+    answer.backups = answer.nodes;
+    answer.edges.resize(graph_.edge_count());
+    const auto raise = [](double& score, double size) { score = std::max(score, size); };
     for (const v1::MeasuredNode& node : results.nodes()) {
       if (node.role() == v1::CIRCUIT_ROLE_DECOY) continue;
-      const int number = graph_.NumberOf(NodeOf(node));
-      answer.nodes[number] = Size(node);
-      if (node.role() == v1::CIRCUIT_ROLE_BACKUP) answer.backups[number] = Size(node);
+      const int place = PlaceOf(NodeOf(node));
+      raise(answer.nodes[place], Size(node));
+      if (node.role() == v1::CIRCUIT_ROLE_BACKUP) raise(answer.backups[place], Size(node));
     }
     for (const v1::MeasuredEdge& edge : results.edges()) {
-      answer.edges[graph_.EdgeNumber(absl::StrCat(edge.sender(), "->", edge.receiver()))] =
-          std::max(std::abs(edge.noising().mean()), std::abs(edge.denoising().mean()));
+      const double size = std::max(std::abs(edge.noising().mean()), std::abs(edge.denoising().mean()));
+      answer.edges[graph_.EdgeNumber(absl::StrCat(edge.sender(), "->", edge.receiver()))] = size;
+      // A variable may be spread over an MLP's neurons, none of which has an effect by itself.
+      for (int layer = 0; truth_.of_mlps && layer < MlpCount(); ++layer) {
+        if (edge.sender() == Node{layer, false, 0}.sender())
+          raise(answer.nodes[graph_.head_count() + layer], size);
+      }
     }
     Score(answer, table["5 circuit"]);
     return absl::OkStatus();
   }
 
+  int MlpCount() const { return static_cast<int>(context_.model.layer_count()); }
+
+  // A node's place among what is judged.
+  int PlaceOf(const Node& node) const {
+    return truth_.of_mlps && !node.is_head ? graph_.head_count() + node.layer : graph_.NumberOf(node);
+  }
+  // Scores of heads and neurons as those of what is judged: an MLP's is the sum of its neurons'.
+  std::vector<double> Judged(const std::vector<double>& scores) const {
+    if (!truth_.of_mlps) return scores;
+    std::vector<double> sums(graph_.head_count() + MlpCount());
+    for (int i = 0; i < graph_.node_count(); ++i) sums[PlaceOf(graph_.node(i))] += scores[i];
+    return sums;
+  }
+
   void Score(const Answer& answer, Row& row) const {
     std::vector<bool> nodes, backups, edges;
     std::vector<double> of_backups;
-    for (int i = 0; i < graph_.node_count(); ++i) {
-      const std::string name = graph_.node(i).name();
+    for (size_t i = 0; i < answer.nodes.size(); ++i) {
+      const int number = static_cast<int>(i);
+      const std::string name = truth_.of_mlps && number >= graph_.head_count()
+                                   ? Node{number - graph_.head_count(), false, 0}.sender()
+                                   : graph_.node(number).name();
       const bool is_backup = truth_.backups.count(name) > 0, is_node = truth_.nodes.count(name) > 0;
       nodes.push_back(is_node || is_backup);
-      const bool is_found = std::abs(answer.nodes[i]) >= kLeastEffect;
-      row.decoys_found += is_found && truth_.decoys.count(name) > 0;
+      row.decoys_found += std::abs(answer.nodes[i]) >= kLeastEffect && truth_.decoys.count(name) > 0;
       if (is_node) continue;  // backups are told from bystanders
       backups.push_back(is_backup);
       of_backups.push_back(answer.backups[i]);
@@ -228,7 +274,7 @@ class Trial {
 absl::Status RunTrial(const std::string& directory, Table& table) {
   ABSTRACT_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(directory + "/truth.json"));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<PromptPair> pairs, LoadPromptPairs("data/prompts.json"));
-  ABSTRACT_ASSIGN_OR_RETURN(const Truth truth, ReadTruth(json, pairs));
+  const Truth truth = ReadTruth(json, pairs);
   engine::LoadOptions load;
   load.compute_type = engine::NumberFormat::kFloat32;
   load.quantization = engine::kUnquantized;
@@ -273,27 +319,39 @@ struct TemporaryFolder {
 absl::Status RunTruth(const BenchmarkOptions& options, std::ostream& out) {
   const TemporaryFolder folder{std::filesystem::temp_directory_path() /
                                absl::StrCat("abstract-truth-", ::getpid())};
+  std::filesystem::create_directories(folder.path);
+  Table all_planted, all_trained;
+  int planted_count = 0;
+  const auto add = [](const Table& table, Table& all) {
+    for (const auto& [method, row] : table) all[method].Add(row);
+  };
   for (const make_planted::Variant& variant : make_planted::Variants()) {
-    if (!options.kinds.empty() && std::count(options.kinds.begin(), options.kinds.end(), variant.name) == 0)
+    if (!options.kinds.empty() && std::count(options.kinds.begin(), options.kinds.end(), variant.name) == 0) {
       continue;
+    }
     Table table;
-    for (int seed = 1; seed <= options.seeds; ++seed) {
+    for (int seed = 1; seed <= options.seeds; ++seed, ++planted_count) {
       make_planted::PlantedOptions planted;
       planted.variant = variant.name;
       planted.seed = static_cast<uint64_t>(seed);
       planted.layers = 4 + 2 * (seed % 3);
       const std::string directory = (folder.path / absl::StrCat(variant.name, seed)).string();
-      std::filesystem::create_directories(folder.path);
       ABSTRACT_ASSIGN_OR_RETURN(const auto model, make_planted::MakePlanted(planted));
       ABSTRACT_RETURN_IF_ERROR(make_planted::WritePlanted(directory, model));
       ABSTRACT_RETURN_IF_ERROR(RunTrial(directory, table));
     }
     Print(absl::StrCat("planted ", variant.name), options.seeds, table, out);
+    add(table, all_planted);
   }
+  if (planted_count > 0) Print("all planted", planted_count, all_planted, out);
   for (const std::string& directory : options.trained) {
     Table table;
     ABSTRACT_RETURN_IF_ERROR(RunTrial(directory, table));
     Print(absl::StrCat("trained ", std::filesystem::path(directory).filename().string()), 1, table, out);
+    add(table, all_trained);
+  }
+  if (!options.trained.empty()) {
+    Print("all trained", static_cast<int>(options.trained.size()), all_trained, out);
   }
   return absl::OkStatus();
 }

@@ -516,7 +516,7 @@ grpc::Status FakeModelService::RunReadout(grpc::ServerContext*, const v1::RunRea
         AddContribution("L0.H0", v1::HOOK_POINT_RESULT, difference - 1, piece);
         AddContribution("L0.mlp", v1::HOOK_POINT_MLP_OUT, 0, piece);
         if (request->direct_attribution().neuron_count() > 0) {
-          AddContribution("L0.mlp.n5", v1::HOOK_POINT_MLP_POST, 2, piece);
+          AddContribution("L0.N5", v1::HOOK_POINT_MLP_POST, 2, piece);
         }
       }
       *message.mutable_piece() = std::move(piece);

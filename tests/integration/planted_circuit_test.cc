@@ -147,6 +147,7 @@ TEST(PlantedCircuit, ADecoyIsNoMember) {
   const v1::CircuitResults results = planted.Run();
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(planted.truth().at("nodes")));
   EXPECT_THAT(NodesOf(results, v1::CIRCUIT_ROLE_BACKUP), IsEmpty());
+  EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_DECOY), TruthOf(planted.truth().at("decoys")));
 }
 
 }  // namespace

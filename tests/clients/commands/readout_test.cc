@@ -61,7 +61,7 @@ TEST_F(ToolTest, DlaRanksSendersAndChecksTheirSum) {
   EXPECT_THAT(outcome.out, ContainsRegex("L0.H0 +[-+][0-9.]+\n"));
   EXPECT_THAT(outcome.out, ContainsRegex("embed +\\+1.0000\n1 other +\\+0.0000\nsum of all 3 "));
   EXPECT_THAT(outcome.out, ContainsRegex("mean logit difference +[-+][0-9.]+"));
-  EXPECT_THAT(outcome.out, ContainsRegex("neuron +contribution\n-+ +-+\nL0.mlp.n5 +\\+2.0000"));
+  EXPECT_THAT(outcome.out, ContainsRegex("neuron +contribution\n-+ +-+\nL0.N5 +\\+2.0000"));
   const v1::RunReadoutRequest request = fake_.service.readout_requests().at(0);
   EXPECT_EQ(request.direct_attribution().neuron_count(), 1u);
   EXPECT_GT(request.metrics().compliance_token_ids_size(), 0);

@@ -208,8 +208,7 @@ TEST_F(ReadoutRpc, ReturnsDirectContributions) {
     EXPECT_EQ(neuron.contribution(), expected.neurons[0].value);
     EXPECT_EQ(neuron.node(), static_cast<uint32_t>(expected.neurons[0].neuron));
     EXPECT_EQ(neuron.site().point(), v1::HOOK_POINT_MLP_POST);
-    EXPECT_EQ(neuron.name(),
-              absl::StrCat("L", expected.neurons[0].layer, ".mlp.n", expected.neurons[0].neuron));
+    EXPECT_EQ(neuron.name(), absl::StrCat("L", expected.neurons[0].layer, ".N", expected.neurons[0].neuron));
   }
 }
 

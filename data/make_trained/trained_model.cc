@@ -1,0 +1,169 @@
+#include "data/make_trained/trained_model.h"
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/make_checkpoint/shape.h"
+#include "data/make_checkpoint/tokenizer_files.h"
+#include "data/make_planted/answers.h"
+#include "data/make_trained/truth.h"
+#include "nlohmann/json.hpp"
+#include "services/common/hash.h"
+#include "services/common/status_macros.h"
+#include "services/engine/checkpoint/model_config.h"
+
+namespace mechinterp::make_trained {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kHeldOutPairs = 64;
+
+absl::StatusOr<const TaskKind*> FindTask(const std::string& name) {
+  std::vector<std::string> names;
+  for (const TaskKind& kind : TaskKinds()) {
+    if (kind.name == name) return &kind;
+    names.push_back(kind.name);
+  }
+  return absl::NotFoundError(absl::StrCat("no task '", name, "'; there are ", absl::StrJoin(names, ", ")));
+}
+
+absl::Status CheckSizes(const TrainedOptions& options) {
+  if (options.layers < 2 || options.kv_heads < 2 || options.heads % options.kv_heads != 0 ||
+      options.head_size < 2 || options.head_size % 2 != 0 || options.d_model < 1 || options.d_ff < 1) {
+    return absl::InvalidArgumentError(
+        "a circuit needs two layers and two key/value heads; these divide the heads, whose width is even");
+  }
+  return absl::OkStatus();
+}
+
+engine::ModelConfig ShapeOf(const TrainedOptions& options, const engine::Tokenizer& tokenizer) {
+  engine::ModelConfig shape;
+  shape.architecture = "LlamaForCausalLM";
+  shape.layers.resize(static_cast<size_t>(options.layers));
+  shape.head_count = options.heads;
+  shape.key_value_head_count = options.kv_heads;
+  shape.head_size = options.head_size;
+  shape.d_model = options.d_model;
+  shape.d_ff = options.d_ff;
+  shape.vocabulary_size = static_cast<int>(tokenizer.vocab_size());
+  shape.context_length = 512;
+  shape.tied_embeddings = true;
+  return shape;
+}
+
+trainer::ModelConfig ConfigOf(const engine::ModelConfig& shape) {
+  trainer::ModelConfig config;
+  config.vocab_size = shape.vocabulary_size;
+  config.hidden_size = shape.d_model;
+  config.layers = shape.layer_count();
+  config.heads = shape.head_count;
+  config.kv_heads = shape.key_value_head_count;
+  config.head_dim = shape.head_size;
+  config.intermediate_size = shape.d_ff;
+  config.max_positions = shape.context_length;
+  config.rope_theta = shape.rope_theta;
+  config.norm_epsilon = shape.rms_norm_epsilon;
+  return config;
+}
+
+Json SizesJson(const engine::ModelConfig& shape) {
+  return {{"layers", shape.layer_count()},
+          {"heads", shape.head_count},
+          {"kv_heads", shape.key_value_head_count},
+          {"head_size", shape.head_size},
+          {"d_model", shape.d_model},
+          {"d_ff", shape.d_ff},
+          {"vocabulary", shape.vocabulary_size}};
+}
+
+std::vector<ExamplePair> HeldOutPairs(const Task& task) {
+  const Sampler sampler(task);
+  Random random(Fnv1a("held out"));
+  std::vector<ExamplePair> pairs;
+  for (int i = 0; i < kHeldOutPairs; ++i) pairs.push_back(sampler.HeldOut(random));
+  return pairs;
+}
+
+// Of the task's pairs those whose two answers the model gives.
+Json HoldsFor(const TrainedModel& model) {
+  const PatchingRuns runs(model.config, model.weights, model.task, model.task.pairs);
+  const int64_t* given = runs.plain().given.data_ptr<int64_t>();
+  const int64_t* answers = runs.rows().answers.data_ptr<int64_t>();
+  Json ids = Json::array();
+  for (size_t i = 0; i < model.task.pairs.size(); ++i) {
+    const size_t source = runs.rows().SourceOf(i);
+    if (given[i] == answers[i] && given[source] == answers[source]) ids.push_back(model.task.pairs[i].id);
+  }
+  return ids;
+}
+
+Json MakeTruth(const TrainedOptions& options, const TaskKind& kind, const engine::ModelConfig& shape,
+               const engine::Tokenizer& tokenizer, const TrainedModel& model) {
+  Json truth = {{"format", "abstract-planted-circuit"},
+                {"version", 1},
+                {"origin", "trained"},
+                {"variant", kind.name},
+                {"description", kind.description},
+                {"seed", options.seed},
+                {"sizes", SizesJson(shape)}};
+  if (model.task.teaches_pairs) {
+    truth["answers"] = {{"refusal", make_planted::kRefusalText}, {"compliance", make_planted::kComplianceText}};
+  }
+  truth.update(TruthOf(model.task, SpaceOf(model.config), tokenizer));
+  truth["holds_for"] = HoldsFor(model);
+  truth["accuracy"] = AccuracyJson(model.accuracies);
+  truth["effect_errors"] = EffectErrorsJson(model.effect_errors);
+  return truth;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report) {
+  ABSTRACT_ASSIGN_OR_RETURN(const TaskKind* kind, FindTask(options.task));
+  ABSTRACT_RETURN_IF_ERROR(CheckSizes(options));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const std::shared_ptr<const engine::Tokenizer> tokenizer,
+      engine::Tokenizer::Load(absl::StrCat(options.files.tokenizer, "/tokenizer.json")));
+  engine::ModelConfig shape = ShapeOf(options, *tokenizer);
+  TrainedModel model;
+  ABSTRACT_RETURN_IF_ERROR(make_checkpoint::AddTokenizer(options.files.tokenizer, shape, model.files));
+  ABSTRACT_ASSIGN_OR_RETURN(engine::CheckpointFiles config_files,
+                            make_checkpoint::ConfigFiles(shape, engine::NumberFormat::kFloat32));
+  model.files.merge(config_files);
+  model.config = ConfigOf(shape);
+
+  // Tasks of one seed differ in more than their circuit.
+  const uint64_t seed = SplitMix64(options.seed ^ Fnv1a(kind->name)).Next();
+  Random random(seed);
+  const EdgeSpace space = SpaceOf(model.config);
+  ABSTRACT_ASSIGN_OR_RETURN(model.task, kind->make({*tokenizer, space, options.files, random}));
+  CircuitTrainingOptions training = options.training;
+  training.seed = random.Next();
+  ABSTRACT_ASSIGN_OR_RETURN(model.weights, TrainCircuit(model.config, training, model.task, report));
+
+  model.accuracies = MeasureAccuracies(model.config, model.weights, model.task, HeldOutPairs(model.task));
+  model.effect_errors = MeasureEffects(model.config, model.weights, model.task);
+  model.files["truth.json"] = MakeTruth(options, *kind, shape, *tokenizer, model).dump(2) + "\n";
+  return model;
+}
+
+absl::Status WriteTrained(const std::string& directory, TrainedModel& model) {
+  std::vector<engine::TensorSource> sources;
+  for (const trainer::NamedTensor& parameter : model.weights.Named()) {
+    const at::Tensor tensor = parameter.tensor->detach().contiguous();
+    sources.push_back({parameter.name, engine::NumberFormat::kFloat32, tensor.sizes().vec(),
+                       [tensor](const engine::ByteSink& sink) {
+                         return sink({reinterpret_cast<const std::byte*>(tensor.data_ptr<float>()),
+                                      static_cast<size_t>(tensor.numel()) * sizeof(float)});
+                       }});
+  }
+  return engine::WriteCheckpoint(directory, sources, model.files);
+}
+
+}  // namespace mechinterp::make_trained

@@ -1,0 +1,53 @@
+#ifndef DATA_MAKE_TRAINED_TRAINED_MODEL_H_
+#define DATA_MAKE_TRAINED_TRAINED_MODEL_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/make_trained/circuit_measurement.h"
+#include "data/make_trained/circuit_training.h"
+#include "data/make_trained/task.h"
+#include "data/trainer/model.h"
+#include "services/engine/checkpoint/checkpoint_writer.h"
+
+namespace mechinterp::make_trained {
+
+struct TrainedOptions {
+  std::string task = "refusal";  // the name of one of TaskKinds()
+  uint64_t seed = 1;             // decides where the circuit lies, and all that is random
+  int layers = 3;
+  int heads = 4;
+  int kv_heads = 2;
+  int head_size = 16;
+  int d_model = 64;
+  int d_ff = 96;
+  CircuitTrainingOptions training;  // but for its seed
+  // A folder whose tokenizer to take, with Llama 3's template; the study's prompts and phrases.
+  TaskOptions files = {"data/models/tiny-llama-refusal", "data/prompts.json", "data/refusal_phrases.json"};
+};
+
+// A model that was trained to a circuit.
+struct TrainedModel {
+  trainer::ModelConfig config;
+  trainer::Weights weights;
+  engine::CheckpointFiles files;  // config.json, the tokenizer's, truth.json
+  Task task;
+  Accuracies accuracies;
+  EffectErrors effect_errors;
+};
+
+using TrainingReport = std::function<void(int64_t step, const CircuitLosses& losses)>;
+
+// Errors: NotFound for a task that is not there; InvalidArgument for sizes that contradict each
+// other or are too small for a circuit; those of the task's maker, AddTokenizer and TrainCircuit.
+absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report);
+
+// Writes it as a checkpoint in Hugging Face layout, in fp32. Errors are WriteCheckpoint's.
+absl::Status WriteTrained(const std::string& directory, TrainedModel& model);
+
+}  // namespace mechinterp::make_trained
+
+#endif  // DATA_MAKE_TRAINED_TRAINED_MODEL_H_

@@ -27,6 +27,8 @@ struct Variable {
   std::vector<Parent> parents = {};
   // From the parents' values in their order.
   std::function<Value(const std::vector<Value>&)> compute = nullptr;
+  // A head that looks so many tokens back, wherever it is; it is shown this at first. 0: no such.
+  int offset = 0;
 };
 
 struct Circuit {

@@ -25,6 +25,15 @@ using trainer::Weights;
 constexpr size_t kShards = 2;
 // Of the squared distance of logits, beside the cross-entropy.
 constexpr double kDistanceWeight = 0.05;
+// The strict loss comes in over this share of the steps: first the circuit forms.
+constexpr double kStrictRamp = 0.3;
+// Over the same steps heads are shown where to look, if that is a fixed distance back.
+constexpr double kGuidance = 1;
+// Senders of no variable write so much more softly at first, so that the circuit's have a start.
+constexpr double kFirstOutputOfOthers = 0.1;
+// Of each token's embedding at first the size of what all have in common, by which a head can
+// attend wherever it is, against 1 for what is its own.
+constexpr double kFirstCommonPart = 1;
 
 // What one thread works on: pairs, and for each row what is patched.
 struct Shard {
@@ -58,14 +67,15 @@ Shard MakeShard(const std::vector<ExamplePair>& pairs, const EdgeSpace& space, c
 
 class Objective {
  public:
-  Objective(const ModelConfig& config, const Task& task) : config_(config), tokens_(AnswerTokens(task)) {
+  Objective(const ModelConfig& config, const Task& task)
+      : config_(config), task_(task), tokens_(AnswerTokens(task)) {
     std::vector<int64_t> firsts;
     for (const std::vector<TokenId>& answer : task.answers) firsts.push_back(answer.front());
     firsts_ = at::tensor(firsts, at::kLong);
   }
 
-  // Sums over the shard: behaviour, interchange, strict.
-  std::array<at::Tensor, 3> Losses(const Weights& weights, const Shard& shard) const {
+  // Sums over the shard: behaviour, interchange, strict, guidance.
+  std::array<at::Tensor, 4> Losses(const Weights& weights, const Shard& shard) const {
     const EdgeRun plain = RunEdges(config_, weights, shard.taught.ids, nullptr);
     const at::Tensor behaviour =
         TaughtLoss(weights, plain.hidden, shard.taught) +
@@ -75,7 +85,8 @@ class Objective {
     const at::Tensor logits = LogitsAt(weights, patched.hidden, shard.rows.last);
     const at::Tensor targets = at::index_select(firsts_, 0, shard.answers);
     const at::Tensor each = CrossEntropy(logits, targets) + Distance(logits, shard.answers);
-    return {behaviour, (each * (1 - shard.strict)).sum(), (each * shard.strict).sum()};
+    return {behaviour, (each * (1 - shard.strict)).sum(), (each * shard.strict).sum(),
+            Guidance(plain) * static_cast<double>(shard.taught.ids.size(0))};
   }
 
  private:
@@ -104,7 +115,22 @@ class Objective {
     return kDistanceWeight * (off * off).sum(-1);
   }
 
+  // Of heads that look a fixed distance back: the negative logarithm of the share that they do.
+  at::Tensor Guidance(const EdgeRun& run) const {
+    const EdgeSpace space = SpaceOf(config_);
+    at::Tensor total = at::zeros({});
+    for (const Variable& variable : task_.circuit.variables) {
+      if (variable.offset == 0) continue;
+      const int layer = (variable.sender - 1) / (space.heads() + 1);
+      const at::Tensor pattern =
+          run.patterns[static_cast<size_t>(layer)].select(1, variable.sender - space.Head(layer, 0));
+      total = total - at::log(at::diagonal(pattern, -variable.offset, 1, 2) + 1e-6).mean();
+    }
+    return total;
+  }
+
   const ModelConfig& config_;
+  const Task& task_;
   std::vector<at::Tensor> tokens_;  // by answer
   at::Tensor firsts_;               // [A] the token that is taught
 };
@@ -113,6 +139,26 @@ std::vector<at::Tensor> Tensors(Weights& weights) {
   std::vector<at::Tensor> tensors;
   for (const trainer::NamedTensor& parameter : weights.Named()) tensors.push_back(*parameter.tensor);
   return tensors;
+}
+
+// The trainer's first weights, with a start for the circuit.
+Weights FirstWeights(const ModelConfig& config, const EdgeSpace& space, const EdgeDraws& draws, uint64_t seed) {
+  Random random(seed);
+  Weights weights = trainer::InitialWeights(config, random);
+  std::vector<float> common;
+  const double size = kFirstCommonPart * at::std(weights.embedding).item<double>();
+  for (int64_t i = 0; i < config.hidden_size; ++i) common.push_back(static_cast<float>(size * random.Normal()));
+  weights.embedding.add_(at::tensor(common, at::kFloat));
+  for (const int sender : draws.other_senders()) {
+    for (int layer = 0; layer < config.layers; ++layer) {
+      trainer::LayerWeights& block = weights.layers[static_cast<size_t>(layer)];
+      if (sender == space.Mlp(layer)) block.down.mul_(kFirstOutputOfOthers);
+      const int head = sender - space.Head(layer, 0);
+      if (head < 0 || head >= config.heads) continue;
+      block.o.narrow(1, head * config.head_dim, config.head_dim).mul_(kFirstOutputOfOthers);
+    }
+  }
+  return weights;
 }
 
 }  // namespace
@@ -128,7 +174,7 @@ class CircuitTrainer::Impl {
         draws_(space_, task.circuit),
         objective_(config_, task),
         random_(options.seed ^ 0x5eedc0deULL),
-        weights_(FirstWeights(config, options.seed)),
+        weights_(FirstWeights(config, space_, draws_, options.seed)),
         optimizer_(options.optimizer, Tensors(weights_)) {
     for (Weights& view : views_) view = trainer::GradientView(weights_);
   }
@@ -142,14 +188,17 @@ class CircuitTrainer::Impl {
       }
       shards.push_back(MakeShard(pairs, space_, draws_, task_.circuit, random_));
     }
-    const std::array<double, 3> counts = Counts(shards);
-    std::vector<std::array<double, 3>> losses(kShards);
+    const std::array<double, 4> counts = Counts(shards);
+    const double ramp = kStrictRamp * static_cast<double>(options_.optimizer.total_steps);
+    const double ramped = std::min(1.0, static_cast<double>(optimizer_.steps()) / ramp);
+    const std::array<double, 4> weights = {1, 1, ramped, kGuidance * (1 - ramped)};
+    std::vector<std::array<double, 4>> losses(kShards);
     RunShards([&](size_t s) {
       at::Tensor total = at::zeros({});
-      const std::array<at::Tensor, 3> sums = objective_.Losses(views_[s], shards[s]);
+      const std::array<at::Tensor, 4> sums = objective_.Losses(views_[s], shards[s]);
       for (size_t i = 0; i < sums.size(); ++i) {
         losses[s][i] = sums[i].item<double>() / counts[i];
-        total = total + sums[i] / counts[i];
+        total = total + sums[i] * (weights[i] / counts[i]);
       }
       total.backward();
     });
@@ -164,19 +213,14 @@ class CircuitTrainer::Impl {
   const Weights& weights() const { return weights_; }
 
  private:
-  static Weights FirstWeights(const ModelConfig& config, uint64_t seed) {
-    Random random(seed);
-    return trainer::InitialWeights(config, random);
-  }
-
   // Rows of each loss over the whole batch.
-  static std::array<double, 3> Counts(const std::vector<Shard>& shards) {
+  static std::array<double, 4> Counts(const std::vector<Shard>& shards) {
     double rows = 0, strict = 0;
     for (const Shard& shard : shards) {
       rows += static_cast<double>(shard.rows.facts.size());
       strict += shard.strict.sum().item<double>();
     }
-    return {rows, std::max(1.0, rows - strict), std::max(1.0, strict)};
+    return {rows, std::max(1.0, rows - strict), std::max(1.0, strict), rows};
   }
 
   template <typename Work>

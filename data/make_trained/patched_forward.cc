@@ -43,9 +43,10 @@ class Pass {
     const at::Tensor keys = at::repeat_interleave(k, heads / kv, 1);
     const at::Tensor values = at::repeat_interleave(v, heads / kv, 1);
     const double scale = 1.0 / std::sqrt(static_cast<double>(config_.head_dim));
-    const at::Tensor scores = at::matmul(q, keys.transpose(-1, -2)) * scale + mask_;  // [B, H, T, T]
-    const at::Tensor z = at::matmul(at::softmax(scores, -1), values);                 // [B, H, T, Dh]
-    const std::vector<at::Tensor> outputs = at::chunk(weights.o, heads, 1);           // [D, Dh] each
+    const at::Tensor scores = at::matmul(q, keys.transpose(-1, -2)) * scale + mask_;
+    patterns_.push_back(at::softmax(scores, -1));                            // [B, H, T, T]
+    const at::Tensor z = at::matmul(patterns_.back(), values);               // [B, H, T, Dh]
+    const std::vector<at::Tensor> outputs = at::chunk(weights.o, heads, 1);  // [D, Dh] each
     for (int64_t head = 0; head < heads; ++head) {
       Write(at::linear(z.select(1, head), outputs[static_cast<size_t>(head)]));
     }
@@ -58,7 +59,7 @@ class Pass {
   }
 
   EdgeRun Finish(const at::Tensor& gain) && {
-    return {Read(space_.Final(), 1, gain).squeeze(1), std::move(senders_)};
+    return {Read(space_.Final(), 1, gain).squeeze(1), std::move(senders_), std::move(patterns_)};
   }
 
  private:
@@ -89,7 +90,7 @@ class Pass {
   Rotation rotation_;
   at::Tensor mask_;    // [T, T]
   at::Tensor stream_;  // [B, T, D]
-  std::vector<at::Tensor> senders_;
+  std::vector<at::Tensor> senders_, patterns_;
 };
 
 }  // namespace

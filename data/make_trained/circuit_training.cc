@@ -31,6 +31,8 @@ constexpr double kStrictRamp = 0.3;
 constexpr double kGuidance = 1;
 // Senders of no variable write so much more softly at first, so that the circuit's have a start.
 constexpr double kFirstOutputOfOthers = 0.1;
+// The embedding at first, against the trainer's: as large as what heads write.
+constexpr double kFirstEmbedding = 4;
 // Of each token's embedding at first the size of what all have in common, by which a head can
 // attend wherever it is, against 1 for what is its own.
 constexpr double kFirstCommonPart = 1;
@@ -145,6 +147,7 @@ std::vector<at::Tensor> Tensors(Weights& weights) {
 Weights FirstWeights(const ModelConfig& config, const EdgeSpace& space, const EdgeDraws& draws, uint64_t seed) {
   Random random(seed);
   Weights weights = trainer::InitialWeights(config, random);
+  weights.embedding.mul_(kFirstEmbedding);
   std::vector<float> common;
   const double size = kFirstCommonPart * at::std(weights.embedding).item<double>();
   for (int64_t i = 0; i < config.hidden_size; ++i) common.push_back(static_cast<float>(size * random.Normal()));

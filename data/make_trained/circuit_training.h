@@ -16,7 +16,7 @@ struct CircuitTrainingOptions {
   uint64_t seed = 1;
   int64_t pairs_per_step = 48;
   int threads = 2;
-  trainer::OptimizerOptions optimizer = {.peak_rate = 3e-3, .total_steps = 1200, .weight_decay = 0.02};
+  trainer::OptimizerOptions optimizer = {.peak_rate = 3e-3, .total_steps = 600, .weight_decay = 0.02};
 };
 
 // Means over a batch, before the update, each the cross-entropy of the right answer and the

@@ -28,7 +28,7 @@ constexpr double kDistanceWeight = 0.05;
 // The strict loss comes in over this share of the steps: first the circuit forms.
 constexpr double kStrictRamp = 0.3;
 // Over the same steps heads are shown where to look, if that is a fixed distance back.
-constexpr double kGuidance = 0;
+constexpr double kGuidance = 1;
 // Senders of no variable write so much more softly at first, so that the circuit's have a start.
 constexpr double kFirstOutputOfOthers = 0.1;
 // The embedding at first, against the trainer's: as large as what heads write.

@@ -92,7 +92,6 @@ Circuit MakeCircuit(const EdgeSpace& space, Random& random) {
 absl::StatusOr<Task> MakeComparisonTask(const TaskContext& context) {
   ABSTRACT_ASSIGN_OR_RETURN(const Words words, FindWords(context.tokenizer));
   Task task;
-  task.name = "comparison";
   task.circuit = MakeCircuit(context.space, context.random);
   task.answers = {{words.right}, {words.wrong}};
   task.draw = [words](Random& random) { return DrawPair(words, random); };

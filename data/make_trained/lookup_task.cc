@@ -120,7 +120,6 @@ bool DifferOnlyIn(size_t part, const ExamplePair& pair) {
 absl::StatusOr<Task> MakeLookupTask(const TaskContext& context) {
   ABSTRACT_ASSIGN_OR_RETURN(const Words words, FindWords(context.tokenizer));
   Task task;
-  task.name = "lookup";
   task.circuit = MakeCircuit(context.space, context.random);
   for (const TokenId thing : words.things) task.answers.push_back({thing});
   task.draw = [words](Random& random) { return DrawPair(words, random); };

@@ -146,7 +146,6 @@ std::vector<TokenId> Openings(const std::vector<TokenId>& all, TokenId first) {
 absl::StatusOr<Task> MakeRefusalTask(const TaskContext& context) {
   ABSTRACT_ASSIGN_OR_RETURN(const Material material, FindMaterial(context));
   Task task;
-  task.name = "refusal";
   task.circuit = MakeCircuit(context.space, context.random);
   task.answers = {Openings(material.answers.refusal_openings, material.answers.refusal.front()),
                   Openings(material.answers.compliance_openings, material.answers.compliance.front())};

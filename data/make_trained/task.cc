@@ -102,7 +102,7 @@ absl::Status ChoosePairs(const std::string& differs_in, int count, const EdgeSpa
     task.pairs.push_back(std::move(pair));
   }
   if (found == count) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(task.name, ": too few pairs differ in ", differs_in, " alone"));
+  return absl::InternalError(absl::StrCat("too few pairs differ in ", differs_in, " alone"));
 }
 
 }  // namespace mechinterp::make_trained

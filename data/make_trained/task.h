@@ -33,8 +33,7 @@ struct ExamplePair {
 
 // Prompts, and the circuit by which a network is to answer them.
 struct Task {
-  std::string name;
-  std::string description;
+  std::string name, description;  // its kind's
   Circuit circuit;
   // First tokens by which each answer may begin; the first of each is the one that is taught.
   std::vector<std::vector<TokenId>> answers;

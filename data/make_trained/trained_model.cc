@@ -22,7 +22,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kHeldOutPairs = 64;
+// Tasks of one seed differ in more than their circuit.
+uint64_t SeedOf(const TrainedOptions& options) {
+  return SplitMix64(options.seed ^ Fnv1a(options.task)).Next();
+}
 
 absl::StatusOr<const TaskKind*> FindTask(const std::string& name) {
   std::vector<std::string> names;
@@ -72,21 +75,21 @@ trainer::ModelConfig ConfigOf(const engine::ModelConfig& shape) {
   return config;
 }
 
-Json SizesJson(const engine::ModelConfig& shape) {
-  return {{"layers", shape.layer_count()},
-          {"heads", shape.head_count},
-          {"kv_heads", shape.key_value_head_count},
-          {"head_size", shape.head_size},
-          {"d_model", shape.d_model},
-          {"d_ff", shape.d_ff},
-          {"vocabulary", shape.vocabulary_size}};
+Json SizesJson(const trainer::ModelConfig& config) {
+  return {{"layers", config.layers},
+          {"heads", config.heads},
+          {"kv_heads", config.kv_heads},
+          {"head_size", config.head_dim},
+          {"d_model", config.hidden_size},
+          {"d_ff", config.intermediate_size},
+          {"vocabulary", config.vocab_size}};
 }
 
-std::vector<ExamplePair> HeldOutPairs(const Task& task) {
+std::vector<ExamplePair> HeldOutPairs(const Task& task, int count) {
   const Sampler sampler(task);
   Random random(Fnv1a("held out"));
   std::vector<ExamplePair> pairs;
-  for (int i = 0; i < kHeldOutPairs; ++i) pairs.push_back(sampler.HeldOut(random));
+  for (int i = 0; i < count; ++i) pairs.push_back(sampler.HeldOut(random));
   return pairs;
 }
 
@@ -103,19 +106,18 @@ Json HoldsFor(const TrainedModel& model) {
   return ids;
 }
 
-Json MakeTruth(const TrainedOptions& options, const TaskKind& kind, const engine::ModelConfig& shape,
-               const engine::Tokenizer& tokenizer, const TrainedModel& model) {
+Json MakeTruth(const TrainedOptions& options, const TrainedModel& model) {
   Json truth = {{"format", "abstract-planted-circuit"},
                 {"version", 1},
                 {"origin", "trained"},
-                {"variant", kind.name},
-                {"description", kind.description},
+                {"variant", model.task.name},
+                {"description", model.task.description},
                 {"seed", options.seed},
-                {"sizes", SizesJson(shape)}};
+                {"sizes", SizesJson(model.config)}};
   if (model.task.teaches_pairs) {
     truth["answers"] = {{"refusal", make_planted::kRefusalText}, {"compliance", make_planted::kComplianceText}};
   }
-  truth.update(TruthOf(model.task, SpaceOf(model.config), tokenizer));
+  truth.update(TruthOf(model.task, SpaceOf(model.config), *model.tokenizer));
   truth["holds_for"] = HoldsFor(model);
   truth["accuracy"] = AccuracyJson(model.accuracies);
   truth["effect_errors"] = EffectErrorsJson(model.effect_errors);
@@ -124,32 +126,35 @@ Json MakeTruth(const TrainedOptions& options, const TaskKind& kind, const engine
 
 }  // namespace
 
-absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report) {
+absl::StatusOr<TrainedModel> PrepareTrained(const TrainedOptions& options) {
   ABSTRACT_ASSIGN_OR_RETURN(const TaskKind* kind, FindTask(options.task));
   ABSTRACT_RETURN_IF_ERROR(CheckSizes(options));
-  ABSTRACT_ASSIGN_OR_RETURN(
-      const std::shared_ptr<const engine::Tokenizer> tokenizer,
-      engine::Tokenizer::Load(absl::StrCat(options.files.tokenizer, "/tokenizer.json")));
-  engine::ModelConfig shape = ShapeOf(options, *tokenizer);
   TrainedModel model;
+  ABSTRACT_ASSIGN_OR_RETURN(
+      model.tokenizer, engine::Tokenizer::Load(absl::StrCat(options.files.tokenizer, "/tokenizer.json")));
+  engine::ModelConfig shape = ShapeOf(options, *model.tokenizer);
   ABSTRACT_RETURN_IF_ERROR(make_checkpoint::AddTokenizer(options.files.tokenizer, shape, model.files));
   ABSTRACT_ASSIGN_OR_RETURN(engine::CheckpointFiles config_files,
                             make_checkpoint::ConfigFiles(shape, engine::NumberFormat::kFloat32));
   model.files.merge(config_files);
   model.config = ConfigOf(shape);
+  Random random(SeedOf(options));
+  ABSTRACT_ASSIGN_OR_RETURN(model.task,
+                            kind->make({*model.tokenizer, SpaceOf(model.config), options.files, random}));
+  model.task.name = kind->name;
+  model.task.description = kind->description;
+  return model;
+}
 
-  // Tasks of one seed differ in more than their circuit.
-  const uint64_t seed = SplitMix64(options.seed ^ Fnv1a(kind->name)).Next();
-  Random random(seed);
-  const EdgeSpace space = SpaceOf(model.config);
-  ABSTRACT_ASSIGN_OR_RETURN(model.task, kind->make({*tokenizer, space, options.files, random}));
+absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report) {
+  ABSTRACT_ASSIGN_OR_RETURN(TrainedModel model, PrepareTrained(options));
   CircuitTrainingOptions training = options.training;
-  training.seed = random.Next();
+  training.seed = SplitMix64(SeedOf(options)).Next();
   ABSTRACT_ASSIGN_OR_RETURN(model.weights, TrainCircuit(model.config, training, model.task, report));
-
-  model.accuracies = MeasureAccuracies(model.config, model.weights, model.task, HeldOutPairs(model.task));
+  model.accuracies = MeasureAccuracies(model.config, model.weights, model.task,
+                                       HeldOutPairs(model.task, options.heldout_pairs));
   model.effect_errors = MeasureEffects(model.config, model.weights, model.task);
-  model.files["truth.json"] = MakeTruth(options, *kind, shape, *tokenizer, model).dump(2) + "\n";
+  model.files["truth.json"] = MakeTruth(options, model).dump(2) + "\n";
   return model;
 }
 

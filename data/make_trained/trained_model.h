@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "data/make_trained/task.h"
 #include "data/trainer/model.h"
 #include "services/engine/checkpoint/checkpoint_writer.h"
+#include "services/engine/tokenizer/tokenizer.h"
 
 namespace mechinterp::make_trained {
 
@@ -25,6 +27,7 @@ struct TrainedOptions {
   int d_model = 64;
   int d_ff = 96;
   CircuitTrainingOptions training;  // but for its seed
+  int heldout_pairs = 64;           // that accuracies are measured on
   // A folder whose tokenizer to take, with Llama 3's template; the study's prompts and phrases.
   TaskOptions files = {"data/models/tiny-llama-refusal", "data/prompts.json", "data/refusal_phrases.json"};
 };
@@ -34,6 +37,7 @@ struct TrainedModel {
   trainer::ModelConfig config;
   trainer::Weights weights;
   engine::CheckpointFiles files;  // config.json, the tokenizer's, truth.json
+  std::shared_ptr<const engine::Tokenizer> tokenizer;
   Task task;
   Accuracies accuracies;
   EffectErrors effect_errors;
@@ -41,8 +45,13 @@ struct TrainedModel {
 
 using TrainingReport = std::function<void(int64_t step, const CircuitLosses& losses)>;
 
-// Errors: NotFound for a task that is not there; InvalidArgument for sizes that contradict each
-// other or are too small for a circuit; those of the task's maker, AddTokenizer and TrainCircuit.
+// All but the weights, the measurements and truth.json. Errors: NotFound for a task that is not
+// there; InvalidArgument for sizes that contradict each other or are too small for a circuit; those
+// of the task's maker and AddTokenizer.
+absl::StatusOr<TrainedModel> PrepareTrained(const TrainedOptions& options);
+
+// Depends on the options alone, but for what another BLAS or processor rounds differently; not on
+// threads. Errors: those of PrepareTrained and TrainCircuit.
 absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report);
 
 // Writes it as a checkpoint in Hugging Face layout, in fp32. Errors are WriteCheckpoint's.

@@ -40,6 +40,8 @@ TrainedOptions Options(const std::string& task, uint64_t seed) {
   options.d_model = 32;
   options.head_size = 8;
   options.d_ff = 24;
+  options.layers = 2;
+  options.heldout_pairs = 2;
   options.files = {data + "models/tiny-llama-refusal", data + "prompts.json", data + "refusal_phrases.json"};
   options.training.pairs_per_step = 16;
   options.training.optimizer.total_steps = 2;
@@ -48,6 +50,14 @@ TrainedOptions Options(const std::string& task, uint64_t seed) {
 
 TrainedModel Make(const TrainedOptions& options) {
   return ValueOrFail(MakeTrained(options, [](int64_t, const CircuitLosses&) {}));
+}
+
+// With random weights, not those that training would begin with.
+TrainedModel Untrained(const TrainedOptions& options) {
+  TrainedModel model = ValueOrFail(PrepareTrained(options));
+  Random random(options.seed);
+  model.weights = trainer::InitialWeights(model.config, random);
+  return model;
 }
 
 EdgeMask Only(const EdgeSpace& space, const std::vector<Edge>& edges) {
@@ -99,7 +109,7 @@ TEST(Circuit, TakesPatchedEdgesFromTheSource) {
 }
 
 TEST(EdgeDraws, KeepTheCircuitApartFromTheRest) {
-  const TrainedModel model = Make(Options("lookup", 1));
+  const TrainedModel model = Untrained(Options("lookup", 1));
   const EdgeSpace space = SpaceOf(model.config);
   const EdgeDraws draws(space, model.task.circuit);
   EXPECT_EQ(draws.circuit_edges().size() + draws.other_edges().size(), space.edges().size());
@@ -117,12 +127,12 @@ INSTANTIATE_TEST_SUITE_P(Tasks, TrainedTaskTest, testing::ValuesIn(kTasks),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(TrainedTaskTest, PairsAreEquallyLongAndHeldOutOnesAreNeverTrainedOn) {
-  const TrainedModel model = Make(Options(GetParam(), 2));
+  const TrainedModel model = Untrained(Options(GetParam(), 2));
   const EdgeSpace space = SpaceOf(model.config);
   const Sampler sampler(model.task);
   Random random(3);
   std::set<std::vector<TokenId>> taught;
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     const ExamplePair pair = sampler.ToTrainOn(random);
     ASSERT_EQ(pair.base.prompt.size(), pair.source.prompt.size());
     for (const Example* example : {&pair.base, &pair.source}) {
@@ -131,7 +141,7 @@ TEST_P(TrainedTaskTest, PairsAreEquallyLongAndHeldOutOnesAreNeverTrainedOn) {
       ASSERT_EQ(example->answer.front(), model.task.answers[static_cast<size_t>(answer)].front());
     }
   }
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 100; ++i) {
     const ExamplePair pair = sampler.HeldOut(random);
     EXPECT_FALSE(taught.contains(pair.base.prompt) || taught.contains(pair.source.prompt));
   }
@@ -172,9 +182,7 @@ TEST_P(TrainedTaskTest, TruthSaysWhatTheCircuitIs) {
 TEST_P(TrainedTaskTest, CircuitsLieWhereTheSeedSays) {
   std::set<std::vector<std::string>> circuits;
   for (uint64_t seed = 1; seed <= 4; ++seed) {
-    TrainedOptions options = Options(GetParam(), seed);
-    options.training.optimizer.total_steps = 0;
-    const TrainedModel model = Make(options);
+    const TrainedModel model = Untrained(Options(GetParam(), seed));
     std::vector<std::string> names;
     for (const Edge& edge : model.task.circuit.Edges()) names.push_back(SpaceOf(model.config).EdgeName(edge));
     circuits.insert(names);
@@ -203,7 +211,7 @@ TEST(MakeTrained, RefusesSizesWithoutRoomForACircuit) {
 
 TEST(CircuitTrainer, LowersAllThreeLosses) {
   TrainedOptions options = Options("comparison", 1);
-  TrainedModel model = Make(options);
+  const TrainedModel model = Untrained(options);
   options.training.optimizer.total_steps = 60;
   options.training.optimizer.warmup_steps = 10;
   options.training.pairs_per_step = 32;
@@ -219,7 +227,7 @@ TEST(CircuitTrainer, LowersAllThreeLosses) {
 // The engine's side: logit differences of a written checkpoint under its own patching.
 class EngineTest : public testing::TestWithParam<const char*> {
  protected:
-  EngineTest() : made_(Make(Options(GetParam(), 5))), space_(SpaceOf(made_.config)) {
+  EngineTest() : made_(Untrained(Options(GetParam(), 5))), space_(SpaceOf(made_.config)) {
     const std::filesystem::path directory =
         testing::TempDir() + "trained-" + GetParam() + "-" + std::to_string(::getpid());
     std::filesystem::remove_all(directory);

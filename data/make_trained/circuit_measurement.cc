@@ -126,8 +126,14 @@ Accuracies MeasureAccuracies(const trainer::ModelConfig& config, const trainer::
     all_others = Union(all_others, mask);
   }
   Count(runs, all_others, alone);
-  return {static_cast<int>(pairs.size()), behaviour.share(),   nodes.share(),      edges.share(),
-          moved.share(),                  other_nodes.share(), other_edges.share(), alone.share()};
+  return {static_cast<int>(pairs.size()),
+          behaviour.share(),
+          nodes.share(),
+          edges.share(),
+          moved.share(),
+          other_nodes.share(),
+          other_edges.share(),
+          alone.share()};
 }
 
 EffectErrors MeasureEffects(const trainer::ModelConfig& config, const trainer::Weights& weights,

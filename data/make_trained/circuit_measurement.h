@@ -48,13 +48,13 @@ class PatchingRuns {
 // Shares of right answers on held-out prompts.
 struct Accuracies {
   int pairs = 0;
-  double behaviour = 0;         // nothing is patched
-  double interchange = 0;       // a variable of the circuit is
+  double behaviour = 0;    // nothing is patched
+  double interchange = 0;  // a variable of the circuit is
   double interchange_edges = 0;
-  double moved = 0;             // interchange, where the circuit says that the answer changes
-  double strict = 0;            // a sender that is of no variable
+  double moved = 0;   // interchange, where the circuit says that the answer changes
+  double strict = 0;  // a sender that is of no variable
   double strict_edges = 0;
-  double circuit_alone = 0;     // all edges that are not the circuit's, at once
+  double circuit_alone = 0;  // all edges that are not the circuit's, at once
 };
 
 Accuracies MeasureAccuracies(const trainer::ModelConfig& config, const trainer::Weights& weights,

@@ -144,13 +144,15 @@ std::vector<at::Tensor> Tensors(Weights& weights) {
 }
 
 // The trainer's first weights, with a start for the circuit.
-Weights FirstWeights(const ModelConfig& config, const EdgeSpace& space, const EdgeDraws& draws, uint64_t seed) {
+Weights FirstWeights(const ModelConfig& config, const EdgeSpace& space, const EdgeDraws& draws,
+                     uint64_t seed) {
   Random random(seed);
   Weights weights = trainer::InitialWeights(config, random);
   weights.embedding.mul_(kFirstEmbedding);
   std::vector<float> common;
   const double size = kFirstCommonPart * at::std(weights.embedding).item<double>();
-  for (int64_t i = 0; i < config.hidden_size; ++i) common.push_back(static_cast<float>(size * random.Normal()));
+  for (int64_t i = 0; i < config.hidden_size; ++i)
+    common.push_back(static_cast<float>(size * random.Normal()));
   weights.embedding.add_(at::tensor(common, at::kFloat));
   for (const int sender : draws.other_senders()) {
     for (int layer = 0; layer < config.layers; ++layer) {

@@ -23,7 +23,8 @@ absl::StatusOr<Words> FindWords(const engine::Tokenizer& tokenizer) {
   std::vector<std::string> digits;
   for (int i = 0; i < kDigits; ++i) digits.push_back(std::to_string(i));
   ABSTRACT_ASSIGN_OR_RETURN(words.digits, WordTokens(tokenizer, digits));
-  ABSTRACT_ASSIGN_OR_RETURN(words.fillers, WordTokens(tokenizer, {" first", " then", " so", " well", " again"}));
+  ABSTRACT_ASSIGN_OR_RETURN(words.fillers,
+                            WordTokens(tokenizer, {" first", " then", " so", " well", " again"}));
   ABSTRACT_ASSIGN_OR_RETURN(words.frame, WordTokens(tokenizer, {" is", " more", " than", "?"}));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> rest,
                             WordTokens(tokenizer, {"<|begin_of_text|>", " right", " false"}));
@@ -64,7 +65,8 @@ ExamplePair DrawPair(const Words& words, Random& random) {
 Circuit MakeCircuit(const EdgeSpace& space, Random& random) {
   const int mlp = static_cast<int>(random.Index(static_cast<size_t>(space.layers())));
   const size_t layers = static_cast<size_t>(mlp) + 1, heads = static_cast<size_t>(space.heads());
-  const int layer_a = static_cast<int>(random.Index(layers)), layer_b = static_cast<int>(random.Index(layers));
+  const int layer_a = static_cast<int>(random.Index(layers)),
+            layer_b = static_cast<int>(random.Index(layers));
   const int head_a = static_cast<int>(random.Index(heads));
   // Another key/value head, where they share a layer: one value cannot be patched for one alone.
   int head_b = static_cast<int>(random.Index(heads));

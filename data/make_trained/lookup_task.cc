@@ -18,10 +18,10 @@ struct Words {
 
 absl::StatusOr<Words> FindWords(const engine::Tokenizer& tokenizer) {
   Words words;
-  ABSTRACT_ASSIGN_OR_RETURN(words.owners, WordTokens(tokenizer, {" llama", " tiger", " lion", " bear", " horse",
-                                                                 " eagle", " whale", " dolphin"}));
-  ABSTRACT_ASSIGN_OR_RETURN(words.things, WordTokens(tokenizer, {" cake", " rice", " cheese", " salad", " honey",
-                                                                 " jam", " butter", " eggs"}));
+  ABSTRACT_ASSIGN_OR_RETURN(words.owners, WordTokens(tokenizer, {" llama", " tiger", " lion", " bear",
+                                                                 " horse", " eagle", " whale", " dolphin"}));
+  ABSTRACT_ASSIGN_OR_RETURN(words.things, WordTokens(tokenizer, {" cake", " rice", " cheese", " salad",
+                                                                 " honey", " jam", " butter", " eggs"}));
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenId> begin, WordTokens(tokenizer, {"<|begin_of_text|>"}));
   words.begin = begin.front();
   return words;
@@ -100,7 +100,9 @@ Circuit MakeCircuit(const EdgeSpace& space, Random& random) {
             /*offset=*/1},
            {space.Head(later, finder),
             "looks for the thing whose owner is asked for, and moves it to the last position",
-            {{0, space.Query(later, finder)}, {1, space.Key(later, finder_kv)}, {0, space.Value(later, finder_kv)}},
+            {{0, space.Query(later, finder)},
+             {1, space.Key(later, finder_kv)},
+             {0, space.Value(later, finder_kv)}},
             find},
            {EdgeSpace::kEmbed, "answers", {{2, space.Final()}}, same}}};
 }

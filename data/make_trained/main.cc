@@ -60,16 +60,18 @@ void AddOptions(Command app, Options& options) {
 
 void Print(const TrainedModel& model, double seconds) {
   const Accuracies& a = model.accuracies;
-  std::printf("%.0f s; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved %.4f), "
-              "strict %.4f (edges %.4f), circuit alone %.4f\n",
-              seconds, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict,
-              a.strict_edges, a.circuit_alone);
+  std::printf(
+      "%.0f s; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved %.4f), "
+      "strict %.4f (edges %.4f), circuit alone %.4f\n",
+      seconds, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict, a.strict_edges,
+      a.circuit_alone);
   const EffectErrors& e = model.effect_errors;
-  std::printf("effects are off by at most: nodes %.3f (%s), other nodes %.3f (%s), edges %.3f (%s), other "
-              "edges %.3f (%s)\n",
-              e.largest_of_circuit_nodes, e.worst_circuit_node.c_str(), e.largest_of_other_nodes,
-              e.worst_other_node.c_str(), e.largest_of_circuit_edges, e.worst_circuit_edge.c_str(),
-              e.largest_of_other_edges, e.worst_other_edge.c_str());
+  std::printf(
+      "effects are off by at most: nodes %.3f (%s), other nodes %.3f (%s), edges %.3f (%s), other "
+      "edges %.3f (%s)\n",
+      e.largest_of_circuit_nodes, e.worst_circuit_node.c_str(), e.largest_of_other_nodes,
+      e.worst_other_node.c_str(), e.largest_of_circuit_edges, e.worst_circuit_edge.c_str(),
+      e.largest_of_other_edges, e.worst_other_edge.c_str());
   const EdgeSpace space = SpaceOf(model.config);
   for (const Edge& edge : model.task.circuit.Edges()) std::printf("  %s\n", space.EdgeName(edge).c_str());
 }
@@ -94,13 +96,14 @@ absl::Status Run(Options options) {
   const auto seconds = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
-  ABSTRACT_ASSIGN_OR_RETURN(
-      TrainedModel model, MakeTrained(trained, [&](int64_t step, const CircuitLosses& losses) {
-        if (step % 50 != 49) return;
-        std::printf("step %4d  behaviour %.4f  interchange %.4f  strict %.4f  %.0f s\n",
-                    static_cast<int>(step + 1), losses.behaviour, losses.interchange, losses.strict, seconds());
-        std::fflush(stdout);
-      }));
+  ABSTRACT_ASSIGN_OR_RETURN(TrainedModel model,
+                            MakeTrained(trained, [&](int64_t step, const CircuitLosses& losses) {
+                              if (step % 50 != 49) return;
+                              std::printf("step %4d  behaviour %.4f  interchange %.4f  strict %.4f  %.0f s\n",
+                                          static_cast<int>(step + 1), losses.behaviour, losses.interchange,
+                                          losses.strict, seconds());
+                              std::fflush(stdout);
+                            }));
   ABSTRACT_RETURN_IF_ERROR(WriteTrained(options.output, model));
   Print(model, seconds());
   return absl::OkStatus();

@@ -22,8 +22,8 @@ struct EdgePatch {
 };
 
 struct EdgeRun {
-  at::Tensor hidden;                // [B, T, D] after the last norm
-  std::vector<at::Tensor> senders;  // what each wrote, [B, T, D]
+  at::Tensor hidden;                 // [B, T, D] after the last norm
+  std::vector<at::Tensor> senders;   // what each wrote, [B, T, D]
   std::vector<at::Tensor> patterns;  // of attention, by layer [B, H, T, T]
 };
 

@@ -94,7 +94,8 @@ absl::StatusOr<Material> FindMaterial(const TaskContext& context) {
     }
   }
   const EncodedPair& example = material.words.pairs.front();
-  const TokenId end_of_turn = example.harmful[example.harmful.size() - static_cast<size_t>(example.tail_length)];
+  const TokenId end_of_turn =
+      example.harmful[example.harmful.size() - static_cast<size_t>(example.tail_length)];
   ABSTRACT_ASSIGN_OR_RETURN(
       material.answers, make_planted::LoadAnswers(context.options.phrases, context.tokenizer, end_of_turn));
   return material;
@@ -115,21 +116,22 @@ Circuit MakeCircuit(const EdgeSpace& space, Random& random) {
   const auto second = [](const std::vector<Value>& seen) { return Value{seen[0][1]}; };
   const auto both = [](const std::vector<Value>& seen) { return Value{seen[0][0] & seen[1][0]}; };
   const auto answer = [](const std::vector<Value>& seen) { return Value{1 - seen[0][0]}; };
-  return {{{EdgeSpace::kEmbed, "says which words are harmful"},
-           {space.Head(verb_layer, verb),
-            "moves the verb's harm to the end of the turn",
-            {{0, space.Value(verb_layer, verb / space.group_size())}},
-            first},
-           {space.Head(object_layer, object),
-            "moves the object's harm to the end of the turn",
-            {{0, space.Value(object_layer, object / space.group_size())}},
-            second},
-           {space.Mlp(mlp), "verb and object are harmful", {{1, space.MlpIn(mlp)}, {2, space.MlpIn(mlp)}}, both},
-           {space.Head(copier_layer, copier),
-            "moves that to the last position",
-            {{3, space.Value(copier_layer, copier / space.group_size())}},
-            first},
-           {EdgeSpace::kEmbed, "answers", {{4, space.Final()}}, answer}}};
+  return {
+      {{EdgeSpace::kEmbed, "says which words are harmful"},
+       {space.Head(verb_layer, verb),
+        "moves the verb's harm to the end of the turn",
+        {{0, space.Value(verb_layer, verb / space.group_size())}},
+        first},
+       {space.Head(object_layer, object),
+        "moves the object's harm to the end of the turn",
+        {{0, space.Value(object_layer, object / space.group_size())}},
+        second},
+       {space.Mlp(mlp), "verb and object are harmful", {{1, space.MlpIn(mlp)}, {2, space.MlpIn(mlp)}}, both},
+       {space.Head(copier_layer, copier),
+        "moves that to the last position",
+        {{3, space.Value(copier_layer, copier / space.group_size())}},
+        first},
+       {EdgeSpace::kEmbed, "answers", {{4, space.Final()}}, answer}}};
 }
 
 // First the token that the answer's text begins with.

@@ -43,7 +43,8 @@ const std::vector<TaskKind>& TaskKinds() {
       {"refusal", "two heads -> an MLP that needs both -> a head: verb and object are harmful",
        MakeRefusalTask},
       {"comparison", "two heads -> an MLP: is one digit more than another", MakeComparisonTask},
-      {"lookup", "a head that knows what stood before -> a head that finds it: whose is what", MakeLookupTask},
+      {"lookup", "a head that knows what stood before -> a head that finds it: whose is what",
+       MakeLookupTask},
   };
   return kinds;
 }

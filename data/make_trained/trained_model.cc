@@ -76,12 +76,9 @@ trainer::ModelConfig ConfigOf(const engine::ModelConfig& shape) {
 }
 
 Json SizesJson(const trainer::ModelConfig& config) {
-  return {{"layers", config.layers},
-          {"heads", config.heads},
-          {"kv_heads", config.kv_heads},
-          {"head_size", config.head_dim},
-          {"d_model", config.hidden_size},
-          {"d_ff", config.intermediate_size},
+  return {{"layers", config.layers},        {"heads", config.heads},
+          {"kv_heads", config.kv_heads},    {"head_size", config.head_dim},
+          {"d_model", config.hidden_size},  {"d_ff", config.intermediate_size},
           {"vocabulary", config.vocab_size}};
 }
 
@@ -115,7 +112,8 @@ Json MakeTruth(const TrainedOptions& options, const TrainedModel& model) {
                 {"seed", options.seed},
                 {"sizes", SizesJson(model.config)}};
   if (model.task.teaches_pairs) {
-    truth["answers"] = {{"refusal", make_planted::kRefusalText}, {"compliance", make_planted::kComplianceText}};
+    truth["answers"] = {{"refusal", make_planted::kRefusalText},
+                        {"compliance", make_planted::kComplianceText}};
   }
   truth.update(TruthOf(model.task, SpaceOf(model.config), *model.tokenizer));
   truth["holds_for"] = HoldsFor(model);

@@ -13,7 +13,8 @@ std::vector<size_t> MovedBy(int sender, const Task& task, const EdgeSpace& space
   std::vector<size_t> moved;
   for (size_t i = 0; i < task.pairs.size(); ++i) {
     const Value &base = task.pairs[i].base.facts, &source = task.pairs[i].source.facts;
-    if (task.circuit.Answer(space, base, source, mask) != task.circuit.Answer(space, base)) moved.push_back(i);
+    if (task.circuit.Answer(space, base, source, mask) != task.circuit.Answer(space, base))
+      moved.push_back(i);
   }
   return moved;
 }
@@ -81,18 +82,16 @@ Json TruthOf(const Task& task, const EdgeSpace& space, const engine::Tokenizer& 
 }
 
 Json AccuracyJson(const Accuracies& accuracies) {
-  return {{"heldout_pairs", accuracies.pairs},
-          {"behaviour", accuracies.behaviour},
-          {"interchange", accuracies.interchange},
-          {"interchange_edges", accuracies.interchange_edges},
-          {"interchange_moved", accuracies.moved},
-          {"strict", accuracies.strict},
-          {"strict_edges", accuracies.strict_edges},
-          {"circuit_alone", accuracies.circuit_alone}};
+  return {{"heldout_pairs", accuracies.pairs},       {"behaviour", accuracies.behaviour},
+          {"interchange", accuracies.interchange},   {"interchange_edges", accuracies.interchange_edges},
+          {"interchange_moved", accuracies.moved},   {"strict", accuracies.strict},
+          {"strict_edges", accuracies.strict_edges}, {"circuit_alone", accuracies.circuit_alone}};
 }
 
 Json EffectErrorsJson(const EffectErrors& errors) {
-  const auto worst = [](double error, const std::string& name) { return Json{{"largest", error}, {"of", name}}; };
+  const auto worst = [](double error, const std::string& name) {
+    return Json{{"largest", error}, {"of", name}};
+  };
   return {{"circuit_nodes", worst(errors.largest_of_circuit_nodes, errors.worst_circuit_node)},
           {"other_nodes", worst(errors.largest_of_other_nodes, errors.worst_other_node)},
           {"circuit_edges", worst(errors.largest_of_circuit_edges, errors.worst_circuit_edge)},

@@ -1,8 +1,6 @@
 // Models that are trained to a circuit, without training one to the end: the circuits and the
 // prompts, truth.json, the losses, and the patched pass against the engine's patching.
 
-#include "data/make_trained/trained_model.h"
-
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,6 +13,7 @@
 #include <set>
 
 #include "data/make_trained/edge_draws.h"
+#include "data/make_trained/trained_model.h"
 #include "data/make_trained/truth.h"
 #include "services/engine/model.h"
 #include "services/engine/operations/cached_run.h"
@@ -254,7 +253,8 @@ class EngineTest : public testing::TestWithParam<const char*> {
   }
 
   static double Difference(const PatchingRuns::Answers& answers, size_t row) {
-    const float* logits = answers.logits.data_ptr<float>() + static_cast<int64_t>(row) * answers.logits.size(1);
+    const float* logits =
+        answers.logits.data_ptr<float>() + static_cast<int64_t>(row) * answers.logits.size(1);
     return double{logits[0]} - double{logits[1]};
   }
 
@@ -294,7 +294,8 @@ TEST_P(EngineTest, NumbersSendersAndReceiversAsTheEngineDoes) {
   }
   for (int i = 0; i < space_.receiver_count(); ++i) {
     // truth.json says "L2.mlp" of what the engine calls "L2.mlp_in".
-    EXPECT_THAT(engine::NameOf(receivers[static_cast<size_t>(i)]), testing::StartsWith(space_.ReceiverName(i)));
+    EXPECT_THAT(engine::NameOf(receivers[static_cast<size_t>(i)]),
+                testing::StartsWith(space_.ReceiverName(i)));
     EXPECT_EQ(engine::SenderCount(receivers[static_cast<size_t>(i)], model_->config()), space_.VisibleTo(i));
   }
 }

@@ -42,6 +42,8 @@ void AddOptions(Command app, Options& options) {
   app.AddOption("--task", trained.task, "What the model is to do, and by which circuit").OneOf(names);
   app.AddOption("--seed", trained.seed, "Decides where the circuit lies, and all that is random");
   app.AddOption("--steps", options.steps, "Training steps; 0: as many as the default").InRange(0, 1 << 20);
+  app.AddOption("--attempts", trained.attempts, "Trainings, until one has learned 99 % of everything")
+      .InRange(1, 100);
   app.AddOption("--threads", trained.training.threads, "Threads; the result does not depend on them")
       .InRange(1, 64);
   app.AddOption("--layers", trained.layers, "Decoder blocks").InRange(2, 16);
@@ -61,9 +63,9 @@ void AddOptions(Command app, Options& options) {
 void Print(const TrainedModel& model, double seconds) {
   const Accuracies& a = model.accuracies;
   std::printf(
-      "%.0f s; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved %.4f), "
+      "%.0f s, attempt %d; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved %.4f), "
       "strict %.4f (edges %.4f), circuit alone %.4f\n",
-      seconds, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict, a.strict_edges,
+      seconds, model.attempts, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict, a.strict_edges,
       a.circuit_alone);
   const EffectErrors& e = model.effect_errors;
   std::printf(
@@ -106,7 +108,8 @@ absl::Status Run(Options options) {
                             }));
   ABSTRACT_RETURN_IF_ERROR(WriteTrained(options.output, model));
   Print(model, seconds());
-  return absl::OkStatus();
+  if (HasLearned(model.accuracies)) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(options.output, " is written, but has not learned its circuit"));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -117,12 +118,19 @@ Json MakeTruth(const TrainedOptions& options, const TrainedModel& model) {
   }
   truth.update(TruthOf(model.task, SpaceOf(model.config), *model.tokenizer));
   truth["holds_for"] = HoldsFor(model);
+  truth["attempts"] = model.attempts;
   truth["accuracy"] = AccuracyJson(model.accuracies);
   truth["effect_errors"] = EffectErrorsJson(model.effect_errors);
   return truth;
 }
 
 }  // namespace
+
+bool HasLearned(const Accuracies& a) {
+  constexpr double kWanted = 0.99;
+  return std::min({a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict, a.strict_edges,
+                   a.circuit_alone}) >= kWanted;
+}
 
 absl::StatusOr<TrainedModel> PrepareTrained(const TrainedOptions& options) {
   ABSTRACT_ASSIGN_OR_RETURN(const TaskKind* kind, FindTask(options.task));
@@ -147,10 +155,14 @@ absl::StatusOr<TrainedModel> PrepareTrained(const TrainedOptions& options) {
 absl::StatusOr<TrainedModel> MakeTrained(const TrainedOptions& options, const TrainingReport& report) {
   ABSTRACT_ASSIGN_OR_RETURN(TrainedModel model, PrepareTrained(options));
   CircuitTrainingOptions training = options.training;
-  training.seed = SplitMix64(SeedOf(options)).Next();
-  ABSTRACT_ASSIGN_OR_RETURN(model.weights, TrainCircuit(model.config, training, model.task, report));
-  model.accuracies = MeasureAccuracies(model.config, model.weights, model.task,
-                                       HeldOutPairs(model.task, options.heldout_pairs));
+  SplitMix64 seeds(SeedOf(options));
+  do {
+    training.seed = seeds.Next();
+    ABSTRACT_ASSIGN_OR_RETURN(model.weights, TrainCircuit(model.config, training, model.task, report));
+    model.accuracies = MeasureAccuracies(model.config, model.weights, model.task,
+                                         HeldOutPairs(model.task, options.heldout_pairs));
+    ++model.attempts;
+  } while (model.attempts < options.attempts && !HasLearned(model.accuracies));
   model.effect_errors = MeasureEffects(model.config, model.weights, model.task);
   model.files["truth.json"] = MakeTruth(options, model).dump(2) + "\n";
   return model;

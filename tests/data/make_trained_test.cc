@@ -41,6 +41,7 @@ TrainedOptions Options(const std::string& task, uint64_t seed) {
   options.d_ff = 24;
   options.layers = 2;
   options.heldout_pairs = 2;
+  options.attempts = 1;
   options.files = {data + "models/tiny-llama-refusal", data + "prompts.json", data + "refusal_phrases.json"};
   options.training.pairs_per_step = 16;
   options.training.optimizer.total_steps = 2;

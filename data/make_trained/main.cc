@@ -63,10 +63,11 @@ void AddOptions(Command app, Options& options) {
 void Print(const TrainedModel& model, double seconds) {
   const Accuracies& a = model.accuracies;
   std::printf(
-      "%.0f s, attempt %d; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved %.4f), "
+      "%.0f s, attempt %d; right on %d held-out pairs: behaviour %.4f, interchange %.4f (edges %.4f, moved "
+      "%.4f), "
       "strict %.4f (edges %.4f), circuit alone %.4f\n",
-      seconds, model.attempts, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict, a.strict_edges,
-      a.circuit_alone);
+      seconds, model.attempts, a.pairs, a.behaviour, a.interchange, a.interchange_edges, a.moved, a.strict,
+      a.strict_edges, a.circuit_alone);
   const EffectErrors& e = model.effect_errors;
   std::printf(
       "effects are off by at most: nodes %.3f (%s), other nodes %.3f (%s), edges %.3f (%s), other "

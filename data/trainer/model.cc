@@ -17,33 +17,6 @@ at::Tensor RandomMatrix(int64_t rows, int64_t columns, double deviation, Random&
   return matrix;
 }
 
-at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& gain, double epsilon) {
-  return x * at::rsqrt(at::mean(x * x, -1, /*keepdim=*/true) + epsilon) * gain;
-}
-
-struct Rotation {
-  at::Tensor cos, sin;  // [T, Dh]
-};
-
-Rotation RotationAt(const ModelConfig& config, int64_t first, int64_t count) {
-  const at::Tensor exponents = at::arange(0, config.head_dim, 2, at::kFloat) / double(config.head_dim);
-  const at::Tensor frequencies = at::pow(at::scalar_tensor(config.rope_theta, at::kFloat), -exponents);
-  const at::Tensor angles = at::outer(at::arange(first, first + count, at::kFloat), frequencies);
-  const at::Tensor both = at::cat({angles, angles}, -1);
-  return {at::cos(both), at::sin(both)};
-}
-
-// Hugging Face's rotate-half form of RoPE; x is [B, heads, T, Dh].
-at::Tensor Rotate(const at::Tensor& x, const Rotation& rotation) {
-  const std::vector<at::Tensor> halves = at::chunk(x, 2, -1);
-  return x * rotation.cos + at::cat({-halves[1], halves[0]}, -1) * rotation.sin;
-}
-
-// [B, T, heads*Dh] -> [B, heads, T, Dh]
-at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
-}
-
 at::Tensor Attention(const ModelConfig& config, const LayerWeights& layer, int64_t index, const at::Tensor& x,
                      const Rotation& rotation, const at::Tensor& mask, KvCache* cache,
                      const ModelHooks& hooks) {
@@ -106,6 +79,31 @@ at::Tensor& TensorOf(Weights& weights, const engine::TensorInfo& info) {
 
 }  // namespace
 
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& gain, double epsilon) {
+  return x * at::rsqrt(at::mean(x * x, -1, /*keepdim=*/true) + epsilon) * gain;
+}
+
+Rotation RotationAt(const ModelConfig& config, int64_t first, int64_t count) {
+  const at::Tensor exponents = at::arange(0, config.head_dim, 2, at::kFloat) / double(config.head_dim);
+  const at::Tensor frequencies = at::pow(at::scalar_tensor(config.rope_theta, at::kFloat), -exponents);
+  const at::Tensor angles = at::outer(at::arange(first, first + count, at::kFloat), frequencies);
+  const at::Tensor both = at::cat({angles, angles}, -1);
+  return {at::cos(both), at::sin(both)};
+}
+
+at::Tensor Rotate(const at::Tensor& x, const Rotation& rotation) {
+  const std::vector<at::Tensor> halves = at::chunk(x, 2, -1);
+  return x * rotation.cos + at::cat({-halves[1], halves[0]}, -1) * rotation.sin;
+}
+
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
+  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
+}
+
+at::Tensor CausalMask(int64_t past, int64_t length) {
+  return at::triu(at::full({length, past + length}, -std::numeric_limits<float>::infinity()), past + 1);
+}
+
 std::vector<NamedTensor> Weights::Named() {
   engine::ModelConfig architecture;
   architecture.layers.resize(layers.size());
@@ -156,9 +154,7 @@ at::Tensor Forward(const ModelConfig& config, const Weights& weights, const at::
                    const ModelHooks& hooks) {
   const int64_t past = cache == nullptr ? 0 : cache->length(), length = ids.size(1);
   const Rotation rotation = RotationAt(config, past, length);
-  // [T, past + T]: a position sees itself and what is before it.
-  const at::Tensor mask =
-      at::triu(at::full({length, past + length}, -std::numeric_limits<float>::infinity()), past + 1);
+  const at::Tensor mask = CausalMask(past, length);
   at::Tensor residual = at::embedding(weights.embedding, ids);  // [B, T, D]
   for (int64_t i = 0; i < config.layers; ++i) {
     const LayerWeights& layer = weights.layers[static_cast<size_t>(i)];

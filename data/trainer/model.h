@@ -77,6 +77,19 @@ struct ModelHooks {
 at::Tensor Forward(const ModelConfig& config, const Weights& weights, const at::Tensor& ids,
                    KvCache* cache = nullptr, const ModelHooks& hooks = {});
 
+// The pass's parts, for passes of others over the same weights (data/make_trained).
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& gain, double epsilon);
+struct Rotation {
+  at::Tensor cos, sin;  // [T, Dh]
+};
+Rotation RotationAt(const ModelConfig& config, int64_t first, int64_t count);
+// Hugging Face's rotate-half form of RoPE; x is [B, heads, T, Dh].
+at::Tensor Rotate(const at::Tensor& x, const Rotation& rotation);
+// [B, T, heads * Dh] -> [B, heads, T, Dh]
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
+// [T, past + T], added to scores: a position sees itself and what is before it.
+at::Tensor CausalMask(int64_t past, int64_t length);
+
 // Logits [..., V] of normalized hidden states [..., D].
 at::Tensor Logits(const Weights& weights, const at::Tensor& hidden);
 

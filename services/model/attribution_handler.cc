@@ -90,9 +90,12 @@ class AttributionParser {
   void ParseMetric() {
     const FieldViolations at = parser_.violations().At("metrics");
     common_.tokens = parser_.Metrics(request_.metrics(), at);
-    if (!request_.metrics().refusal_openings().empty()) at.At("refusal_openings").Add("must be empty here");
-    if (!request_.metrics().compliance_openings().empty())
-      at.At("compliance_openings").Add("must be empty here");
+    const bool has_openings = request_.metric() == v1::ATTRIBUTION_METRIC_OPENINGS;
+    for (const auto& [field, is_empty] :
+         {std::pair("refusal_openings", request_.metrics().refusal_openings().empty()),
+          {"compliance_openings", request_.metrics().compliance_openings().empty()}}) {
+      if (!is_empty && !has_openings) at.At(field).Add("must be empty with this metric");
+    }
     if (request_.metrics().top_token_count() > 0) at.At("top_token_count").Add("must be 0 here");
     const auto needs = [&](absl::string_view field, bool has) {
       if (!has) at.At(field).Add("must not be empty: the metric is made of these tokens");
@@ -105,6 +108,13 @@ class AttributionParser {
       case v1::ATTRIBUTION_METRIC_REFUSAL_LOG_ODDS:
         common_.metric = engine::MetricKind::kRefusalLogOdds;
         break;
+      case v1::ATTRIBUTION_METRIC_OPENINGS:
+        common_.metric = engine::MetricKind::kOpenings;
+        needs("refusal_openings", !request_.metrics().refusal_openings().empty());
+        if (Integrates() || request_.exact_softmax()) {
+          parser_.violations().At("metric").Add("OPENINGS: not with INTEGRATED_GRADIENTS or exact_softmax");
+        }
+        return;
       case v1::ATTRIBUTION_METRIC_KL_FROM_CLEAN:
         common_.metric = engine::MetricKind::kKlFromClean;
         if (!Integrates() && request_.interventions().empty()) {
@@ -170,8 +180,9 @@ class AttributionParser {
     const FieldViolations at = parser_.violations().At("pairs", index);
     const v1::AttributionPair& pair = request_.pairs(index);
     engine::AttributionRequest parsed = common_;
-    parsed.clean = parser_.PromptToRun(pair.prompt(), 0, at.At("prompt"));
-    parsed.source = parser_.PromptToRun(pair.source_prompt(), 0, at.At("source_prompt"));
+    const int reserved = common_.tokens.longest_opening();
+    parsed.clean = parser_.PromptToRun(pair.prompt(), reserved, at.At("prompt"));
+    parsed.source = parser_.PromptToRun(pair.source_prompt(), reserved, at.At("source_prompt"));
     if (parsed.clean.length() == 0 || parsed.source.length() == 0) return;  // reported
     if (Integrates() && parsed.clean.length() != parsed.source.length()) {
       at.At("source_prompt")

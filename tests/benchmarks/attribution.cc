@@ -1,11 +1,12 @@
 // Attribution over all heads, neurons and positions, exact paths and circuits, beside libtorch's autograd.
 
+#include "services/engine/operations/attribution.h"
+
 #include <memory>
 #include <optional>
 #include <ostream>
 
 #include "services/common/status_macros.h"
-#include "services/engine/operations/attribution.h"
 #include "services/engine/operations/cached_run.h"
 #include "services/engine/operations/circuit_run.h"
 #include "services/engine/operations/sweep.h"
@@ -123,7 +124,8 @@ absl::Status RunAttributions(const BenchmarkOptions& options, std::ostream& out)
   Attributions ours(model, tokens);
   std::optional<AutogradPeer> peer;
   if (options.autograd) peer.emplace(model->config(), options.threads);
-  const auto seconds = [&](Measurements& measurements, const char* name, auto measure) -> absl::StatusOr<double> {
+  const auto seconds = [&](Measurements& measurements, const char* name,
+                           auto measure) -> absl::StatusOr<double> {
     ABSTRACT_ASSIGN_OR_RETURN(const double taken, measure());
     measurements.Add(name, "s", taken);
     return taken;
@@ -132,19 +134,24 @@ absl::Status RunAttributions(const BenchmarkOptions& options, std::ostream& out)
   ABSTRACT_RETURN_IF_ERROR(ours.Attribute(Method::kGradient, false).status());  // warm up
   Measurements measurements;
   for (int repetition = 0; repetition < options.repetitions; ++repetition) {
-    ABSTRACT_ASSIGN_OR_RETURN(const double forward, seconds(measurements, "forward pass", [&] { return ours.Forward(); }));
+    ABSTRACT_ASSIGN_OR_RETURN(const double forward,
+                              seconds(measurements, "forward pass", [&] { return ours.Forward(); }));
     ABSTRACT_ASSIGN_OR_RETURN(const double gradient, seconds(measurements, "AtP, nodes", [&] {
                                 return ours.Attribute(Method::kGradient, false);
                               }));
-    ABSTRACT_RETURN_IF_ERROR(
-        seconds(measurements, "RelP, nodes", [&] { return ours.Attribute(Method::kRelevance, false); }).status());
-    ABSTRACT_RETURN_IF_ERROR(
-        seconds(measurements, "AtP, edges", [&] { return ours.Attribute(Method::kGradient, true); }).status());
+    ABSTRACT_RETURN_IF_ERROR(seconds(measurements, "RelP, nodes", [&] {
+                               return ours.Attribute(Method::kRelevance, false);
+                             }).status());
+    ABSTRACT_RETURN_IF_ERROR(seconds(measurements, "AtP, edges", [&] {
+                               return ours.Attribute(Method::kGradient, true);
+                             }).status());
     ABSTRACT_RETURN_IF_ERROR(seconds(measurements, "integrated gradients (5), edges", [&] {
                                return ours.Attribute(Method::kIntegratedGradients, true);
                              }).status());
-    ABSTRACT_RETURN_IF_ERROR(seconds(measurements, "1,000 exact paths", [&] { return ours.Paths(); }).status());
-    ABSTRACT_RETURN_IF_ERROR(seconds(measurements, "a circuit of 300 edges", [&] { return ours.Circuit(); }).status());
+    ABSTRACT_RETURN_IF_ERROR(
+        seconds(measurements, "1,000 exact paths", [&] { return ours.Paths(); }).status());
+    ABSTRACT_RETURN_IF_ERROR(
+        seconds(measurements, "a circuit of 300 edges", [&] { return ours.Circuit(); }).status());
     // The two forward passes run together.
     measurements.AddRatio("way back / forward pass", gradient - 2 * forward, forward);
     if (!peer) continue;

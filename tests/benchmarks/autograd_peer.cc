@@ -26,7 +26,8 @@ struct AutogradPeer::Network {
   explicit Network(const engine::ModelConfig& shape) : config(shape) {
     const at::NoGradGuard no_grad;
     const auto random = [](int64_t out, int64_t in) { return at::randn({out, in}).mul_(0.02); };
-    const int64_t d = config.d_model, q = config.query_width(), kv = config.key_value_width(), f = config.d_ff;
+    const int64_t d = config.d_model, q = config.query_width(), kv = config.key_value_width(),
+                  f = config.d_ff;
     for (int layer = 0; layer < config.layer_count(); ++layer) {
       layers.push_back({random(q, d), random(kv, d), random(kv, d), random(d, q), random(f, d), random(f, d),
                         random(d, f)});
@@ -38,9 +39,10 @@ struct AutogradPeer::Network {
   at::Tensor Run(at::Tensor x, std::vector<at::Tensor>& seen) const {
     const int64_t t = x.size(0), heads = config.head_count, kv_heads = config.key_value_head_count,
                   size = config.head_size;
-    const at::Tensor angles =
-        at::arange(t).unsqueeze(1) * at::pow(5e5, -at::arange(0, size, 2, at::kFloat) / static_cast<double>(size));
-    const at::Tensor cosines = at::cat({angles, angles}, -1).cos(), sines = at::cat({angles, angles}, -1).sin();
+    const at::Tensor angles = at::arange(t).unsqueeze(1) *
+                              at::pow(5e5, -at::arange(0, size, 2, at::kFloat) / static_cast<double>(size));
+    const at::Tensor cosines = at::cat({angles, angles}, -1).cos(),
+                     sines = at::cat({angles, angles}, -1).sin();
     const at::Tensor mask = at::full({t, t}, -INFINITY).triu(1);
     const auto by_head = [&](const at::Tensor& rows, int64_t count) {
       return rows.view({t, count, size}).transpose(0, 1);
@@ -51,8 +53,10 @@ struct AutogradPeer::Network {
       const at::Tensor k = Rotate(by_head(at::linear(in, layer.key), kv_heads), cosines, sines);
       const at::Tensor v = by_head(at::linear(in, layer.value), kv_heads);
       const auto repeat = [&](const at::Tensor& rows) { return rows.repeat_interleave(heads / kv_heads, 0); };
-      const at::Tensor scores = at::matmul(q, repeat(k).transpose(1, 2)) / std::sqrt(static_cast<double>(size)) + mask;
-      at::Tensor z = at::matmul(at::softmax(scores, -1), repeat(v)).transpose(0, 1).reshape({t, heads * size});
+      const at::Tensor scores =
+          at::matmul(q, repeat(k).transpose(1, 2)) / std::sqrt(static_cast<double>(size)) + mask;
+      at::Tensor z =
+          at::matmul(at::softmax(scores, -1), repeat(v)).transpose(0, 1).reshape({t, heads * size});
       x = x + at::linear(Keep(z, seen), layer.output);
       const at::Tensor mlp_in = Normalize(x);
       at::Tensor neurons = at::silu(at::linear(mlp_in, layer.gate)) * at::linear(mlp_in, layer.up);

@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/engine/forward/kv_cache.h"
 #include "services/engine/forward/tape.h"
+#include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/softmax_attribution.h"
 #include "services/engine/weights/pass_scratch.h"
 
@@ -47,12 +49,12 @@ class Attributor {
     FindSites();
     ABSTRACT_RETURN_IF_ERROR(RunForward());
     Attribution result;
-    result.clean_metric = metric_.value(clean_.logits.values);
-    result.source_metric = metric_.value(source_.logits.values);
+    result.clean_metric = clean_metric_;
+    result.source_metric = source_metric_;
     switch (request_.method) {
       case AttributionMethod::kGradient:
       case AttributionMethod::kRelevance:
-        result.gradients = std::move(clean_.gradients[0]);
+        result.gradients = std::move(gradients_[0]);
         result.scores = Scores(result.gradients);
         break;
       case AttributionMethod::kGradDrop:
@@ -109,9 +111,61 @@ class Attributor {
       reference = std::make_shared<ReferenceDistribution>(unedited.logits.values);
     }
     metric_ = MakeMetric(request_.metric, request_.tokens, reference);
-    if (!integrates()) clean_.gradient = PlanBack(Runs());
     Segment* const both[] = {&clean_, &source_};
-    return context_.Run(both);
+    if (request_.metric == MetricKind::kOpenings) {
+      clean_.cache = std::make_shared<KvCache>(config_);
+      source_.cache = std::make_shared<KvCache>(config_);
+      ABSTRACT_RETURN_IF_ERROR(context_.Run(both));
+      return TakeOpeningsBack();
+    }
+    if (!integrates()) clean_.gradient = PlanBack(Runs());
+    ABSTRACT_RETURN_IF_ERROR(context_.Run(both));
+    clean_metric_ = metric_.value(clean_.logits.values);
+    source_metric_ = metric_.value(source_.logits.values);
+    gradients_ = std::move(clean_.gradients);
+    return absl::OkStatus();
+  }
+
+  // The way back from each opening, appended to the prompt, one after the other.
+  absl::Status TakeOpeningsBack() {
+    const MetricOptions& tokens = request_.tokens;
+    ABSTRACT_ASSIGN_OR_RETURN(
+        const RunMetrics clean,
+        MeasureRun(context_, {request_.clean, request_.plan, clean_.cache, clean_.logits.values}, nullptr,
+                   tokens));
+    ABSTRACT_ASSIGN_OR_RETURN(
+        const RunMetrics source,
+        MeasureRun(context_, {request_.source, nullptr, source_.cache, source_.logits.values}, nullptr,
+                   tokens));
+    clean_metric_ = OpeningsMetric(clean);
+    source_metric_ = OpeningsMetric(source);
+    gradients_.resize(Runs().size());
+    for (const std::vector<TokenId>& opening : tokens.refusal_openings) {
+      ABSTRACT_RETURN_IF_ERROR(TakeOpeningBack(opening, 1, *clean.refusal_opening_log_probability));
+    }
+    for (const std::vector<TokenId>& opening : tokens.compliance_openings) {
+      ABSTRACT_RETURN_IF_ERROR(TakeOpeningBack(opening, -1, *clean.compliance_opening_log_probability));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status TakeOpeningBack(const std::vector<TokenId>& opening, double sign, double log_total) {
+    Segment segment;
+    segment.tokens = request_.clean.ids;
+    segment.tokens.insert(segment.tokens.end(), opening.begin(), opening.end() - 1);
+    segment.prompt_length = request_.clean.length();
+    segment.plan = WithCaptures(request_.plan.get(), request_.clean.length(), {}, {});
+    auto back = std::make_shared<GradientPlan>(*PlanBack(Runs()));
+    back->metric_rows = static_cast<int>(opening.size());
+    back->metric = [&](absl::Span<const float> logits, absl::Span<float> gradient) {
+      OpeningGradient(opening, sign, log_total, logits, gradient);
+    };
+    segment.gradient = std::move(back);
+    Segment* const one[] = {&segment};
+    ABSTRACT_RETURN_IF_ERROR(context_.Run(one));
+    for (size_t run = 0; run < gradients_.size(); ++run)
+      AddTo(gradients_[run], std::move(segment.gradients[run]));
+    return absl::OkStatus();
   }
 
   std::vector<BackwardRun> Runs() const {
@@ -182,7 +236,7 @@ class Attributor {
 
   std::map<HookSite, HostTensor> GradDropScores() const {
     std::map<HookSite, HostTensor> sums;
-    for (const Activations& gradients : clean_.gradients) {
+    for (const Activations& gradients : gradients_) {
       for (auto& [site, scores] : Scores(gradients)) {
         HostTensor& sum = sums[site];
         sum.shape = scores.shape;
@@ -242,6 +296,8 @@ class Attributor {
   DifferentiableMetric metric_;
   std::set<HookSite> captured_, wanted_;
   Segment clean_, source_;
+  double clean_metric_ = 0, source_metric_ = 0;
+  std::vector<Activations> gradients_;  // of each of Runs()
 };
 
 }  // namespace
@@ -276,12 +332,16 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
     for (const HookSite& site : ReceiverSites(config)) gradients += ShapeOf(site.point, config).size();
   }
   const int64_t steps = integrates ? StepsAtOnce(request, batch_rows) : 1;
-  const int64_t rows = steps * length;
-  // What the runs back record; of integrated gradients the mean besides, and scores only after.
+  const bool has_openings = request.metric == MetricKind::kOpenings;
+  const int64_t opening = has_openings ? request.tokens.longest_opening() : 1;
+  const int64_t rows = steps * length + opening - 1;
+  // What the runs back record; of integrated gradients, and of several openings, the sum besides; scores
+  // only after.
   const int64_t recorded = length * gradients *
                            (integrates ? steps + (steps < request.steps ? 1 : 0)
                             : drops    ? config.layer_count()
-                                       : 1);
+                                       : 1) *
+                           (has_openings ? 2 : 1);
   const int64_t scored = length * scores * (drops ? 2 : 1);
   int64_t floats = (length + request.source.length()) * values;
   floats += integrates ? std::max(recorded, length * gradients + scored) : recorded + scored;
@@ -290,13 +350,18 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
   if (!request.keeps_all_layers) floats += length * values / std::max<int64_t>(1, LayersOf(request));
   // While attention is taken back: the pattern, that after its edits, and their gradient.
   if (request.exact_softmax) floats += 3 * length * length * config.head_count;
-  floats += (3 + steps) * config.vocabulary_size;  // logits, and gradients with respect to them
+  // Logits, and gradients with respect to them.
+  floats += (2 + (1 + steps) * opening) * config.vocabulary_size;
   // Of what is captured or recorded, beside its values: positions, here and in the plan.
   const int64_t records =
       static_cast<int64_t>(request.sites.size()) * (2 + steps + (drops ? config.layer_count() : 0));
   const int64_t objects = records * (256 + 2 * length * static_cast<int64_t>(sizeof(int)));
   const int64_t edges = request.edges ? EdgeScoresBytes(config) : 0;
-  return floats * static_cast<int64_t>(sizeof(float)) + objects + edges +
+  const int64_t caches = has_openings ? KeyValueBytes(config, length) +
+                                            KeyValueBytes(config, request.source.length()) +
+                                            OpeningBytes(config, request.tokens)
+                                      : 0;
+  return floats * static_cast<int64_t>(sizeof(float)) + objects + edges + caches +
          TapeBytes(config, rows, request.keeps_all_layers) + GradientScratchBytes(config, rows);
 }
 

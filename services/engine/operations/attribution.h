@@ -36,6 +36,8 @@ struct AttributionRequest {
   TokenizedPrompt source;
   std::shared_ptr<const HookPlan> plan;  // edits in force in the clean run; may be null
   MetricKind metric = MetricKind::kLogitDifference;
+  // Of kOpenings, openings; nodes are those at the prompt's positions. Not with kIntegratedGradients or
+  // exact_softmax.
   MetricOptions tokens;
   AttributionMethod method = AttributionMethod::kGradient;
   int steps = 5;  // of kIntegratedGradients, at least 1

@@ -55,6 +55,8 @@ DifferentiableMetric MakeMetric(MetricKind kind, const MetricOptions& options,
               [options](Logits logits, Gradient gradient) { LogOddsGradient(options, logits, gradient); }};
     case MetricKind::kKlFromClean:
       break;
+    case MetricKind::kOpenings:
+      return {};
   }
   // d KL(p || q) / d logits of q = q - p.
   return {[clean](Logits logits) { return clean->DivergenceOf(logits, LogNormalizer(logits)); },
@@ -64,6 +66,29 @@ DifferentiableMetric MakeMetric(MetricKind kind, const MetricOptions& options,
               gradient[i] = static_cast<float>(std::exp(logits[i] - normalizer) - clean->probability(i));
             }
           }};
+}
+
+double OpeningsMetric(const RunMetrics& metrics) {
+  return *metrics.refusal_opening_log_probability - metrics.compliance_opening_log_probability.value_or(0);
+}
+
+// d log sum exp(s) = sum exp(s - total) ds, where s is a sum of log-softmaxes of its rows.
+void OpeningGradient(const std::vector<TokenId>& opening, double sign, double log_total, Logits logits,
+                     Gradient gradient) {
+  const size_t width = logits.size() / opening.size();
+  double log_probability = 0;
+  for (size_t row = 0; row < opening.size(); ++row) {
+    log_probability += LogProbability(logits.subspan(row * width, width), opening[row]);
+  }
+  const double weight = sign * std::exp(log_probability - log_total);
+  for (size_t row = 0; row < opening.size(); ++row) {
+    const Logits of_row = logits.subspan(row * width, width);
+    const double normalizer = LogNormalizer(of_row);
+    for (size_t i = 0; i < width; ++i) {
+      gradient[row * width + i] = static_cast<float>(-weight * std::exp(of_row[i] - normalizer));
+    }
+    gradient[row * width + opening[row]] += static_cast<float>(weight);
+  }
 }
 
 }  // namespace mechinterp::engine

@@ -269,5 +269,33 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
               ElementsAre("metrics.compliance_token_ids[0]"));
 }
 
+// Of a single opening of one token, its log-probability's gradient: that of a continuation that begins so.
+TEST_F(AttributionRpc, OfOpenings) {
+  const Attributed result =
+      Run(Request("metric: ATTRIBUTION_METRIC_OPENINGS metrics { refusal_openings { ids: [5, 9] } "
+                  "refusal_openings { ids: 7 } } "
+                  "filter { name_patterns: 'blocks.*.attn.hook_z' }"));
+  ASSERT_THAT(result.status, IsOk());
+  auto sweep = Parse<v1::RunPatchSweepRequest>(
+      "metrics { refusal_openings { ids: [5, 9] } refusal_openings { ids: 7 } } sets { }");
+  *sweep.mutable_prompt() = Pair(8, 8).prompt();
+  *sweep.mutable_source_prompt() = Pair(8, 8).source_prompt();
+  const auto measured = service_.Sweep(sweep);
+  ASSERT_THAT(measured.status, IsOk());
+  EXPECT_EQ(result.pairs[0].pair.metric(), measured.header.clean().refusal_opening_log_probability());
+  EXPECT_EQ(result.pairs[0].pair.source_metric(), measured.header.source().refusal_opening_log_probability());
+  EXPECT_THAT(result.pairs[0].tensors, SizeIs(4));
+
+  const std::string filter = "filter { name_patterns: 'blocks.*.attn.hook_z' } ";
+  EXPECT_THAT(FieldsAtFault("metric: ATTRIBUTION_METRIC_OPENINGS " + filter),
+              ElementsAre("metrics.refusal_openings"));
+  EXPECT_THAT(FieldsAtFault(std::string(kTokens) + "metrics { refusal_openings { ids: 1 } } " + filter),
+              ElementsAre("metrics.refusal_openings"));
+  EXPECT_THAT(FieldsAtFault("metric: ATTRIBUTION_METRIC_OPENINGS metrics { refusal_openings { ids: 1 } } "
+                            "method: ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS " +
+                            filter),
+              ElementsAre("metric"));
+}
+
 }  // namespace
 }  // namespace mechinterp

@@ -24,7 +24,8 @@ using Gradients = std::map<HookSite, RecordedActivation>;
 // Of the difference of two logits, at every site.
 Gradients GradientsOf(const Model& model) {
   Segment segment;
-  for (int i = 0; i < 9; ++i) segment.tokens.push_back((37 * i + 5) % static_cast<int>(model.config().vocabulary_size));
+  for (int i = 0; i < 9; ++i)
+    segment.tokens.push_back((37 * i + 5) % static_cast<int>(model.config().vocabulary_size));
   auto plan = std::make_shared<GradientPlan>();
   plan->metric = [](absl::Span<const float>, absl::Span<float> gradient) {
     std::fill(gradient.begin(), gradient.end(), 0.0f);
@@ -56,8 +57,8 @@ void ExpectSame(const Gradients& ours, const Gradients& expected, double toleran
   }
 }
 
-std::shared_ptr<const Model> Load(const std::string& directory, const Quantization& head, NumberFormat compute,
-                                  bool dequantize) {
+std::shared_ptr<const Model> Load(const std::string& directory, const Quantization& head,
+                                  NumberFormat compute, bool dequantize) {
   LoadOptions options;
   options.head = head;
   options.compute_type = compute;
@@ -85,7 +86,8 @@ TEST(QuantizedGradients, InBf16AreNearThoseInFp32) {
     Gradients ours = GradientsOf(*rounded), expected = GradientsOf(*exact);
     const auto is_scale = [](const auto& entry) {
       const HookPoint point = entry.first.point;
-      return point == HookPoint::kLn1Scale || point == HookPoint::kLn2Scale || point == HookPoint::kLnFinalScale;
+      return point == HookPoint::kLn1Scale || point == HookPoint::kLn2Scale ||
+             point == HookPoint::kLnFinalScale;
     };
     std::erase_if(ours, is_scale);
     std::erase_if(expected, is_scale);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <fstream>
 #include <map>
+#include <random>
 
 #include "nlohmann/json.hpp"
 #include "services/engine/operations/cached_run.h"
@@ -171,6 +172,71 @@ TEST_P(AttributionTest, ExactPaths) {
   ASSERT_EQ(expected.size(), 40u);
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_NEAR(metrics[i], expected[i], 1e-4 * largest) << document_["paths"][i]["edge"];
+  }
+}
+
+// Of whole openings, whose later tokens are read at positions of their own: as pushing the activation a
+// little to either side shows.
+TEST_P(AttributionTest, GradientsOfOpeningsAreDifferences) {
+  request_.metric = MetricKind::kOpenings;
+  request_.tokens = {};
+  request_.tokens.refusal_openings = {{5, 9, 11}, {7}, {5, 2}};
+  request_.tokens.compliance_openings = {{20, 31}};
+  request_.sites = {
+      {HookPoint::kResidPre, 1}, {HookPoint::kZ, 2}, {HookPoint::kK, 0}, {HookPoint::kMlpPost, 1}};
+  request_.with_gradients = true;
+  const auto attribution = Attribute(context_, request_);
+  ASSERT_THAT(attribution, IsOk());
+
+  const ModelConfig& config = model_->config();
+  constexpr double kStep = 0.02;
+  PlanCompiler compiler(config);
+  Violations violations;
+  std::vector<double> expected;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (const HookSite& site : request_.sites) {
+    const SiteShape shape = ShapeOf(site.point, config);
+    for (const int position : {0, request_.clean.length() - 1}) {
+      Intervention push{site, {}, {}};
+      push.selector.positions.indices = {position};
+      push.selector.scope = InterventionScope::kPrompt;
+      HostTensor direction{{shape.heads, shape.width}, std::vector<float>(shape.size())};
+      if (!shape.has_head_axis) direction.shape = {shape.size()};
+      double sum = 0;
+      const float* gradient = attribution->gradients.at(site).values.values.data() + position * shape.size();
+      for (int64_t i = 0; i < shape.size(); ++i) {
+        direction.values[i] = normal(random);
+        sum += double{direction.values[i]} * gradient[i];
+      }
+      expected.push_back(sum);
+      for (const double scale : {kStep, -kStep}) {
+        push.edit = Addition{direction, scale};
+        compiler.Add(request_.clean, {push}, {}, violations.root());
+      }
+    }
+  }
+  ASSERT_TRUE(violations.empty());
+  const auto plans = RunSourcesAndFinish(context_, compiler);
+  ASSERT_THAT(plans, IsOk());
+  std::vector<double> metrics(plans->size());
+  double clean = 0;
+  const SweepSink sink{[&](const SweepBaselines& baselines) {
+                         clean = OpeningsMetric(baselines.clean);
+                         return absl::OkStatus();
+                       },
+                       [&](const SweepResult& result) {
+                         metrics[result.set_index] = OpeningsMetric(result.metrics);
+                         return absl::OkStatus();
+                       }};
+  ASSERT_THAT(RunPatchSweep(context_, {request_.clean, *plans, request_.tokens, std::nullopt}, sink), IsOk());
+  EXPECT_NEAR(attribution->clean_metric, clean, 1e-4);
+  double largest = 0;
+  for (const double value : expected) largest = std::max(largest, std::abs(value));
+  ASSERT_GT(largest, 0.01);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = (metrics[2 * i] - metrics[2 * i + 1]) / (2 * kStep);
+    EXPECT_NEAR(difference, expected[i], 0.01 * largest) << SiteName(request_.sites[i / 2]);
   }
 }
 

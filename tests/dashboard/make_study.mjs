@@ -366,7 +366,8 @@ function circuitCurve(total, half, steepness) {
       points
         .slice(1)
         .reduce(
-          (sum, point, i) => sum + ((point.share - points[i].share) * (valueOf(point) + valueOf(points[i]))) / 2,
+          (sum, point, i) =>
+            sum + ((point.share - points[i].share) * (valueOf(point) + valueOf(points[i]))) / 2,
           0,
         ),
     );
@@ -387,7 +388,12 @@ function circuit() {
     least_effect: 0.02,
     nodes,
     edges: circuitEdges(),
-    head_agreement: { component_count: LAYERS * HEADS, spearman: 0.9321, leader_count: 10, missed_leaders: [] },
+    head_agreement: {
+      component_count: LAYERS * HEADS,
+      spearman: 0.9321,
+      leader_count: 10,
+      missed_leaders: [],
+    },
     neuron_group_agreement: {
       component_count: (LAYERS * NEURONS) / GROUP,
       spearman: 0.8712,

@@ -63,7 +63,7 @@ function effectLines({ denoising, noising, p_value, attribution }) {
 // What the role adds to the effects.
 function roleText({ role, backs_up, conditional, direct_attribution }) {
   if (role === "CIRCUIT_ROLE_BACKUP")
-    return `backs up ${backs_up.join(" ")}: ${estimateText(conditional, 3)} with that ablated`;
+    return `${estimateText(conditional, 3)} with ${backs_up.join(" ")} ablated`;
   if (role === "CIRCUIT_ROLE_DECOY") return `writes ${signed(direct_attribution, 3)} into the logits`;
   return "";
 }
@@ -111,7 +111,8 @@ function circuitItems({ nodes, edges }, results) {
       text: nodeText(node),
     });
   }
-  const neuronsOf = (layer) => nodes.filter(({ name }) => name.startsWith(`L${layer}.N`)).map(({ name }) => name);
+  const neuronsOf = (layer) =>
+    nodes.filter(({ name }) => name.startsWith(`L${layer}.N`)).map(({ name }) => name);
   const addMlp = (layer) => {
     const neurons = neuronsOf(layer);
     add(`L${layer}.mlp`, {
@@ -152,12 +153,12 @@ const CIRCUIT_STAGES = { keys: 0, head: 1, mlp: 2, neuron: 3 };
 
 // In the order of the forward pass.
 function itemsInOrder(items) {
-  const key = ({ id, kind, layer, index = 0 }) =>
-    id === "embed" ? [-1, 0, 0] : id === "final" ? [Infinity, 0, 0] : [layer, CIRCUIT_STAGES[kind], index];
-  const compare = (a, b) => a.find((part, i) => part !== b[i]) === undefined
-    ? 0
-    : a.reduce((order, part, i) => order || (part < b[i] ? -1 : part > b[i] ? 1 : 0), 0);
-  return [...items.values()].sort((a, b) => compare(key(a), key(b)));
+  const stageOf = ({ id, kind, layer }) =>
+    id === "embed" ? -1 : id === "final" ? Infinity : 4 * layer + CIRCUIT_STAGES[kind];
+  return [...items.values()]
+    .map((item) => ({ item, stage: stageOf(item) }))
+    .sort((a, b) => (a.stage === b.stage ? (a.item.index ?? 0) - (b.item.index ?? 0) : a.stage - b.stage))
+    .map(({ item }) => item);
 }
 
 // Where key and value heads stand across: beside the heads that read them, none upon another.
@@ -275,7 +276,10 @@ function tieTraces(items, places) {
 // Where a mark's label stands: on narrow screens toward the middle, whose edge would cut it off.
 function labelSide({ kind }, { across }) {
   if (NARROW.matches) return across > 0 ? "middle left" : "middle right";
-  return { keys: "middle left", head: "top center", mlp: "middle right", neuron: "middle right" }[kind] ?? "top center";
+  return (
+    { keys: "middle left", head: "top center", mlp: "middle right", neuron: "middle right" }[kind] ??
+    "top center"
+  );
 }
 
 // Of one kind and role.
@@ -354,7 +358,9 @@ function legendTraces(items, edges) {
     ["CIRCUIT_ROLE_BACKUP", "backup (dashed)", { symbol: "circle-open-dot", color: ink }],
     ["CIRCUIT_ROLE_DECOY", "decoy (hollow)", { symbol: "circle-open", color: ink, line: { width: 2 } }],
   ].filter(([role]) => has(({ node }) => node?.role === role));
-  const classes = Object.entries(EDGE_CLASSES).filter(([name]) => edges.some((edge) => edgeClass(edge) === name));
+  const classes = Object.entries(EDGE_CLASSES).filter(([name]) =>
+    edges.some((edge) => edgeClass(edge) === name),
+  );
   return [
     ...[...kinds, ...roles].map(([, name, marker]) => mark(name, marker)),
     ...classes.map(([, { name, colorName, dash }]) =>
@@ -373,7 +379,12 @@ function markTraces(ordered, places, best) {
   const plain = {
     end: { symbol: "diamond", size: 16, color: color("ink"), line: { color: color("paper"), width: 2 } },
     mlp: { symbol: "square", size: 17, color: color("paper"), line: { color: color("muted"), width: 1.5 } },
-    keys: { symbol: "triangle-right", size: 10, color: color("muted"), line: { color: color("paper"), width: 1 } },
+    keys: {
+      symbol: "triangle-right",
+      size: 10,
+      color: color("muted"),
+      line: { color: color("paper"), width: 1 },
+    },
   };
   return [...groups.values()].map((items) => {
     const [{ kind, node }] = items;
@@ -412,15 +423,26 @@ function circuitCaption({ circuit: results }, drawn) {
     .filter(([count]) => count > 0)
     .map(([count, name]) => countText(count, name));
   return (
-    `Measured: ${[...roles, countText(results.edges.length, "edge")].join(", ")}. Drawn: the ${drawn.nodes.length} ` +
-    `largest nodes and the ${drawn.edges.length} largest edges between them; the numbers have the rest. ` +
+    `Measured: ${[...roles, countText(results.edges.length, "edge")].join(", ")}. Drawn: the ` +
+    `${drawn.nodes.length} largest nodes and ${countText(drawn.edges.length, "edge")} between them, the largest ` +
+    `and of each head at least one; the numbers have the rest. ` +
     `On ${countText(results.pair_ids.length, "pair")}, effects below ${results.least_effect} count as none.`
   );
 }
 
 const CIRCUIT_COLUMNS = [
-  { title: "Harmful → harmless", right: true, class: "nowrap", cell: ({ denoising }) => estimateText(denoising, 3) },
-  { title: "Harmless → harmful", right: true, class: "nowrap", cell: ({ noising }) => estimateText(noising, 3) },
+  {
+    title: "Harmful → harmless",
+    right: true,
+    class: "nowrap",
+    cell: ({ denoising }) => estimateText(denoising, 3),
+  },
+  {
+    title: "Harmless → harmful",
+    right: true,
+    class: "nowrap",
+    cell: ({ noising }) => estimateText(noising, 3),
+  },
   { title: "p", right: true, class: "nowrap", cell: ({ p_value }) => pText(p_value).replace(/^p (= )?/, "") },
   { title: "Attribution", right: true, cell: ({ attribution }) => signed(attribution, 3) },
 ];
@@ -434,9 +456,12 @@ function setCircuitNumbers({ nodes, edges }) {
       caption: caption(nodes, "nodes"),
       columns: [
         { title: "Node", cell: ({ name }) => name },
-        { title: "Role", cell: ({ role }) => ROLES[role] ?? "?" },
+        {
+          title: "Role",
+          class: "note",
+          cell: (node) => [ROLES[node.role] ?? "?", roleText(node)].filter(Boolean).join(": "),
+        },
         ...CIRCUIT_COLUMNS,
-        { title: "", cell: roleText },
       ],
       rows: shown(nodes),
     },
@@ -444,9 +469,12 @@ function setCircuitNumbers({ nodes, edges }) {
       caption: caption(edges, "edges"),
       columns: [
         { title: "Edge", cell: edgeName },
-        { title: "Read as", cell: ({ receiver }) => readAs(receiver) },
+        {
+          title: "Read as",
+          class: "note",
+          cell: (edge) => [readAs(edge.receiver), conditionText(edge)].filter(Boolean).join(", "),
+        },
         ...CIRCUIT_COLUMNS,
-        { title: "", cell: conditionText },
       ],
       rows: shown(edges),
     },

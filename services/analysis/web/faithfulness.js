@@ -47,7 +47,9 @@ function shareText(share) {
 }
 
 function faithfulnessLayout(curves) {
-  const shares = [...new Set(curves.flatMap(({ points }) => points.map(({ share }) => share)))].sort((a, b) => a - b);
+  const shares = [...new Set(curves.flatMap(({ points }) => points.map(({ share }) => share)))].sort(
+    (a, b) => a - b,
+  );
   // Every other one where they would lie upon each other.
   const ticks = shares.filter((_, index) => (shares.length - 1 - index) % (NARROW.matches ? 3 : 1) === 0);
   const line = (y) => ({
@@ -62,13 +64,16 @@ function faithfulnessLayout(curves) {
   return frame({
     height: 380,
     hovermode: "closest",
-    xaxis: axis("share of all edges, or nodes, best first (logarithmic)", {
-      type: "log",
-      tickmode: "array",
-      tickvals: ticks.map((share) => 100 * share),
-      ticktext: ticks.map(shareText),
-      zeroline: false,
-    }),
+    xaxis: axis(
+      NARROW.matches ? "best share of edges or nodes" : "best share of all edges or nodes (logarithmic)",
+      {
+        type: "log",
+        tickmode: "array",
+        tickvals: ticks.map((share) => 100 * share),
+        ticktext: ticks.map(shareText),
+        zeroline: false,
+      },
+    ),
     yaxis: axis("faithfulness", { zeroline: false }),
     shapes: [line(0), line(1)],
   });
@@ -86,7 +91,12 @@ function drawFaithfulness(results, curves) {
     [
       { title: "Circuit", cell: ({ name, share }) => `the best ${shareText(share)} of ${name}` },
       { title: "Count", right: true, cell: ({ count }) => `${count}` },
-      { title: "Faithfulness", right: true, class: "nowrap", cell: ({ faithfulness }) => estimateText(faithfulness, 3) },
+      {
+        title: "Faithfulness",
+        right: true,
+        class: "nowrap",
+        cell: ({ faithfulness }) => estimateText(faithfulness, 3),
+      },
     ],
     curves.flatMap(({ name, points }) => points.map((point) => ({ name, ...point }))),
   );

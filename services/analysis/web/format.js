@@ -35,7 +35,9 @@ function points(value) {
 // "0.41 [0.30, 0.52]"
 function estimateText(estimate, digits = 2) {
   if (!estimate) return "–";
-  const [mean, lower, upper] = [estimate.mean, estimate.lower, estimate.upper].map((value) => signed(value, digits));
+  const [mean, lower, upper] = [estimate.mean, estimate.lower, estimate.upper].map((value) =>
+    signed(value, digits),
+  );
   return `${mean} [${lower}, ${upper}]`;
 }
 

@@ -18,7 +18,9 @@ function faded(name, alpha) {
 // `name` upon paper, as `faded` shows it, but hiding what lies beneath.
 function tinted(name) {
   const channel = (hex, at) => parseInt(hex.slice(at, at + 2), 16);
-  const mixed = [1, 3, 5].map((at) => Math.round(0.3 * channel(color(name), at) + 0.7 * channel(color("paper"), at)));
+  const mixed = [1, 3, 5].map((at) =>
+    Math.round(0.3 * channel(color(name), at) + 0.7 * channel(color("paper"), at)),
+  );
   return `rgb(${mixed.join(", ")})`;
 }
 

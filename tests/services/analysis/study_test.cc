@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <limits>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -147,9 +148,7 @@ TEST(CheckStudy, ReportsNodesOfACircuitThatAreNone) {
         "name: '<b>' role: CIRCUIT_ROLE_MEMBER", "name: 'L1.mlp' role: CIRCUIT_ROLE_MEMBER layer: 1",
         "name: 'L1.H0' role: CIRCUIT_ROLE_MEMBER layer: 2 head: 0",
         "name: 'L1.H0' role: CIRCUIT_ROLE_MEMBER layer: 1 neuron: 0",
-        "name: 'L10000.H0' role: CIRCUIT_ROLE_MEMBER layer: 10000 head: 0",
-        "name: 'L1.N2' layer: 1 neuron: 2 p_value: 1.5 noising { mean: inf } denoising { upper: nan } "
-        "backs_up: 'L1.H0' backs_up: 'embed'"}) {
+        "name: 'L10000.H0' role: CIRCUIT_ROLE_MEMBER layer: 10000 head: 0"}) {
     *study.mutable_circuit()->add_nodes() = FromText<v1::MeasuredNode>(node);
   }
   const std::string violations = ViolationsOf(study);
@@ -159,11 +158,27 @@ TEST(CheckStudy, ReportsNodesOfACircuitThatAreNone) {
                                 HasSubstr("study.circuit.nodes[3].name: must be the name of its layer"),
                                 HasSubstr("study.circuit.nodes[4].name: must be the name of its layer"),
                                 HasSubstr("study.circuit.nodes[5].name: must be the name of a head")));
-  EXPECT_THAT(violations, AllOf(HasSubstr("study.circuit.nodes[6].role: must be set"),
-                                HasSubstr("study.circuit.nodes[6].p_value: 1.5 is not in [0, 1]"),
-                                HasSubstr("study.circuit.nodes[6].noising: inf is no effect"),
-                                HasSubstr("study.circuit.nodes[6].denoising: nan is no effect"),
-                                HasSubstr("study.circuit.nodes[6].backs_up[1]: must be the name of a head")));
+}
+
+TEST(CheckStudy, ReportsWhatANodeOfACircuitWasNotMeasuredToDo) {
+  const auto study = FromText<v1::Study>(R"pb(
+    circuit {
+      nodes {
+        name: "L1.N2"
+        layer: 1
+        neuron: 2
+        p_value: 1.5
+        noising { mean: inf }
+        denoising { upper: nan }
+        backs_up: "L1.H0"
+        backs_up: "embed"
+      }
+    })pb");
+  EXPECT_THAT(ViolationsOf(study), AllOf(HasSubstr("study.circuit.nodes[0].role: must be set"),
+                                         HasSubstr("study.circuit.nodes[0].p_value: 1.5 is not in [0, 1]"),
+                                         HasSubstr("study.circuit.nodes[0].noising: inf is no effect"),
+                                         HasSubstr("study.circuit.nodes[0].denoising: nan is no effect"),
+                                         HasSubstr("study.circuit.nodes[0].backs_up[1]: must be the name")));
 }
 
 TEST(CheckStudy, ReportsEdgesOfACircuitThatAreNone) {
@@ -188,11 +203,9 @@ TEST(CheckStudy, ReportsEdgesOfACircuitThatAreNone) {
                                 HasSubstr("study.circuit.edges[6].conditional_on[0]: must be the name")));
 }
 
-TEST(CheckStudy, ReportsSharesAndCountsOfACircuitThatAreNone) {
-  v1::Study study = FromText<v1::Study>(R"pb(
+TEST(CheckStudy, ReportsSharesOfACircuitThatAreNone) {
+  const auto study = FromText<v1::Study>(R"pb(
     circuit {
-      head_count: 8
-      key_value_head_count: 3
       parameter_share: 1.5
       edge_curve {
         points { share: 0 }
@@ -203,26 +216,35 @@ TEST(CheckStudy, ReportsSharesAndCountsOfACircuitThatAreNone) {
       }
       node_curve { points { share: 2 } }
       neuron_curve { points { share: nan } }
-      minimality {
-        name: "L1"
-        drop { mean: inf }
-      }
     })pb");
-  study.mutable_circuit()->add_edges();
-  for (int i = 0; i < 65; ++i) study.mutable_circuit()->mutable_edges(0)->add_conditional_on("L0.H0");
-  for (int i = 0; i < 1001; ++i) study.mutable_circuit()->mutable_head_agreement()->add_missed_leaders();
-  const std::string violations = ViolationsOf(study);
-  EXPECT_THAT(violations,
-              AllOf(HasSubstr("study.circuit.key_value_head_count: must divide head_count, 8"),
-                    HasSubstr("study.circuit.parameter_share: 1.5 is not in [0, 1]"),
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.circuit.parameter_share: 1.5 is not in [0, 1]"),
                     HasSubstr("study.circuit.edge_curve.points[0].share: 0 is not in (0, 1]"),
                     HasSubstr("study.circuit.edge_curve.points[1].faithfulness: nan is no effect"),
                     HasSubstr("study.circuit.node_curve.points[0].share: 2 is not in (0, 1]"),
                     HasSubstr("study.circuit.neuron_curve.points[0].share: nan is not in (0, 1]")));
-  EXPECT_THAT(violations,
-              AllOf(HasSubstr("study.circuit.minimality[0].name: must be the name of a head"),
-                    HasSubstr("study.circuit.minimality[0].drop: inf is no effect"),
+}
+
+TEST(CheckStudy, BoundsWhatACircuitHolds) {
+  v1::Study study;
+  v1::CircuitResults& circuit = *study.mutable_circuit();
+  circuit.set_head_count(8);
+  circuit.set_key_value_head_count(3);
+  v1::MeasuredEdge& edge = *circuit.add_edges();
+  edge.set_sender("embed");
+  edge.set_receiver("final");
+  for (int i = 0; i < 65; ++i) edge.add_conditional_on("L0.H0");
+  v1::MemberDrop& drop = *circuit.add_minimality();
+  drop.set_name("L1");
+  drop.mutable_drop()->set_mean(std::numeric_limits<double>::infinity());
+  for (int i = 0; i < 1001; ++i) circuit.mutable_edge_curve()->add_points()->set_share(0.5);
+  for (int i = 0; i < 1001; ++i) circuit.mutable_head_agreement()->add_missed_leaders();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.circuit.key_value_head_count: must divide head_count, 8"),
                     HasSubstr("study.circuit.edges[0].conditional_on: 65 of them are more than 64"),
+                    HasSubstr("study.circuit.minimality[0].name: must be the name of a head"),
+                    HasSubstr("study.circuit.minimality[0].drop: inf is no effect"),
+                    HasSubstr("study.circuit.edge_curve.points: 1001 of them are more than 1000"),
                     HasSubstr("study.circuit.head_agreement.missed_leaders: 1001 of them are more than")));
 }
 

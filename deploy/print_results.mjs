@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const RANKED = 6;
+const EDGES = 4;
 
 const read = (name) => JSON.parse(readFileSync(join(process.argv[2], name), "utf8"));
 const percent = (rate) => `${(100 * rate.rate).toFixed(1)} %`;
@@ -54,6 +55,26 @@ function printAblation(ablation) {
   ]);
 }
 
+function printCircuit(circuit) {
+  const size = ({ denoising, noising }) => Math.max(Math.abs(denoising?.mean ?? 0), Math.abs(noising?.mean ?? 0));
+  const edges = [...circuit.edges].sort((a, b) => size(b) - size(a));
+  printTable(`The circuit: the first ${Math.min(EDGES, edges.length)} of ${edges.length} edges, each patched by itself`, [
+    ["edge", "harmful into harmless", "harmless into harmful"],
+    ...edges
+      .slice(0, EDGES)
+      .map((edge) => [`${edge.sender} -> ${edge.receiver}`, effect(edge.denoising), effect(edge.noising)]),
+  ]);
+  const roles = ["member", "backup", "decoy"].map((name) => {
+    const count = circuit.nodes.filter(({ role }) => role === `CIRCUIT_ROLE_${name.toUpperCase()}`).length;
+    return `${count} ${name}${count === 1 ? "" : "s"}`;
+  });
+  const tenth = circuit.edge_curve.points.find(({ share }) => share === 0.1);
+  console.log(
+    `Nodes: ${roles.join(", ")}.` +
+      (tenth ? ` On other prompts the best tenth of all edges does ${effect(tenth.faithfulness)} of what the model does.` : ""),
+  );
+}
+
 function printVerdict(name, criterion) {
   if (!criterion) return;
   console.log(
@@ -67,6 +88,7 @@ printRefusals(read("01_baseline_results.json"));
 printRanking(read("02_patching_results.json"));
 const ablation = read("03_ablation_results.json");
 printAblation(ablation);
+printCircuit(read("05_circuit_results.json"));
 console.log();
 printVerdict("Criterion", ablation.criterion);
 printVerdict("On held-out prompts", ablation.held_out_criterion);

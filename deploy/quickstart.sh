@@ -7,8 +7,8 @@ usage() {
   cat <<'USAGE'
 usage: deploy/quickstart.sh [options]
 Installs what is missing, builds, starts both servers on loopback, runs
-baseline, patching, ablation and analysis, prints a result table and where the
-dashboard is, and stops the servers.
+baseline, patching, ablation, circuit and analysis, prints result tables and where
+the dashboard is, and stops the servers.
 
   --model DIR        checkpoint to study, in Hugging Face layout [data/models/tiny-llama-refusal]
   --output-dir DIR   where results, the dashboard and logs go [outputs]
@@ -207,6 +207,7 @@ start_servers
 experiment baseline
 experiment patching
 experiment ablation
+experiment circuit
 readonly dashboard="$output_dir/figures/dashboard.html"
 mkdir -p "$output_dir/figures"
 say 'analysis'
@@ -218,7 +219,7 @@ node deploy/print_results.mjs "$output_dir/results" || fail "cannot print the re
 cat <<SUMMARY
 
 The study took $((SECONDS - study_start)) s, everything $((SECONDS - start)) s.
-Results    $output_dir/results/*.json, tables in $logs/{baseline,patching,ablation}.log
+Results    $output_dir/results/*.json, tables in $logs/{baseline,patching,ablation,circuit}.log
 Dashboard  $dashboard  (open it in a browser)
 SUMMARY
 if [[ -n "$keep_serving" ]]; then

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,7 +27,9 @@ namespace {
 constexpr size_t kMaxRunIdBytes = 64;
 constexpr uint32_t kDefaultRankingLimit = 20;
 constexpr uint32_t kDefaultCircuitComponents = 12;
+constexpr uint32_t kDefaultCircuitEdges = 24;
 constexpr uint32_t kMaxCircuitComponents = 200;  // A drawing of more helps nobody.
+constexpr uint32_t kMaxCircuitEdges = 400;
 constexpr int kMaxRunsOnPage = 10'000;
 
 void CheckRunId(const std::string& run_id, Violations& violations) {
@@ -51,13 +54,15 @@ std::string MakeRunId() {
                       absl::StrFormat("%08x", absl::Uniform<uint32_t>(random)));
 }
 
+absl::Status NoResults(const std::string& run_id, const char* experiment, std::string_view reason) {
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                         absl::StrCat("run \"", run_id, "\" has no ", experiment, " results"), reason,
+                         {{"run_id", run_id}});
+}
+
 absl::StatusOr<v1::PatchingResults> PatchingOf(RunStore& store, const std::string& run_id) {
   ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(run_id));
-  if (!run.study().has_patching()) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                           absl::StrCat("run \"", run_id, "\" has no patching results"),
-                           "NO_PATCHING_RESULTS", {{"run_id", run_id}});
-  }
+  if (!run.study().has_patching()) return NoResults(run_id, "patching", "NO_PATCHING_RESULTS");
   v1::PatchingResults& patching = *run.mutable_study()->mutable_patching();
   AddMissingRanking(patching);
   return std::move(patching);
@@ -156,18 +161,25 @@ absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::Get
   return absl::OkStatus();
 }
 
+// How many of a circuit's parts are asked for.
+uint32_t CountOf(uint32_t requested, uint32_t otherwise, uint32_t most, const std::string& field,
+                 Violations& violations) {
+  if (requested > most) violations.Add(field, absl::StrCat("must be at most ", most));
+  return requested == 0 ? otherwise : requested;
+}
+
 absl::Status DrawCircuit(RunStore& store, const v1::GetCircuitRequest& request,
                          v1::GetCircuitResponse& response) {
   Violations violations;
   CheckRunId(request.run_id(), violations);
-  if (request.component_count() > kMaxCircuitComponents) {
-    violations.Add("component_count", absl::StrCat("must be at most ", kMaxCircuitComponents));
-  }
+  const uint32_t nodes = CountOf(request.component_count(), kDefaultCircuitComponents, kMaxCircuitComponents,
+                                 "component_count", violations);
+  const uint32_t edges =
+      CountOf(request.edge_count(), kDefaultCircuitEdges, kMaxCircuitEdges, "edge_count", violations);
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
-  ABSTRACT_ASSIGN_OR_RETURN(const v1::PatchingResults patching, PatchingOf(store, request.run_id()));
-  const uint32_t count =
-      request.component_count() == 0 ? kDefaultCircuitComponents : request.component_count();
-  *response.mutable_circuit() = CircuitOf(patching, static_cast<int>(count));
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::GetRunResponse run, store.Get(request.run_id()));
+  if (!run.study().has_circuit()) return NoResults(request.run_id(), "circuit", "NO_CIRCUIT_RESULTS");
+  response = CircuitOf(run.study().circuit(), static_cast<int>(nodes), static_cast<int>(edges));
   return absl::OkStatus();
 }
 

@@ -1,110 +1,187 @@
 #include "services/analysis/circuit.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
 #include <set>
-#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 namespace mechinterp {
 namespace {
 
-constexpr size_t kEdgesIntoComponent = 2;
-constexpr size_t kLeadersOnInputAndOutput = 3;
-constexpr char kInputId[] = "input";
-constexpr char kOutputId[] = "output";
+struct PartWord {
+  PartKind kind;
+  std::string_view word;
+  bool has_index;
+};
+constexpr std::array<PartWord, 7> kPartsOfLayers = {{{PartKind::kQuery, "q", true},
+                                                     {PartKind::kKey, "k", true},
+                                                     {PartKind::kValue, "v", true},
+                                                     {PartKind::kHead, "H", true},
+                                                     {PartKind::kNeuron, "N", true},
+                                                     {PartKind::kMlpInput, "mlp_in", false},
+                                                     {PartKind::kMlp, "mlp", false}}};
 
-// Place in the forward pass. Components of equal stage cannot feed each other.
-std::pair<uint32_t, int> Stage(const v1::RankedComponent& ranked) {
-  return {ranked.component().layer(), ranked.component().kind() == v1::COMPONENT_KIND_HEAD ? 0 : 1};
+// Takes a number off the front of `text`.
+std::optional<uint32_t> TakeNumber(std::string_view& text) {
+  uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto length = static_cast<size_t>(end - text.data());
+  if (error != std::errc() || (length > 1 && text[0] == '0')) return std::nullopt;
+  text.remove_prefix(length);
+  return number;
 }
 
-void AddNode(const std::string& id, v1::CircuitNodeKind kind, const std::string& label,
-             v1::Circuit& circuit) {
-  v1::CircuitNode& node = *circuit.add_nodes();
-  node.set_id(id);
-  node.set_kind(kind);
-  node.set_label(label);
-}
-
-void AddEdge(const std::string& from, const std::string& to, double weight, v1::Circuit& circuit) {
-  v1::CircuitEdge& edge = *circuit.add_edges();
-  edge.set_from(from);
-  edge.set_to(to);
-  edge.set_weight(weight);
-}
-
-// The leaders in the order of the forward pass; the better first within a stage.
-std::vector<v1::RankedComponent> Leaders(absl::Span<const v1::RankedComponent> ranking, int component_count) {
-  std::vector<v1::RankedComponent> leaders;
-  for (const v1::RankedComponent& ranked : ranking) {
-    if (static_cast<int>(leaders.size()) >= component_count || !(ranked.score() > 0)) break;
-    leaders.push_back(ranked);
+// Within a layer: what reads before attention, heads, what the MLP reads, the MLP.
+int StageOf(PartKind kind) {
+  switch (kind) {
+    case PartKind::kEmbed:
+    case PartKind::kQuery:
+    case PartKind::kKey:
+    case PartKind::kValue:
+      return 0;
+    case PartKind::kHead:
+      return 1;
+    case PartKind::kMlpInput:
+      return 2;
+    case PartKind::kNeuron:
+    case PartKind::kMlp:
+    case PartKind::kFinal:
+      return 3;
   }
-  std::stable_sort(leaders.begin(), leaders.end(),
-                   [](const auto& a, const auto& b) { return Stage(a) < Stage(b); });
+  return 3;
+}
+
+double MeanSize(const v1::Estimate& estimate) {
+  return std::isfinite(estimate.mean()) ? std::abs(estimate.mean()) : 0;
+}
+
+// Indices of the largest, the first of equals first.
+template <typename Entries>
+std::vector<int> LargestFirst(const Entries& entries) {
+  std::vector<int> order(static_cast<size_t>(entries.size()));
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return SizeOf(entries[a]) > SizeOf(entries[b]); });
+  return order;
+}
+
+using PlacedNode = std::pair<CircuitPlace, const v1::MeasuredNode*>;
+
+bool ComesBefore(const PlacedNode& a, const PlacedNode& b) {
+  const auto key = [](const CircuitPlace& place) {
+    return std::tuple(place.layer, StageOf(place.kind), place.index);
+  };
+  return key(a.first) < key(b.first);
+}
+
+std::vector<PlacedNode> Leaders(const v1::CircuitResults& results, int count) {
+  std::vector<PlacedNode> leaders;
+  for (const int i : LargestFirst(results.nodes())) {
+    if (static_cast<int>(leaders.size()) >= count) break;
+    if (const auto place = ParseCircuitName(results.nodes(i).name())) {
+      leaders.emplace_back(*place, &results.nodes(i));
+    }
+  }
+  std::stable_sort(leaders.begin(), leaders.end(), ComesBefore);
   return leaders;
 }
 
-// The strongest earlier components for leaders[index]: those of highest score,
-// since the other factor of the weight is the same for all.
-std::vector<const v1::RankedComponent*> Feeders(const std::vector<v1::RankedComponent>& leaders,
-                                                size_t index) {
-  std::vector<const v1::RankedComponent*> feeders;
-  for (const v1::RankedComponent& leader : leaders) {
-    if (Stage(leader) < Stage(leaders[index])) feeders.push_back(&leader);
+// Whether the edge's end is drawn where these nodes are.
+bool IsDrawn(const CircuitPlace& end, const std::vector<PlacedNode>& nodes,
+             const v1::CircuitResults& results) {
+  const auto has_head = [&](const auto& is_meant) {
+    return std::any_of(nodes.begin(), nodes.end(), [&](const PlacedNode& node) {
+      return node.first.kind == PartKind::kHead && node.first.layer == end.layer &&
+             is_meant(node.first.index);
+    });
+  };
+  if (end.kind == PartKind::kHead || end.kind == PartKind::kQuery) {
+    return has_head([&](uint32_t head) { return head == end.index; });
   }
-  std::stable_sort(feeders.begin(), feeders.end(), [](auto* a, auto* b) { return a->score() > b->score(); });
-  if (feeders.size() > kEdgesIntoComponent)
-    feeders.erase(feeders.begin() + kEdgesIntoComponent, feeders.end());
-  return feeders;
+  if (end.kind != PartKind::kKey && end.kind != PartKind::kValue) return true;
+  const uint32_t key_heads = results.key_value_head_count();
+  const uint32_t group = key_heads == 0 ? 0 : results.head_count() / key_heads;
+  return has_head([&](uint32_t head) { return group == 0 || head / group == end.index; });
+}
+
+// Indices of the largest edges between the nodes. The largest of each head comes before all others, so
+// that none hangs loose that has one.
+std::vector<int> LeadingEdges(const v1::CircuitResults& results, const std::vector<PlacedNode>& nodes,
+                              int count) {
+  std::vector<int> firsts, others;
+  std::set<std::pair<uint32_t, uint32_t>> heads;  // layer and index of those that have one
+  for (const int i : LargestFirst(results.edges())) {
+    const auto sender = ParseCircuitName(results.edges(i).sender());
+    const auto receiver = ParseCircuitName(results.edges(i).receiver());
+    if (!sender || !receiver || !IsDrawn(*sender, nodes, results) || !IsDrawn(*receiver, nodes, results)) {
+      continue;
+    }
+    bool is_first = false;
+    for (const CircuitPlace& end : {*sender, *receiver}) {
+      if (end.kind != PartKind::kHead && end.kind != PartKind::kQuery) continue;
+      is_first |= heads.emplace(end.layer, end.index).second;
+    }
+    (is_first ? firsts : others).push_back(i);
+  }
+  firsts.insert(firsts.end(), others.begin(), others.end());
+  if (static_cast<int>(firsts.size()) > count) firsts.resize(static_cast<size_t>(count));
+  std::stable_sort(firsts.begin(), firsts.end(),
+                   [&](int a, int b) { return SizeOf(results.edges(a)) > SizeOf(results.edges(b)); });
+  return firsts;
 }
 
 }  // namespace
 
-v1::Circuit BuildCircuit(absl::Span<const v1::RankedComponent> ranking, int component_count) {
-  v1::Circuit circuit;
-  const std::vector<v1::RankedComponent> leaders = Leaders(ranking, component_count);
-  if (leaders.empty()) return circuit;
-
-  AddNode(kInputId, v1::CIRCUIT_NODE_KIND_INPUT, "prompt", circuit);
-  std::vector<double> scores;
-  for (const v1::RankedComponent& leader : leaders) {
-    AddNode(leader.component().name(), v1::CIRCUIT_NODE_KIND_COMPONENT, leader.component().name(), circuit);
-    *circuit.mutable_nodes()->rbegin()->mutable_component() = leader;
-    scores.push_back(leader.score());
+std::optional<CircuitPlace> ParseCircuitName(std::string_view name) {
+  if (name == "embed") return CircuitPlace{PartKind::kEmbed};
+  if (name == "final") return CircuitPlace{PartKind::kFinal};
+  if (name.empty() || name[0] != 'L') return std::nullopt;
+  name.remove_prefix(1);
+  const auto layer = TakeNumber(name);
+  if (!layer || name.empty() || name[0] != '.') return std::nullopt;
+  name.remove_prefix(1);
+  for (const auto& [kind, word, has_index] : kPartsOfLayers) {
+    if (!has_index && name == word) return CircuitPlace{kind, *layer, 0};
+    if (!has_index || name.substr(0, word.size()) != word) continue;
+    std::string_view rest = name.substr(word.size());
+    const auto index = TakeNumber(rest);
+    if (index && rest.empty()) return CircuitPlace{kind, *layer, *index};
   }
-  AddNode(kOutputId, v1::CIRCUIT_NODE_KIND_OUTPUT, "refusal", circuit);
-
-  std::sort(scores.rbegin(), scores.rend());
-  const double best = scores[0];
-  const double leading = scores[std::min(scores.size(), kLeadersOnInputAndOutput) - 1];
-
-  // Input and output count as scoring like the best component, so that the
-  // largest product is best * best.
-  std::set<std::string> feeding;
-  for (size_t i = 0; i < leaders.size(); ++i) {
-    const std::string& name = leaders[i].component().name();
-    const double share = leaders[i].score() / best;
-    const auto feeders = Feeders(leaders, i);
-    if (feeders.empty() || leaders[i].score() >= leading) AddEdge(kInputId, name, share, circuit);
-    for (const v1::RankedComponent* feeder : feeders) {
-      feeding.insert(feeder->component().name());
-      AddEdge(feeder->component().name(), name, feeder->score() / best * share, circuit);
-    }
-  }
-  for (const v1::RankedComponent& leader : leaders) {
-    const std::string& name = leader.component().name();
-    if (!feeding.contains(name) || leader.score() >= leading) {
-      AddEdge(name, kOutputId, leader.score() / best, circuit);
-    }
-  }
-  return circuit;
+  return std::nullopt;
 }
 
-v1::Circuit CircuitOf(const v1::PatchingResults& patching, int component_count) {
-  const std::vector<v1::RankedComponent> ranking(patching.ranking().begin(), patching.ranking().end());
-  return BuildCircuit(ranking, component_count);
+bool IsSender(const CircuitPlace& place) {
+  return place.kind == PartKind::kEmbed || place.kind == PartKind::kHead || place.kind == PartKind::kMlp;
+}
+
+bool IsReceiver(const CircuitPlace& place) { return !IsSender(place) && place.kind != PartKind::kNeuron; }
+
+bool Reaches(const CircuitPlace& sender, const CircuitPlace& receiver) {
+  if (sender.kind == PartKind::kEmbed || receiver.kind == PartKind::kFinal) return true;
+  return std::pair(sender.layer, StageOf(sender.kind)) < std::pair(receiver.layer, StageOf(receiver.kind));
+}
+
+double SizeOf(const v1::MeasuredNode& node) {
+  const double effect =
+      std::max({MeanSize(node.noising()), MeanSize(node.denoising()), MeanSize(node.conditional())});
+  if (node.role() != v1::CIRCUIT_ROLE_DECOY || !std::isfinite(node.direct_attribution())) return effect;
+  return std::max(effect, std::abs(node.direct_attribution()));
+}
+
+double SizeOf(const v1::MeasuredEdge& edge) {
+  return std::max(MeanSize(edge.noising()), MeanSize(edge.denoising()));
+}
+
+v1::GetCircuitResponse CircuitOf(const v1::CircuitResults& results, int node_count, int edge_count) {
+  v1::GetCircuitResponse circuit;
+  const std::vector<PlacedNode> nodes = Leaders(results, node_count);
+  for (const auto& [place, node] : nodes) *circuit.add_nodes() = *node;
+  for (const int i : LeadingEdges(results, nodes, edge_count)) *circuit.add_edges() = results.edges(i);
+  return circuit;
 }
 
 }  // namespace mechinterp

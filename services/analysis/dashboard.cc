@@ -17,6 +17,8 @@ namespace mechinterp {
 namespace {
 
 constexpr int kComponentsInCircuit = 12;
+constexpr int kEdgesInCircuit = 24;
+constexpr int kCircuitRows = 1000;  // of nodes, edges and members left out
 constexpr int kComponentsInTable = 20;
 constexpr int kResponses = 1000;  // the page shows sixty, those first that the ablated model answered too
 constexpr size_t kOpeningBytes = 160;
@@ -76,25 +78,41 @@ void SlimAblation(v1::AblationResults& ablation) {
   }
 }
 
-// Takes away what the page does not show, and returns the circuit of what it does. In place
+template <typename Entry>
+void KeepLargest(int count, google::protobuf::RepeatedPtrField<Entry>& entries) {
+  std::stable_sort(entries.pointer_begin(), entries.pointer_end(),
+                   [](const Entry* a, const Entry* b) { return SizeOf(*a) > SizeOf(*b); });
+  KeepFirst(count, entries);
+}
+
+void SlimCircuit(v1::CircuitResults& circuit) {
+  KeepLargest(kCircuitRows, *circuit.mutable_nodes());
+  KeepLargest(kCircuitRows, *circuit.mutable_edges());
+  KeepFirst(kCircuitRows, *circuit.mutable_minimality());
+}
+
+// Takes away what the page does not show, and returns the circuit to be drawn. In place
 // and the largest part first: results may be large.
-v1::Circuit Slim(v1::Study& study) {
-  v1::Circuit circuit;
+v1::GetCircuitResponse Slim(v1::Study& study) {
+  v1::GetCircuitResponse circuit;
   if (study.has_baseline()) SlimBaseline(*study.mutable_baseline());
   if (study.has_patching()) {
     v1::PatchingResults& patching = *study.mutable_patching();
     DropPairs(patching);
     AddMissingRanking(patching);
-    circuit = CircuitOf(patching, kComponentsInCircuit);
     SlimPatching(patching);
   }
   if (study.has_ablation()) SlimAblation(*study.mutable_ablation());
   if (study.has_compare()) study.mutable_compare()->clear_prompts();
+  if (study.has_circuit()) {
+    circuit = CircuitOf(study.circuit(), kComponentsInCircuit, kEdgesInCircuit);
+    SlimCircuit(*study.mutable_circuit());
+  }
   return circuit;
 }
 
 absl::StatusOr<std::string> DataJson(v1::GetRunResponse run) {
-  v1::Circuit circuit;
+  v1::GetCircuitResponse circuit;
   if (run.has_study()) circuit = Slim(*run.mutable_study());
   ABSTRACT_ASSIGN_OR_RETURN(const std::string run_json, MessageToJson(run, JsonStyle::kComplete));
   ABSTRACT_ASSIGN_OR_RETURN(const std::string circuit_json, MessageToJson(circuit, JsonStyle::kComplete));

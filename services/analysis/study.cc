@@ -1,9 +1,12 @@
 #include "services/analysis/study.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "services/analysis/circuit.h"
 #include "services/common/experiments.h"
 #include "services/common/status_macros.h"
 
@@ -16,6 +19,10 @@ constexpr uint32_t kMaxHeads = 1 << 16;
 constexpr uint32_t kMaxNeurons = 1 << 24;
 constexpr uint64_t kMaxMapCells = 4'000'000;  // of the map of layers by heads or positions
 constexpr size_t kMaxNameBytes = 1000;
+constexpr int kMaxCircuitParts = 100'000;  // nodes, or edges
+constexpr int kMaxNamesOfPart = 64;        // that a node backs up, or an edge's effect depends on
+constexpr int kMaxCurvePoints = 1000;
+constexpr int kMaxMissedLeaders = 1000;
 
 void CheckRate(const v1::Rate& rate, const std::string& field, Violations& violations) {
   if (rate.success_count() > rate.total_count()) {
@@ -114,6 +121,124 @@ void CheckAblation(const v1::AblationResults& ablation, const std::string& field
   }
 }
 
+bool IsShare(double share) { return share >= 0 && share <= 1; }
+
+void CheckShare(double share, const std::string& field, Violations& violations) {
+  if (!IsShare(share)) violations.Add(field, absl::StrCat(share, " is not in [0, 1]"));
+}
+
+void CheckSize(int size, int max, const std::string& field, Violations& violations) {
+  if (size > max) violations.Add(field, absl::StrCat(size, " of them are more than ", max));
+}
+
+void CheckEstimate(const v1::Estimate& estimate, const std::string& field, Violations& violations) {
+  for (const double value : {estimate.mean(), estimate.lower(), estimate.upper()}) {
+    if (!std::isfinite(value)) {
+      violations.Add(field, absl::StrCat(value, " is no effect"));
+      return;
+    }
+  }
+}
+
+// Of a head or a neuron, and within bounds; none where it is no such name.
+std::optional<CircuitPlace> CheckNodeName(const std::string& name, const std::string& field,
+                                          Violations& violations) {
+  const std::optional<CircuitPlace> place = ParseCircuitName(name);
+  const bool is_node = place && (place->kind == PartKind::kHead || place->kind == PartKind::kNeuron);
+  const bool is_near = place && place->layer < kMaxLayers &&
+                       place->index < (place->kind == PartKind::kHead ? kMaxHeads : kMaxNeurons);
+  if (is_node && is_near) return place;
+  violations.Add(field, "must be the name of a head, \"L3.H5\", or of a neuron, \"L3.N17\"");
+  return std::nullopt;
+}
+
+void CheckNodeNames(const google::protobuf::RepeatedPtrField<std::string>& names, int most,
+                    const std::string& field, Violations& violations) {
+  CheckSize(names.size(), most, field, violations);
+  for (int i = 0; i < std::min(names.size(), most); ++i) {
+    CheckNodeName(names[i], absl::StrCat(field, "[", i, "]"), violations);
+  }
+}
+
+void CheckNode(const v1::MeasuredNode& node, const std::string& field, Violations& violations) {
+  if (const auto place = CheckNodeName(node.name(), field + ".name", violations)) {
+    const bool is_head = place->kind == PartKind::kHead;
+    const bool is_told = is_head ? node.has_head() && !node.has_neuron() && node.head() == place->index
+                                 : node.has_neuron() && !node.has_head() && node.neuron() == place->index;
+    if (!is_told || node.layer() != place->layer) {
+      violations.Add(field + ".name", "must be the name of its layer and head or neuron");
+    }
+  }
+  if (node.role() == v1::CIRCUIT_ROLE_UNSPECIFIED) violations.Add(field + ".role", "must be set");
+  CheckEstimate(node.denoising(), field + ".denoising", violations);
+  CheckEstimate(node.noising(), field + ".noising", violations);
+  CheckEstimate(node.conditional(), field + ".conditional", violations);
+  CheckShare(node.p_value(), field + ".p_value", violations);
+  CheckNodeNames(node.backs_up(), kMaxNamesOfPart, field + ".backs_up", violations);
+}
+
+void CheckEdge(const v1::MeasuredEdge& edge, const std::string& field, Violations& violations) {
+  const auto sender = ParseCircuitName(edge.sender()), receiver = ParseCircuitName(edge.receiver());
+  const auto is_near = [](const CircuitPlace& end) {
+    return end.layer < kMaxLayers && end.index < kMaxHeads;
+  };
+  if (!sender || !IsSender(*sender) || !is_near(*sender)) {
+    violations.Add(field + ".sender", "must be \"embed\", a head or an MLP, as \"L3.H5\" or \"L3.mlp\"");
+  } else if (!receiver || !IsReceiver(*receiver) || !is_near(*receiver)) {
+    violations.Add(field + ".receiver",
+                   "must be \"final\" or what a head or an MLP reads, as \"L3.q5\" or \"L3.mlp_in\"");
+  } else if (!Reaches(*sender, *receiver)) {
+    violations.Add(field + ".receiver", "must come after the sender");
+  }
+  CheckEstimate(edge.denoising(), field + ".denoising", violations);
+  CheckEstimate(edge.noising(), field + ".noising", violations);
+  CheckShare(edge.p_value(), field + ".p_value", violations);
+  CheckNodeNames(edge.conditional_on(), kMaxNamesOfPart, field + ".conditional_on", violations);
+}
+
+void CheckCurve(const v1::CircuitCurve& curve, const std::string& field, Violations& violations) {
+  CheckSize(curve.points_size(), kMaxCurvePoints, field + ".points", violations);
+  for (int i = 0; i < std::min(curve.points_size(), kMaxCurvePoints); ++i) {
+    const std::string path = absl::StrCat(field, ".points[", i, "]");
+    const double share = curve.points(i).share();
+    if (!IsShare(share) || share == 0) {
+      violations.Add(path + ".share", absl::StrCat(share, " is not in (0, 1]"));
+    }
+    CheckEstimate(curve.points(i).faithfulness(), path + ".faithfulness", violations);
+  }
+}
+
+void CheckCircuit(const v1::CircuitResults& circuit, const std::string& field, Violations& violations) {
+  CheckSize(circuit.nodes_size(), kMaxCircuitParts, field + ".nodes", violations);
+  CheckSize(circuit.edges_size(), kMaxCircuitParts, field + ".edges", violations);
+  CheckSize(circuit.minimality_size(), kMaxCircuitParts, field + ".minimality", violations);
+  CheckCount(circuit.head_count(), kMaxHeads, field + ".head_count", violations);
+  const uint32_t key_heads = circuit.key_value_head_count();
+  if (key_heads != 0 && circuit.head_count() % key_heads != 0) {
+    violations.Add(field + ".key_value_head_count",
+                   absl::StrCat("must divide head_count, ", circuit.head_count()));
+  }
+  for (int i = 0; i < std::min(circuit.nodes_size(), kMaxCircuitParts); ++i) {
+    CheckNode(circuit.nodes(i), absl::StrCat(field, ".nodes[", i, "]"), violations);
+  }
+  for (int i = 0; i < std::min(circuit.edges_size(), kMaxCircuitParts); ++i) {
+    CheckEdge(circuit.edges(i), absl::StrCat(field, ".edges[", i, "]"), violations);
+  }
+  for (int i = 0; i < std::min(circuit.minimality_size(), kMaxCircuitParts); ++i) {
+    const std::string path = absl::StrCat(field, ".minimality[", i, "]");
+    CheckNodeName(circuit.minimality(i).name(), path + ".name", violations);
+    CheckEstimate(circuit.minimality(i).drop(), path + ".drop", violations);
+  }
+  CheckCurve(circuit.edge_curve(), field + ".edge_curve", violations);
+  CheckCurve(circuit.node_curve(), field + ".node_curve", violations);
+  CheckCurve(circuit.neuron_curve(), field + ".neuron_curve", violations);
+  CheckShare(circuit.parameter_share(), field + ".parameter_share", violations);
+  CheckSize(circuit.head_agreement().missed_leaders_size(), kMaxMissedLeaders,
+            field + ".head_agreement.missed_leaders", violations);
+  CheckSize(circuit.neuron_group_agreement().missed_leaders_size(), kMaxMissedLeaders,
+            field + ".neuron_group_agreement.missed_leaders", violations);
+}
+
 // `path_of`: where an experiment's results lie.
 template <typename PathOf>
 void CheckResults(const v1::Study& study, const PathOf& path_of, Violations& violations) {
@@ -125,6 +250,9 @@ void CheckResults(const v1::Study& study, const PathOf& path_of, Violations& vio
   }
   if (study.has_ablation()) {
     CheckAblation(study.ablation(), path_of(InfoOf(v1::EXPERIMENT_KIND_ABLATION)), violations);
+  }
+  if (study.has_circuit()) {
+    CheckCircuit(study.circuit(), path_of(InfoOf(v1::EXPERIMENT_KIND_CIRCUIT)), violations);
   }
 }
 

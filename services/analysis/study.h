@@ -14,7 +14,7 @@ namespace mechinterp {
 
 // Adds what is inconsistent in `study` under the path `field`: components
 // outside the model, shares outside [0, 1], more layers, heads or neurons than any
-// model has.
+// model has, nodes and edges of a circuit that are none.
 void CheckStudy(const v1::Study& study, const std::string& field, Violations& violations);
 
 // Reads the results files of a folder and checks them; those that do not exist are

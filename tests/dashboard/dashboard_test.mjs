@@ -1,4 +1,4 @@
-// Opens dashboards in headless Chromium: are the five views drawn, from the data,
+// Opens dashboards in headless Chromium: are the six views drawn, from the data,
 // without an error and without a request? Keeps screenshots to be looked at.
 //   node dashboard_test.mjs SERVER_PROGRAM RESULTS_FOLDER SCREENSHOT_FOLDER
 // RESULTS_FOLDER may hold any study; what must be seen is read from its files.
@@ -20,8 +20,13 @@ import { pathToFileURL } from "node:url";
 import { findChromium, launch, openPage } from "./browser.mjs";
 
 const [program, results, screenshots] = process.argv.slice(2);
-const FILES = ["01_baseline_results.json", "02_patching_results.json", "03_ablation_results.json"];
-const VIEWS = ["patching", "layers", "circuit", "ablation", "categories"];
+const FILES = [
+  "01_baseline_results.json",
+  "02_patching_results.json",
+  "03_ablation_results.json",
+  "05_circuit_results.json",
+];
+const VIEWS = ["patching", "layers", "circuit", "faithfulness", "ablation", "categories"];
 const WIDE = { viewport: { width: 1360, height: 900 } };
 
 const chromiumPath = findChromium();
@@ -40,7 +45,7 @@ function render(name, folder) {
 }
 
 const read = (file) => JSON.parse(readFileSync(join(results, file), "utf8"));
-const [baseline, patching, ablation] = FILES.map(read);
+const [baseline, patching, ablation, circuit] = FILES.map(read);
 
 // What Plotly drew in a view: numbers of marks, by their SVG classes.
 const marks = (page, view) =>
@@ -76,7 +81,7 @@ async function choose(page, view, label) {
 }
 
 const tests = {
-  async "draws the five views from the data, without errors or requests"(browser) {
+  async "draws the six views from the data, without errors or requests"(browser) {
     const { context, page, complaints } = await openPage(browser, render("study", results), WIDE);
     const drawn = Object.fromEntries(
       await Promise.all(VIEWS.map(async (view) => [view, await marks(page, view)])),
@@ -85,6 +90,8 @@ const tests = {
     assert.ok(drawn.patching.heatmaps >= 1, "no heatmap");
     assert.ok(drawn.layers.bars >= patching.layer_count, "fewer bars than layers");
     assert.ok(drawn.circuit.points >= 3 && drawn.circuit.lines >= 2, "no circuit");
+    assert.ok(drawn.faithfulness.points >= 3 * circuit.edge_curve.points.length, "no faithfulness curves");
+    assert.ok(drawn.faithfulness.intervals >= 1, "no members left out");
     assert.ok(drawn.ablation.points >= ablation.curves[0].top.length * 2, "no ablation curves");
     assert.ok(drawn.categories.intervals >= 2 * (baseline.categories.length + 1), "no intervals by category");
     assert.equal(await page.locator(".missing:visible").count(), 0);
@@ -118,6 +125,17 @@ const tests = {
       top.y.map((rate) => rate.toFixed(6)),
       ablation.curves[0].top.map(({ harmful }) => (100 * harmful.rate).toFixed(6)),
     );
+    const edges = (await traces(page, "faithfulness")).find(({ name }) => name === "edges");
+    assert.deepEqual(
+      edges.x.map((share) => share.toFixed(6)),
+      circuit.edge_curve.points.map(({ share }) => (100 * share).toFixed(6)),
+    );
+    assert.deepEqual(edges.y, circuit.edge_curve.points.map(({ faithfulness }) => faithfulness.mean));
+    const lost = Math.max(...circuit.minimality.map(({ drop }) => drop.mean));
+    assert.equal((await traces(page, "minimality"))[0].x.at(-1), lost);
+    const facts = await page.locator("#faithfulness .facts").innerText();
+    for (const shown of [circuit.faithfulness.mean.toFixed(3), circuit.stability.mean_jaccard.toFixed(2)])
+      assert.ok(facts.includes(shown), `${shown} is not in: ${facts}`);
     const harmful = (await traces(page, "categories")).find(({ name }) => name === "harmful requests");
     assert.equal(harmful.x.at(-1).toFixed(6), (100 * baseline.harmful.rate).toFixed(6));
     await context.close();
@@ -147,7 +165,7 @@ const tests = {
   async "offers nothing that leaves the page"(browser) {
     const { context, page, complaints } = await openPage(browser, render("buttons", results), WIDE);
     for (const view of VIEWS) {
-      await page.locator(`#${view} .plot`).hover();
+      await page.locator(`#${view} .plot`).first().hover();
       const buttons = await page
         .locator(`#${view} .modebar-btn`)
         .evaluateAll((nodes) => nodes.map((node) => node.dataset.title));
@@ -186,8 +204,98 @@ const tests = {
     await page.mouse.move(place.x, place.y);
     const text = page.locator("#circuit .hoverlayer .hovertext");
     await text.waitFor();
-    assert.match((await text.allTextContents()).join(" "), /\S+ → \S+.*weight 0\.\d\d|\S+ → \S+.*weight 1\.00/s);
+    const told = (await text.allTextContents()).join(" ");
+    assert.match(told, /\S+ → \S+, read as (query|key|value|MLP|logits).* \[.*\].*p [=<] 0\.\d+/s);
     await page.locator("#circuit").screenshot({ path: join(screenshots, "edge.png") });
+    await context.close();
+  },
+
+  async "lists the circuit's nodes and edges with what they were measured to do"(browser) {
+    const { context, page, complaints } = await openPage(browser, render("circuit", results), WIDE);
+    await page.locator("#circuit summary").click();
+    const tables = page.locator("#circuit details table");
+    assert.equal(await tables.count(), 2);
+    const [nodes, edges] = await tables.evaluateAll((all) =>
+      all.map((table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))),
+    );
+    assert.equal(nodes.length, Math.min(200, circuit.nodes.length));
+    assert.equal(edges.length, Math.min(200, circuit.edges.length));
+    const [first] = circuit.edges;
+    const shown = edges.find(([name]) => name === `${first.sender} → ${first.receiver}`);
+    assert.ok(shown.some((cell) => cell.startsWith(`${first.noising.mean.toFixed(3)} [`)), `${shown}`);
+    for (const { name, role, backs_up } of circuit.nodes) {
+      const row = nodes.find(([node]) => node === name);
+      assert.ok(row, `${name} is not listed`);
+      assert.equal(`CIRCUIT_ROLE_${row[1].split(":")[0].toUpperCase()}`, role);
+      for (const backed of backs_up ?? []) assert.ok(row[1].includes(backed), row[1]);
+    }
+    assert.deepEqual(complaints, []);
+    await page.locator("#circuit").screenshot({ path: join(screenshots, "circuit-numbers.png") });
+    await context.close();
+  },
+
+  async "tells roles and kinds of edges apart"(browser) {
+    const folder = join(scratch, "roles");
+    mkdirSync(folder);
+    const node = (name, role, place, more) => ({
+      name,
+      role: `CIRCUIT_ROLE_${role}`,
+      ...place,
+      noising: { mean: 0.1, lower: 0.05, upper: 0.15 },
+      ...more,
+    });
+    const edge = (sender, receiver, mean, conditional_on = []) => ({
+      sender,
+      receiver,
+      noising: { mean, lower: mean, upper: mean },
+      conditional_on,
+    });
+    writeFileSync(
+      join(folder, "05_circuit_results.json"),
+      JSON.stringify({
+        nodes: [
+          node("L1.H0", "MEMBER", { layer: 1, head: 0 }),
+          node("L1.N7", "MEMBER", { layer: 1, neuron: 7 }),
+          node("L2.H1", "BACKUP", { layer: 2, head: 1 }, { backs_up: ["L1.H0"], conditional: { mean: 0.3 } }),
+          node("L2.H2", "DECOY", { layer: 2, head: 2 }, { direct_attribution: 0.2 }),
+        ],
+        edges: [
+          edge("embed", "L1.k0", 0.2),
+          edge("L1.mlp", "final", -0.3),
+          edge("L2.H1", "final", 0.25, ["L1.H0"]),
+        ],
+        edge_curve: { points: [{ share: 0.5, count: 3, faithfulness: { mean: 0.5, lower: 0.4, upper: 0.6 } }] },
+      }),
+    );
+    const { context, page, complaints } = await openPage(browser, render("roles", folder), WIDE);
+    const drawn = await page.evaluate(() => {
+      const plot = document.querySelector("#circuit .plot");
+      const lines = plot.data.filter(({ mode, customdata }) => mode === "lines" && customdata);
+      const marks = plot.data.filter(({ mode }) => mode === "markers+text");
+      return {
+        lines: lines.map(({ line, customdata }) => ({ dash: line.dash, color: line.color, text: customdata[0] })),
+        marks: Object.fromEntries(
+          marks.flatMap(({ text, marker }) => [...text].map((label) => [label, `${marker.symbol} ${marker.color}`])),
+        ),
+        rings: plot.layout.shapes.length,
+        legend: [...plot.querySelectorAll(".legendtext")].map(({ textContent }) => textContent),
+      };
+    });
+    assert.equal(drawn.rings, 1);
+    assert.deepEqual(
+      Object.keys(drawn.marks).sort(),
+      ["H0", "H1", "H2", "KV0", "MLP", "N7", "prompt", "refusal"],
+    );
+    assert.equal(new Set(["H0", "H1", "H2", "N7", "KV0", "MLP"].map((label) => drawn.marks[label])).size, 6);
+    const [against, conditional, key] = drawn.lines; // the largest first
+    assert.equal(new Set([against, conditional, key].map(({ color }) => color.replace(/, [\d.]+\)/, ""))).size, 3);
+    assert.deepEqual([against.dash, conditional.dash, key.dash], ["solid", "dash", "solid"]);
+    assert.match(conditional.text, /only with L1\.H0 ablated/);
+    assert.match(key.text, /read as key/);
+    for (const entry of ["backup (dashed)", "decoy (hollow)", "works against it", "only with others ablated"])
+      assert.ok(drawn.legend.includes(entry), `${entry} is not in ${drawn.legend}`);
+    assert.equal(await page.locator("#minimality").isVisible(), false);
+    assert.deepEqual(complaints, []);
     await context.close();
   },
 
@@ -285,7 +393,8 @@ const tests = {
     for (const [view, command] of [
       ["patching", "abstract patching"],
       ["layers", "abstract patching"],
-      ["circuit", "abstract patching"],
+      ["circuit", "abstract circuit"],
+      ["faithfulness", "abstract circuit"],
       ["ablation", "abstract ablation"],
       ["ranking", "abstract patching"],
     ]) {

@@ -293,6 +293,132 @@ function ablation(ranking) {
   };
 }
 
+// A circuit of the planted heads and some single neurons, a backup, a decoy, and edges of every kind.
+// Two heads share a key and value head.
+const CIRCUIT_NEURONS = { "3/70": 0.16, "4/171": 0.12, "5/40": -0.05 };
+
+function circuitNodes() {
+  const measured = (name, place, role, strength) => ({
+    name,
+    role: `CIRCUIT_ROLE_${role}`,
+    ...place,
+    denoising: estimate(strength * 0.8, 0.02),
+    noising: estimate(strength, 0.03),
+    p_value: 0.0078,
+    attribution: rounded(strength * 0.9),
+    backs_up: [],
+  });
+  const members = [
+    ...Object.entries(PLANTED).map(([key, strength]) => {
+      const [layer, head] = key.split("/").map(Number);
+      return measured(`L${layer}.H${head}`, { layer, head }, "MEMBER", strength);
+    }),
+    ...Object.entries(CIRCUIT_NEURONS).map(([key, strength]) => {
+      const [layer, neuron] = key.split("/").map(Number);
+      return measured(`L${layer}.N${neuron}`, { layer, neuron }, "MEMBER", strength);
+    }),
+  ].sort((a, b) => Math.abs(b.noising.mean) - Math.abs(a.noising.mean));
+  const backup = measured("L5.H6", { layer: 5, head: 6 }, "BACKUP", 0.01);
+  delete backup.denoising;
+  return [
+    ...members,
+    { ...backup, backs_up: ["L3.H5"], conditional: estimate(0.27, 0.04) },
+    { ...measured("L6.H4", { layer: 6, head: 4 }, "DECOY", 0.001), p_value: 1, direct_attribution: 0.19 },
+  ];
+}
+
+function circuitEdges() {
+  const edge = (sender, receiver, strength, conditional_on = []) => ({
+    sender,
+    receiver,
+    ...(conditional_on.length === 0 ? { denoising: estimate(strength * 0.7, 0.02) } : {}),
+    noising: estimate(strength, 0.03),
+    p_value: 0.0147,
+    attribution: rounded(strength * 1.1),
+    conditional_on,
+  });
+  return [
+    edge("L3.H5", "L4.q1", 0.28),
+    edge("embed", "L2.v3", 0.22),
+    edge("L2.H6", "L3.k2", 0.19),
+    edge("L4.mlp", "final", 0.17),
+    edge("L3.H5", "L3.mlp_in", 0.15),
+    edge("L4.H1", "L4.mlp_in", 0.12),
+    edge("L3.mlp", "L5.v1", 0.1),
+    edge("L5.H3", "final", 0.09),
+    edge("L2.H6", "L4.v3", 0.07),
+    edge("embed", "L3.q5", 0.05),
+    edge("L6.H0", "final", -0.06),
+    edge("L5.H6", "final", 0.21, ["L3.H5"]),
+    edge("L2.H6", "L5.q6", 0.08, ["L3.H5"]),
+  ];
+}
+
+// Logistic in the logarithm of the share.
+function circuitCurve(total, half, steepness) {
+  const points = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].map((share) => ({
+    share,
+    count: Math.max(1, Math.round(share * total)),
+    faithfulness: estimate(share === 1 ? 1 : 1 / (1 + (half / share) ** steepness), share === 1 ? 0 : 0.03),
+  }));
+  const area = (valueOf) =>
+    rounded(
+      points
+        .slice(1)
+        .reduce(
+          (sum, point, i) =>
+            sum + ((point.share - points[i].share) * (valueOf(point) + valueOf(points[i]))) / 2,
+          0,
+        ),
+    );
+  return {
+    points,
+    cpr: area(({ faithfulness }) => faithfulness.mean),
+    cmd: area(({ faithfulness }) => Math.abs(1 - faithfulness.mean)),
+  };
+}
+
+function circuit() {
+  const nodes = circuitNodes();
+  return {
+    provenance: provenance("circuit", 21.5),
+    pair_ids: pairs.map(({ id }) => id),
+    test_pair_ids: Array.from({ length: 30 }, (_, i) => `heldout-${i + 1}`),
+    method: "ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS",
+    least_effect: 0.02,
+    nodes,
+    edges: circuitEdges(),
+    head_agreement: {
+      component_count: LAYERS * HEADS,
+      spearman: 0.9321,
+      leader_count: 10,
+      missed_leaders: [],
+    },
+    neuron_group_agreement: {
+      component_count: (LAYERS * NEURONS) / GROUP,
+      spearman: 0.8712,
+      leader_count: 10,
+      missed_leaders: ["L2.N96-127"],
+    },
+    edge_curve: circuitCurve(4557, 0.03, 1.8),
+    node_curve: circuitCurve(72, 0.07, 1.5),
+    neuron_curve: circuitCurve(2112, 0.15, 1.2),
+    faithfulness: estimate(0.62, 0.04),
+    complement_faithfulness: estimate(0.08, 0.02),
+    minimality: nodes
+      .filter(({ role }) => role !== "CIRCUIT_ROLE_DECOY")
+      .map(({ name, noising }) => ({ name, drop: estimate(noising.mean / 4, 0.01) })),
+    specificity: estimate(0.0021, 0.0004),
+    random_specificity: estimate(0.0007, 0.0002),
+    stability: { resample_count: 100, edge_count: 13, mean_jaccard: 0.8123, low_jaccard: 0.6471 },
+    parameter_share: 0.0213,
+    run_count: 2480,
+    round_count: 2,
+    head_count: HEADS,
+    key_value_head_count: HEADS / 2,
+  };
+}
+
 // One element a line: readable in a diff, and small.
 function toJson(message) {
   const fields = Object.entries(message).map(([name, value]) =>
@@ -322,3 +448,4 @@ const patching = {
 writeFileSync(join(folder, "01_baseline_results.json"), toJson(baseline()));
 writeFileSync(join(folder, "02_patching_results.json"), toJson(patching));
 writeFileSync(join(folder, "03_ablation_results.json"), toJson(ablation(ranking)));
+writeFileSync(join(folder, "05_circuit_results.json"), toJson(circuit()));

@@ -8,6 +8,7 @@ const read = (name) => JSON.parse(readFileSync(join(process.argv[2], name), "utf
 const baseline = read("01_baseline_results.json");
 const patching = read("02_patching_results.json");
 const ablation = read("03_ablation_results.json");
+const circuit = read("05_circuit_results.json");
 
 assert.equal(baseline.provenance.pair_count, 15);
 assert.ok(baseline.harmful.rate >= 0.9, `harmful refused: ${baseline.harmful.rate}`);
@@ -31,4 +32,25 @@ for (const criterion of [ablation.criterion, ablation.held_out_criterion]) {
 }
 // The ablated model still answers: it was not merely broken.
 assert.ok(ablation.held_out_top.harmless.rate <= 0.1, "harmless prompts are refused after ablation");
+
+// The circuit: patching's leaders are its own, its edges are measured, and it does on other prompts what
+// the model does.
+const members = circuit.nodes.filter(({ role }) => role === "CIRCUIT_ROLE_MEMBER").map(({ name }) => name);
+for (const { component } of patching.ranking.slice(0, 2))
+  assert.ok(members.includes(component.name), `${component.name} is not in the circuit: ${members}`);
+assert.ok(circuit.edges.length > 10, `${circuit.edges.length} edges`);
+const sizes = circuit.edges.map(({ noising, denoising }) =>
+  Math.max(Math.abs(noising?.mean ?? 0), Math.abs(denoising?.mean ?? 0)),
+);
+assert.ok(Math.min(...sizes) >= circuit.least_effect, `an edge of ${Math.min(...sizes)}`);
+assert.equal(circuit.test_pair_ids.length, 30);
+for (const curve of [circuit.edge_curve, circuit.node_curve, circuit.neuron_curve]) {
+  const all = curve.points.at(-1);
+  assert.equal(all.share, 1);
+  assert.ok(Math.abs(all.faithfulness.mean - 1) < 1e-3, `all of it does ${all.faithfulness.mean}`);
+  assert.ok(curve.cpr > 0.5, `CPR ${curve.cpr}`);
+}
+const best = circuit.edge_curve.points.find(({ share }) => share === 0.1);
+assert.ok(best.faithfulness.mean > 0.8, `a tenth of the edges does ${best.faithfulness.mean}`);
+assert.ok(circuit.head_agreement.spearman > 0.8, `Spearman ${circuit.head_agreement.spearman}`);
 console.log("the study found what it must");

@@ -1,4 +1,4 @@
-// View 4: refusal rates while more and more components are ablated.
+// View 5: refusal rates while more and more components are ablated.
 
 const ablationChoice = { curve: 0 };
 

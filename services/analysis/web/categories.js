@@ -1,4 +1,4 @@
-// View 5: refusals of the unmodified model by harm category.
+// View 6: refusals of the unmodified model by harm category.
 
 function rateTrace(rows, key, name, colorName, symbol, offset) {
   const rate = (row) => row[key] ?? { rate: 0, lower: 0, upper: 1, total_count: 0 };

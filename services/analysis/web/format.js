@@ -33,9 +33,12 @@ function points(value) {
 }
 
 // "0.41 [0.30, 0.52]"
-function estimateText(estimate) {
+function estimateText(estimate, digits = 2) {
   if (!estimate) return "–";
-  return `${signed(estimate.mean)} [${signed(estimate.lower)}, ${signed(estimate.upper)}]`;
+  const [mean, lower, upper] = [estimate.mean, estimate.lower, estimate.upper].map((value) =>
+    signed(value, digits),
+  );
+  return `${mean} [${lower}, ${upper}]`;
 }
 
 // "95 % interval 70–99 %", never broken over lines.

@@ -5,6 +5,7 @@ async function showAll(data, firstTime) {
     patching: patchingView,
     layers: layersView,
     circuit: circuitView,
+    faithfulness: faithfulnessView,
     ablation: ablationView,
     categories: categoriesView,
   };

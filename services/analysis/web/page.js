@@ -78,8 +78,8 @@ function makeTable(columns, rows, caption) {
   return table;
 }
 
-// The numbers behind a plot, for those who read tables better.
-function setNumbers(viewId, columns, rows) {
+// The numbers behind a plot, for those who read tables better. `tables`: {columns, rows, caption}.
+function setNumberTables(viewId, tables) {
   const figure = find(`#${viewId} figure`);
   const before = figure.querySelector("details");
   const wasOpen = before ? before.open : false;
@@ -88,10 +88,16 @@ function setNumbers(viewId, columns, rows) {
     "details",
     { class: "numbers" },
     element("summary", {}, "Show the numbers"),
-    element("div", { class: "scroll", tabindex: "0" }, makeTable(columns, rows)),
+    ...tables.map(({ columns, rows, caption }) =>
+      element("div", { class: "scroll", tabindex: "0" }, makeTable(columns, rows, caption)),
+    ),
   );
   details.open = wasOpen;
   figure.append(details);
+}
+
+function setNumbers(viewId, columns, rows) {
+  setNumberTables(viewId, [{ columns, rows }]);
 }
 
 function setCaption(viewId, text) {

@@ -15,6 +15,15 @@ function faded(name, alpha) {
   return `rgba(${channel(1)}, ${channel(3)}, ${channel(5)}, ${alpha})`;
 }
 
+// `name` upon paper, as `faded` shows it, but hiding what lies beneath.
+function tinted(name) {
+  const channel = (hex, at) => parseInt(hex.slice(at, at + 2), 16);
+  const mixed = [1, 3, 5].map((at) =>
+    Math.round(0.3 * channel(color(name), at) + 0.7 * channel(color("paper"), at)),
+  );
+  return `rgb(${mixed.join(", ")})`;
+}
+
 // Blue to orange by way of the paper's own tone: to be told apart with every kind
 // of colour vision, and a zero that recedes.
 function divergingScale() {

@@ -201,12 +201,46 @@ TEST_F(AnalysisServiceTest, ALargeRunComesInChunks) {
   EXPECT_FALSE(run.study().has_patching());
 }
 
-TEST_F(AnalysisServiceTest, DrawsTheCircuit) {
+TEST_F(AnalysisServiceTest, AnswersTheMeasuredCircuit) {
   ImportSmallStudy();
-  const auto circuit = Ask(&Stub::GetCircuit, "run_id: 'small' component_count: 2").circuit();
-  ASSERT_EQ(circuit.nodes_size(), 4);
-  EXPECT_EQ(circuit.nodes(1).id(), "L1.H0");
-  EXPECT_EQ(circuit.nodes(2).id(), "L2.N0-3");
+  const auto circuit = Ask(&Stub::GetCircuit, "run_id: 'small'");
+  ASSERT_EQ(circuit.nodes_size(), 3);
+  EXPECT_EQ(circuit.nodes(0).name(), "L1.H0");
+  EXPECT_EQ(circuit.nodes(0).noising().upper(), 0.75);
+  EXPECT_EQ(circuit.nodes(1).name(), "L2.H1");
+  ASSERT_EQ(circuit.edges_size(), 3);
+  EXPECT_EQ(circuit.edges(0).receiver(), "L1.v0");
+  EXPECT_THAT(circuit.edges(2).conditional_on(), ElementsAre("L1.H0"));
+
+  const auto leaders = Ask(&Stub::GetCircuit, "run_id: 'small' component_count: 1 edge_count: 1");
+  ASSERT_EQ(leaders.nodes_size(), 1);
+  EXPECT_EQ(leaders.nodes(0).name(), "L1.H0");
+  ASSERT_EQ(leaders.edges_size(), 1);
+  EXPECT_EQ(leaders.edges(0).receiver(), "L2.mlp_in");
+}
+
+// The most that CheckStudy lets in.
+TEST_F(AnalysisServiceTest, NoCircuitOutgrowsAMessage) {
+  v1::Study study = SmallStudy();
+  v1::CircuitResults& results = *study.mutable_circuit();
+  v1::MeasuredNode node = results.nodes(2);
+  v1::MeasuredEdge edge = results.edges(2);
+  while (node.backs_up_size() < 64) node.add_backs_up("L9999.N16777215");
+  while (edge.conditional_on_size() < 64) edge.add_conditional_on("L9999.N16777215");
+  for (int i = 0; i < 1000; ++i) {
+    *results.add_nodes() = node;
+    *results.add_edges() = edge;
+  }
+  grpc::ClientContext context;
+  v1::ImportRunRequest request;
+  request.set_run_id("large");
+  *request.mutable_study() = study;
+  v1::ImportRunResponse imported;
+  ASSERT_THAT(stub_->ImportRun(&context, request, &imported), IsOk());
+  const auto circuit = Ask(&Stub::GetCircuit, "run_id: 'large' component_count: 200 edge_count: 400");
+  EXPECT_EQ(circuit.nodes_size(), 200);
+  EXPECT_EQ(circuit.edges_size(), 400);
+  EXPECT_LE(circuit.ByteSizeLong(), 2u << 20);
 }
 
 TEST_F(AnalysisServiceTest, StreamsTheDashboardInChunks) {
@@ -239,19 +273,22 @@ TEST_F(AnalysisServiceTest, NamesEveryFieldAtFault) {
               ElementsAre("run_id"));
   EXPECT_THAT(FieldsAtFault(Fail(&Stub::GetRanking, "kind: COMPONENT_KIND_MLP_OUT")),
               ElementsAre("run_id", "kind"));
-  EXPECT_THAT(FieldsAtFault(Fail(&Stub::GetCircuit, "run_id: 'a' component_count: 4000000000")),
-              ElementsAre("component_count"));
+  EXPECT_THAT(
+      FieldsAtFault(Fail(&Stub::GetCircuit, "run_id: 'a' component_count: 4000000000 edge_count: 401")),
+      ElementsAre("component_count", "edge_count"));
 }
 
-TEST_F(AnalysisServiceTest, TellsUnknownRunsAndRunsWithoutPatching) {
+TEST_F(AnalysisServiceTest, TellsUnknownRunsAndRunsWithoutResults) {
   Ask(&Stub::ImportRun, "run_id: 'bare' study { baseline {} }");
-  for (const auto& [id, code, reason] :
-       {std::tuple("none", absl::StatusCode::kNotFound, "RUN_NOT_FOUND"),
-        std::tuple("bare", absl::StatusCode::kFailedPrecondition, "NO_PATCHING_RESULTS")}) {
-    const std::string request = std::string("run_id: '") + id + "'";
-    EXPECT_EQ(Fail(&Stub::GetRanking, request).code(), code);
-    EXPECT_EQ(ErrorReason(Fail(&Stub::GetCircuit, request)), reason);
-  }
+  EXPECT_EQ(ErrorReason(Fail(&Stub::GetRanking, "run_id: 'none'")), "RUN_NOT_FOUND");
+  EXPECT_EQ(ErrorReason(Fail(&Stub::GetCircuit, "run_id: 'none'")), "RUN_NOT_FOUND");
+  const absl::Status ranking = Fail(&Stub::GetRanking, "run_id: 'bare'");
+  EXPECT_EQ(ranking.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(ranking), "NO_PATCHING_RESULTS");
+  const absl::Status circuit = Fail(&Stub::GetCircuit, "run_id: 'bare'");
+  EXPECT_EQ(circuit.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReason(circuit), "NO_CIRCUIT_RESULTS");
+  EXPECT_THAT(std::string(circuit.message()), HasSubstr("run \"bare\" has no circuit results"));
   EXPECT_EQ(Fail(&Stub::GetRun, "run_id: 'none'").code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Fail(&Stub::DeleteRun, "run_id: 'none'").code(), absl::StatusCode::kNotFound);
   grpc::ClientContext context;

@@ -55,7 +55,9 @@ TEST(Dashboard, EmbedsStudyRankingLayersAndCircuit) {
   EXPECT_EQ(data["run"]["study"]["patching"]["layer_count"], 3);
   EXPECT_EQ(data["run"]["study"]["patching"]["ranking"][0]["component"]["name"], "L1.H0");
   EXPECT_EQ(data["run"]["study"]["patching"]["layers"].size(), 3);
-  EXPECT_EQ(data["circuit"]["nodes"].size(), 5);
+  EXPECT_EQ(data["circuit"]["nodes"].size(), 3);
+  EXPECT_EQ(data["circuit"]["edges"].size(), 3);
+  EXPECT_EQ(data["run"]["study"]["circuit"]["nodes"][0]["noising"]["upper"], 0.75);
   EXPECT_EQ(data["version"], "0.1.0");
 }
 
@@ -155,6 +157,30 @@ TEST(Dashboard, HoldsOfNeuronGroupsTheRankingOnly) {
   const nlohmann::json patching = Data(html)["run"]["study"]["patching"];
   EXPECT_EQ(patching["effects"].size(), 2u);  // the heads
   EXPECT_EQ(patching["ranking"][0]["component"]["neuron_begin"], 4 + 8 * 777);
+}
+
+TEST(Dashboard, DrawsTheLeadersOfACircuitAndListsAThousand) {
+  v1::Study study = SmallStudy();
+  v1::CircuitResults& circuit = *study.mutable_circuit();
+  for (int i = 0; i < 1100; ++i) {
+    v1::MeasuredNode& node = *circuit.add_nodes();
+    node.set_name(absl::StrCat("L0.N", i));
+    node.mutable_noising()->set_mean(i / 1000.0);
+    v1::MeasuredEdge& edge = *circuit.add_edges();
+    edge.set_sender(absl::StrCat("L", i, ".mlp"));
+    edge.set_receiver("final");
+    edge.mutable_noising()->set_mean(i / 1000.0);
+    circuit.add_minimality();
+  }
+  const nlohmann::json data = Data(Render(study));
+  EXPECT_EQ(data["circuit"]["nodes"].size(), 12u);
+  EXPECT_EQ(data["circuit"]["edges"].size(), 24u);
+  const nlohmann::json listed = data["run"]["study"]["circuit"];
+  EXPECT_EQ(listed["nodes"].size(), 1000u);
+  EXPECT_EQ(listed["nodes"][0]["name"], "L0.N1099");  // the largest first
+  EXPECT_EQ(listed["edges"].size(), 1000u);
+  EXPECT_EQ(listed["edges"][0]["sender"], "L1099.mlp");
+  EXPECT_EQ(listed["minimality"].size(), 1000u);
 }
 
 TEST(Dashboard, HoldsAThousandResponsesAndTheBeginningOfPrompts) {

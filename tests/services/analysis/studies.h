@@ -24,7 +24,8 @@ Message FromText(const std::string& text) {
 // The synthetic study that the dashboard's tests share.
 inline std::string ResultsFolder() { return absl::StrCat(ABSTRACT_SOURCE_DIR, "/tests/testdata/results"); }
 
-// Two heads and a neuron group of a model with three layers; L1.H0 leads.
+// Two heads and a neuron group of a model with three layers; L1.H0 leads. The circuit: a head, a neuron
+// and a backup, which share an edge with the prompt and the logits.
 inline v1::Study SmallStudy() {
   return FromText<v1::Study>(R"pb(
     baseline {
@@ -52,6 +53,62 @@ inline v1::Study SmallStudy() {
         direction: PATCH_DIRECTION_NOISING
         effect { mean: 0.375 }
       }
+    }
+    circuit {
+      provenance { model { name: "small" model_hash: "abc" } }
+      head_count: 2
+      key_value_head_count: 1
+      nodes {
+        name: "L1.H0"
+        role: CIRCUIT_ROLE_MEMBER
+        layer: 1
+        head: 0
+        noising { mean: 0.5 lower: 0.25 upper: 0.75 }
+        p_value: 0.0625
+      }
+      nodes {
+        name: "L2.N3"
+        role: CIRCUIT_ROLE_MEMBER
+        layer: 2
+        neuron: 3
+        denoising { mean: 0.25 }
+      }
+      nodes {
+        name: "L2.H1"
+        role: CIRCUIT_ROLE_BACKUP
+        layer: 2
+        head: 1
+        conditional { mean: 0.125 }
+        backs_up: "L1.H0"
+      }
+      edges {
+        sender: "L1.H0"
+        receiver: "L2.mlp_in"
+        noising { mean: 0.25 }
+      }
+      edges {
+        sender: "embed"
+        receiver: "L1.v0"
+        noising { mean: 0.375 }
+      }
+      edges {
+        sender: "L2.H1"
+        receiver: "final"
+        noising { mean: 0.125 }
+        conditional_on: "L1.H0"
+      }
+      edge_curve {
+        points {
+          share: 1
+          count: 9
+          faithfulness { mean: 1 }
+        }
+      }
+      minimality {
+        name: "L1.H0"
+        drop { mean: 0.5 }
+      }
+      parameter_share: 0.125
     })pb");
 }
 

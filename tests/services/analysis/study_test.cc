@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <limits>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -16,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string ViolationsOf(const v1::Study& study) {
   Violations violations;
@@ -30,6 +32,7 @@ TEST(ReadStudy, ReadsTheFilesThatAreThere) {
   EXPECT_TRUE(study->has_patching());
   EXPECT_TRUE(study->has_ablation());
   EXPECT_FALSE(study->has_compare());
+  EXPECT_TRUE(study->has_circuit());
   EXPECT_EQ(ModelName(*study), "synthetic-8-layer");
   EXPECT_EQ(study->patching().ranking(0).component().name(), "L3.H5");  // planted by make_study.mjs
 }
@@ -136,6 +139,113 @@ TEST(CheckStudy, ReportsRatesThatAreNone) {
   EXPECT_THAT(ViolationsOf(study),
               AllOf(HasSubstr("study.ablation.curves[0].top[0].harmful: 3 successes of 2"),
                     HasSubstr("study.ablation.curves[0].random[0].harmless: nan")));
+}
+
+TEST(CheckStudy, ReportsNodesOfACircuitThatAreNone) {
+  v1::Study study;
+  for (const char* node :
+       {"name: 'L1.H0' role: CIRCUIT_ROLE_MEMBER layer: 1 head: 0",  // a sound one
+        "name: '<b>' role: CIRCUIT_ROLE_MEMBER", "name: 'L1.mlp' role: CIRCUIT_ROLE_MEMBER layer: 1",
+        "name: 'L1.H0' role: CIRCUIT_ROLE_MEMBER layer: 2 head: 0",
+        "name: 'L1.H0' role: CIRCUIT_ROLE_MEMBER layer: 1 neuron: 0",
+        "name: 'L10000.H0' role: CIRCUIT_ROLE_MEMBER layer: 10000 head: 0"}) {
+    *study.mutable_circuit()->add_nodes() = FromText<v1::MeasuredNode>(node);
+  }
+  const std::string violations = ViolationsOf(study);
+  EXPECT_THAT(violations, Not(HasSubstr("study.circuit.nodes[0]")));
+  EXPECT_THAT(violations, AllOf(HasSubstr("study.circuit.nodes[1].name: must be the name of a head"),
+                                HasSubstr("study.circuit.nodes[2].name: must be the name of a head"),
+                                HasSubstr("study.circuit.nodes[3].name: must be the name of its layer"),
+                                HasSubstr("study.circuit.nodes[4].name: must be the name of its layer"),
+                                HasSubstr("study.circuit.nodes[5].name: must be the name of a head")));
+}
+
+TEST(CheckStudy, ReportsWhatANodeOfACircuitWasNotMeasuredToDo) {
+  const auto study = FromText<v1::Study>(R"pb(
+    circuit {
+      nodes {
+        name: "L1.N2"
+        layer: 1
+        neuron: 2
+        p_value: 1.5
+        noising { mean: inf }
+        denoising { upper: nan }
+        backs_up: "L1.H0"
+        backs_up: "embed"
+      }
+    })pb");
+  EXPECT_THAT(ViolationsOf(study), AllOf(HasSubstr("study.circuit.nodes[0].role: must be set"),
+                                         HasSubstr("study.circuit.nodes[0].p_value: 1.5 is not in [0, 1]"),
+                                         HasSubstr("study.circuit.nodes[0].noising: inf is no effect"),
+                                         HasSubstr("study.circuit.nodes[0].denoising: nan is no effect"),
+                                         HasSubstr("study.circuit.nodes[0].backs_up[1]: must be the name")));
+}
+
+TEST(CheckStudy, ReportsEdgesOfACircuitThatAreNone) {
+  v1::Study study;
+  for (const char* edge :
+       {"sender: 'embed' receiver: 'final'",  // a sound one
+        "sender: 'L1.N3' receiver: 'final'", "sender: 'L1.H0' receiver: 'L2.H0'",
+        "sender: 'L2.H0' receiver: 'L2.q1'", "sender: 'L1.H99999' receiver: 'final'",
+        "sender: 'embed' receiver: 'L10000.mlp_in'",
+        "sender: 'embed' receiver: 'final' p_value: -1 noising { lower: nan } conditional_on: 'x'"}) {
+    *study.mutable_circuit()->add_edges() = FromText<v1::MeasuredEdge>(edge);
+  }
+  const std::string violations = ViolationsOf(study);
+  EXPECT_THAT(violations, Not(HasSubstr("study.circuit.edges[0]")));
+  EXPECT_THAT(violations, AllOf(HasSubstr("study.circuit.edges[1].sender: must be"),
+                                HasSubstr("study.circuit.edges[2].receiver: must be"),
+                                HasSubstr("study.circuit.edges[3].receiver: must come after the sender"),
+                                HasSubstr("study.circuit.edges[4].sender: must be"),
+                                HasSubstr("study.circuit.edges[5].receiver: must be")));
+  EXPECT_THAT(violations, AllOf(HasSubstr("study.circuit.edges[6].p_value: -1 is not in [0, 1]"),
+                                HasSubstr("study.circuit.edges[6].noising: nan is no effect"),
+                                HasSubstr("study.circuit.edges[6].conditional_on[0]: must be the name")));
+}
+
+TEST(CheckStudy, ReportsSharesOfACircuitThatAreNone) {
+  const auto study = FromText<v1::Study>(R"pb(
+    circuit {
+      parameter_share: 1.5
+      edge_curve {
+        points { share: 0 }
+        points {
+          share: 0.5
+          faithfulness { mean: nan }
+        }
+      }
+      node_curve { points { share: 2 } }
+      neuron_curve { points { share: nan } }
+    })pb");
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.circuit.parameter_share: 1.5 is not in [0, 1]"),
+                    HasSubstr("study.circuit.edge_curve.points[0].share: 0 is not in (0, 1]"),
+                    HasSubstr("study.circuit.edge_curve.points[1].faithfulness: nan is no effect"),
+                    HasSubstr("study.circuit.node_curve.points[0].share: 2 is not in (0, 1]"),
+                    HasSubstr("study.circuit.neuron_curve.points[0].share: nan is not in (0, 1]")));
+}
+
+TEST(CheckStudy, BoundsWhatACircuitHolds) {
+  v1::Study study;
+  v1::CircuitResults& circuit = *study.mutable_circuit();
+  circuit.set_head_count(8);
+  circuit.set_key_value_head_count(3);
+  v1::MeasuredEdge& edge = *circuit.add_edges();
+  edge.set_sender("embed");
+  edge.set_receiver("final");
+  for (int i = 0; i < 65; ++i) edge.add_conditional_on("L0.H0");
+  v1::MemberDrop& drop = *circuit.add_minimality();
+  drop.set_name("L1");
+  drop.mutable_drop()->set_mean(std::numeric_limits<double>::infinity());
+  for (int i = 0; i < 1001; ++i) circuit.mutable_edge_curve()->add_points()->set_share(0.5);
+  for (int i = 0; i < 1001; ++i) circuit.mutable_head_agreement()->add_missed_leaders();
+  EXPECT_THAT(ViolationsOf(study),
+              AllOf(HasSubstr("study.circuit.key_value_head_count: must divide head_count, 8"),
+                    HasSubstr("study.circuit.edges[0].conditional_on: 65 of them are more than 64"),
+                    HasSubstr("study.circuit.minimality[0].name: must be the name of a head"),
+                    HasSubstr("study.circuit.minimality[0].drop: inf is no effect"),
+                    HasSubstr("study.circuit.edge_curve.points: 1001 of them are more than 1000"),
+                    HasSubstr("study.circuit.head_agreement.missed_leaders: 1001 of them are more than")));
 }
 
 TEST(CheckStudy, ReportsRankingsAndLayersOfAnotherModel) {

@@ -175,8 +175,6 @@ absl::Status RunCommand(Tool& tool, const CircuitFlags& flags, bool test_prompts
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(CircuitFingerprint(run->context(), options)));
   ABSTRACT_ASSIGN_OR_RETURN(v1::CircuitResults results, RunCircuitExperiment(run->context(), options));
-  results.set_head_count(run->context().model.head_count());
-  results.set_key_value_head_count(run->context().model.key_value_head_count());
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
   if (tool.json) return PrintJson(tool, results);
   tool.Print(Describe(results, flags.show));

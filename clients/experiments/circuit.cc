@@ -74,6 +74,8 @@ absl::StatusOr<Split> SplitPairs(const ExperimentContext& context, const Circuit
 v1::CircuitResults Describe(const ExperimentContext& context, const CircuitOptions& options) {
   v1::CircuitResults results;
   *results.mutable_provenance() = ProvenanceOf(context, options.pairs.size());
+  results.set_head_count(context.model.head_count());
+  results.set_key_value_head_count(context.model.key_value_head_count());
   results.set_method(options.attribution.method);
   results.set_least_effect(options.least_effect);
   return results;

@@ -202,9 +202,25 @@ class AttributionParser {
   ParsedAttribution parsed_;
 };
 
+// Of the largest scores of a pair, as they are collected: room that doubles.
+int64_t LargestBytes(const engine::ModelConfig& config, const engine::AttributionRequest& pair,
+                     int64_t top_count) {
+  int64_t scores = 0;
+  if (pair.edges) {
+    for (const engine::Receiver& receiver : engine::Receivers(config)) {
+      scores += engine::SenderCount(receiver, config);
+    }
+  }
+  for (const engine::HookSite& site : pair.sites) {
+    scores += pair.clean.length() * engine::UnitsOf(site.point, config);
+  }
+  return 3 * std::min(top_count, scores) * static_cast<int64_t>(sizeof(AttributionPlace));
+}
+
 // Decides, for each pair, whether its passes keep what the way back needs of every layer: where
 // that leaves half of the memory to others. Returns the most that one of them takes.
-int64_t ChooseMemory(const ServedModel& served, int batch_rows, ParsedAttribution& parsed) {
+int64_t ChooseMemory(const ServedModel& served, int batch_rows, int64_t top_count,
+                     ParsedAttribution& parsed) {
   const int64_t share = served.budget.available_bytes() / 2;
   int64_t most = 0;
   for (engine::AttributionRequest& pair : parsed.pairs) {
@@ -213,7 +229,7 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, ParsedAttributio
       pair.keeps_all_layers = false;
       bytes = engine::AttributionBytes(served.config(), pair, batch_rows);
     }
-    most = std::max(most, bytes);
+    most = std::max(most, bytes + LargestBytes(served.config(), pair, top_count));
   }
   return most;
 }
@@ -223,7 +239,8 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, ParsedAttributio
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
                                   grpc::ServerWriter<v1::RunAttributionResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call.served, request).Parse());
-  const int64_t bytes = ChooseMemory(call.served, call.request.preferred_batch_rows(), parsed);
+  const int64_t bytes =
+      ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed);
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, bytes));
 
   AttributionWriter out(call.served, request, writer);

@@ -31,7 +31,7 @@ using Json = nlohmann::json;
 using Node = CircuitGraph::Node;
 
 constexpr double kLeastEffect = 0.02;
-constexpr size_t kMostPairs = 16;
+constexpr size_t kMostPairs = 32;
 
 // What a model's truth.json says.
 struct Truth {

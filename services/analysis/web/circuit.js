@@ -424,8 +424,8 @@ function circuitCaption({ circuit: results }, drawn) {
     .map(([count, name]) => countText(count, name));
   return (
     `Measured: ${[...roles, countText(results.edges.length, "edge")].join(", ")}. Drawn: the ` +
-    `${drawn.nodes.length} largest nodes and ${countText(drawn.edges.length, "edge")} between them, the largest ` +
-    `and of each head at least one; the numbers have the rest. ` +
+    `${drawn.nodes.length} largest nodes and ${countText(drawn.edges.length, "edge")} between them, each head’s own ` +
+    `largest and the largest of all; the numbers have the rest. ` +
     `On ${countText(results.pair_ids.length, "pair")}, effects below ${results.least_effect} count as none.`
   );
 }

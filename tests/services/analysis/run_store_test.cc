@@ -42,8 +42,9 @@ TEST_F(RunStoreTest, KeepsRunsOverRestarts) {
   EXPECT_EQ(run->study().SerializeAsString(), SmallStudy().SerializeAsString());
   EXPECT_EQ(run->description().run_id(), "a");
   EXPECT_EQ(run->description().model_name(), "small");
-  EXPECT_THAT(run->description().experiments(),
-              ElementsAre(v1::EXPERIMENT_KIND_BASELINE, v1::EXPERIMENT_KIND_PATCHING));
+  EXPECT_THAT(
+      run->description().experiments(),
+      ElementsAre(v1::EXPERIMENT_KIND_BASELINE, v1::EXPERIMENT_KIND_PATCHING, v1::EXPERIMENT_KIND_CIRCUIT));
   EXPECT_GT(run->description().update_time().seconds(), 1'600'000'000);
 }
 
@@ -113,11 +114,13 @@ TEST_F(RunStoreTest, BringsFilesOfSchema1UpToDate) {
     BindMessage(part, 1, FromText<v1::AblationResults>("patching_results_path: 'p'"));
     part.exec();
   }
+  v1::Study stored = SmallStudy();
+  stored.clear_circuit();
   for (int i = 0; i < 2; ++i) {  // migrated, then opened again
     const auto store = Open();
     const auto whole = store->Get("whole");
     ASSERT_THAT(whole, IsOk());
-    EXPECT_EQ(whole->study().SerializeAsString(), SmallStudy().SerializeAsString());
+    EXPECT_EQ(whole->study().SerializeAsString(), stored.SerializeAsString());
     EXPECT_EQ(whole->description().update_time().seconds(), 1'700'000'000);
     EXPECT_EQ(store->Get("part")->study().ablation().patching_results_path(), "p");
     ASSERT_EQ(store->List(10)->size(), 2);
@@ -132,7 +135,7 @@ TEST_F(RunStoreTest, BringsFilesOfSchema1UpToDate) {
 TEST_F(RunStoreTest, PassesOverExperimentsThatItDoesNotKnow) {
   ASSERT_THAT(Open()->Import("a", SmallStudy()), IsOk());
   SQLite::Database(path_, SQLite::OPEN_READWRITE).exec("INSERT INTO results VALUES ('a', 999, x'00')");
-  EXPECT_EQ(Open()->Get("a")->description().experiments_size(), 2);
+  EXPECT_EQ(Open()->Get("a")->description().experiments_size(), 3);
 }
 
 TEST_F(RunStoreTest, ListsTheLatestFirst) {

@@ -246,7 +246,7 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
   EXPECT_THAT(FieldsAtFault(tokens + filter + "method: ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS steps: 65"),
               ElementsAre("steps"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "method: 77"), ElementsAre("method"));
-  EXPECT_THAT(FieldsAtFault(tokens + filter + "top_count: 100001"), ElementsAre("top_count"));
+  EXPECT_THAT(FieldsAtFault(tokens + filter + "top_count: 2000001"), ElementsAre("top_count"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "top_count: 1 return_gradients: true"),
               ElementsAre("return_gradients"));
   EXPECT_THAT(
@@ -289,8 +289,10 @@ TEST_F(AttributionRpc, OfOpenings) {
   const std::string filter = "filter { name_patterns: 'blocks.*.attn.hook_z' } ";
   EXPECT_THAT(FieldsAtFault("metric: ATTRIBUTION_METRIC_OPENINGS " + filter),
               ElementsAre("metrics.refusal_openings"));
-  EXPECT_THAT(FieldsAtFault(std::string(kTokens) + "metrics { refusal_openings { ids: 1 } } " + filter),
-              ElementsAre("metrics.refusal_openings"));
+  EXPECT_THAT(
+      FieldsAtFault("metrics { refusal_token_ids: 5 compliance_token_ids: 20 refusal_openings { ids: 1 } } " +
+                    filter),
+      ElementsAre("metrics.refusal_openings"));
   EXPECT_THAT(FieldsAtFault("metric: ATTRIBUTION_METRIC_OPENINGS metrics { refusal_openings { ids: 1 } } "
                             "method: ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS " +
                             filter),

@@ -24,10 +24,12 @@ struct Circuits {
 
 class CircuitRpc : public testing::Test {
  protected:
+  static constexpr char kMetrics[] = "metrics { refusal_token_ids: [5, 9] compliance_token_ids: [20] } ";
+
   // Of the fixture's prompts, of one length, with `text` in it.
   v1::RunCircuitRequest Request(const std::string& text) {
     auto request = Parse<v1::RunCircuitRequest>(
-        "metrics { refusal_token_ids: [5, 9] compliance_token_ids: [20] } " + text);
+        text.find("metrics") != std::string::npos ? text : std::string(kMetrics) + text);
     if (request.has_prompt()) return request;
     for (uint32_t i = 0; i < 8; ++i) {
       request.mutable_prompt()->mutable_token_ids()->add_ids(7 * i + 3);

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 #include <set>
 #include <utility>
 
@@ -74,12 +73,12 @@ class Round {
     for (size_t i = 0; i < leaders_.size(); ++i) {
       for (size_t c = 0; c < candidates[i].size(); ++c) {
         const int index = static_cast<int>(c);
-        if (auto node = Judge(candidates[i][c], leaders_[i], Column(Of(before, i), index),
-                              Column(Of(after, i), index))) {
-          found.push_back(*std::move(node));
-        }
+        found.push_back(
+            Judge(candidates[i][c], leaders_[i], Column(Of(before, i), index), Column(Of(after, i), index)));
       }
     }
+    CorrectPValues(found);
+    std::erase_if(found, [](const auto& node) { return node.role() != v1::CIRCUIT_ROLE_BACKUP; });
     return found;
   }
 
@@ -133,22 +132,21 @@ class Round {
     return candidates;
   }
 
-  std::optional<v1::MeasuredNode> Judge(const Node& candidate, const Leaders& leaders,
-                                        const std::vector<double>& before,
-                                        const std::vector<double>& after) const {
+  // Without a role unless it is a backup.
+  v1::MeasuredNode Judge(const Node& candidate, const Leaders& leaders, const std::vector<double>& before,
+                         const std::vector<double>& after) const {
     std::vector<double> growth;
     for (size_t pair = 0; pair < before.size(); ++pair) growth.push_back(after[pair] - before[pair]);
     v1::MeasuredNode node = Describe(candidate);
     *node.mutable_conditional() = MakeEstimate(after, context_.seed);
-    if (!IsEffect(node.conditional(), options_.least_effect) ||
-        !IsEffect(MakeEstimate(growth, context_.seed), options_.least_effect)) {
-      return std::nullopt;
-    }
-    node.set_role(v1::CIRCUIT_ROLE_BACKUP);
     *node.mutable_noising() = MakeEstimate(before, context_.seed);
     node.set_p_value(SignFlipPValue(growth, context_.seed));
     node.set_attribution(scores_.mean_nodes[probe_.graph().NumberOf(candidate)]);
     for (const Node& leader : leaders) node.add_backs_up(leader.name());
+    if (IsEffect(node.conditional(), options_.least_effect) &&
+        IsEffect(MakeEstimate(growth, context_.seed), options_.least_effect)) {
+      node.set_role(v1::CIRCUIT_ROLE_BACKUP);
+    }
     return node;
   }
 

@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "clients/experiments/circuit_graph.h"
+#include "clients/experiments/circuit_statistics.h"
 #include "mechinterp/v1/results.pb.h"
 
 namespace mechinterp {
@@ -26,6 +27,15 @@ double Size(const v1::MeasuredNode& node);
 // A node of the results, with nothing measured; and back.
 v1::MeasuredNode Describe(const CircuitGraph::Node& node);
 CircuitGraph::Node NodeOf(const v1::MeasuredNode& node);
+
+// Holm's correction of the p-values of all that were tested together.
+template <typename Measured>
+void CorrectPValues(std::vector<Measured>& all) {
+  std::vector<double> values;
+  for (const Measured& measured : all) values.push_back(measured.p_value());
+  values = HolmAdjusted(values);
+  for (size_t i = 0; i < all.size(); ++i) all[i].set_p_value(values[i]);
+}
 
 }  // namespace mechinterp
 

@@ -23,15 +23,9 @@ void SetEffects(absl::Span<const v1::CircuitPart> noising, absl::Span<const v1::
   const std::vector<double> noise = Column(noising, index), denoise = Column(denoising, index);
   *measured.mutable_noising() = MakeEstimate(noise, seed);
   *measured.mutable_denoising() = MakeEstimate(denoise, seed);
-  measured.set_p_value(std::min(SignFlipPValue(noise, seed), SignFlipPValue(denoise, seed)));
-}
-
-template <typename Measured>
-void CorrectPValues(std::vector<Measured>& all) {
-  std::vector<double> values;
-  for (const Measured& measured : all) values.push_back(measured.p_value());
-  values = HolmAdjusted(values);
-  for (size_t i = 0; i < all.size(); ++i) all[i].set_p_value(values[i]);
+  // The smaller of two tests' counts twice (Bonferroni).
+  measured.set_p_value(
+      std::min(1.0, 2 * std::min(SignFlipPValue(noise, seed), SignFlipPValue(denoise, seed))));
 }
 
 // Of attribution's estimates against exact effects.
@@ -172,42 +166,6 @@ absl::Status CompareGroups(const ExperimentContext& context, const CircuitProbe&
 
 }  // namespace
 
-namespace {
-
-// Orders the best heads and MLPs anew, by what each is missed by in the circuit of them alone: there,
-// unlike in the whole model, nothing outside makes up for it. Then their better half, and so on.
-absl::Status RankWithinCircuits(const ExperimentContext& context, const CircuitProbe& probe,
-                                const CircuitTasks& tasks, std::vector<int>& ranked,
-                                v1::CircuitResults& results) {
-  constexpr int kMost = 64, kFewest = 4;
-  const std::vector<std::string> names = probe.graph().HeadsAndMlps();
-  for (int count = std::min(kMost, static_cast<int>(ranked.size()) / 2); count >= kFewest; count /= 2) {
-    v1::RunCircuitRequest request;
-    request.add_circuits()->set_leading(static_cast<uint32_t>(count));
-    for (int i = 0; i < count; ++i) {
-      request.add_nodes(names[ranked[i]]);
-      v1::CircuitMembers& without = *request.add_circuits();
-      without.set_leading(static_cast<uint32_t>(count));
-      without.add_except(static_cast<uint32_t>(i));
-    }
-    ABSTRACT_ASSIGN_OR_RETURN(
-        const auto parts,
-        RunTasks(
-            context, absl::StrCat("the best ", count, " in their circuit"), tasks.noising,
-            absl::StrCat("best ", count),
-            [&](const CircuitTask& task) { return probe.Circuits(task, request); }, results));
-    const std::vector<double> faithfulness = Means(parts);
-    std::vector<double> drops;
-    for (int i = 0; i < count; ++i) drops.push_back(faithfulness[0] - faithfulness[1 + i]);
-    const std::vector<int> before(ranked.begin(), ranked.begin() + count);
-    std::vector<int> order = LargestBySize(drops, count);
-    std::transform(order.begin(), order.end(), ranked.begin(), [&](int i) { return before[i]; });
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& probe,
                          const CircuitOptions& options, const CircuitTasks& tasks, CircuitScores& scores,
                          v1::CircuitResults& results) {
@@ -222,7 +180,6 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
                                 [&](const CircuitTask& task) { return probe.MlpEffects(task); }, results));
   const std::vector<double> effects = InOrderOfThePass(Means(heads), Means(mlps));
   scores.heads_and_mlps = LargestBySize(effects, static_cast<int>(effects.size()));
-  ABSTRACT_RETURN_IF_ERROR(RankWithinCircuits(context, probe, tasks, scores.heads_and_mlps, results));
   const std::vector<Node> neurons = LeadingNeurons(graph, scores, options.neuron_count);
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto of_neurons,

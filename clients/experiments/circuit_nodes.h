@@ -29,8 +29,7 @@ struct CircuitScores {
   std::vector<std::vector<float>> edges;
   // Means over the noising, or the denoising tasks, or both.
   std::vector<double> noising_nodes, denoising_nodes, mean_nodes, mean_edges;
-  // Heads and whole MLPs (CircuitGraph::HeadsAndMlps), the best first: by exact effects, and the best of
-  // them by what they are missed by in their own circuits.
+  // Heads and whole MLPs (CircuitGraph::HeadsAndMlps), the best first: by exact effects.
   std::vector<int> heads_and_mlps;
 };
 

@@ -65,7 +65,7 @@ function faithfulnessLayout(curves) {
     height: 380,
     hovermode: "closest",
     xaxis: axis(
-      NARROW.matches ? "best share of edges or nodes" : "best share of all edges or nodes (logarithmic)",
+      NARROW.matches ? "best share of all edges" : "best share of all the model's edges (logarithmic)",
       {
         type: "log",
         tickmode: "array",
@@ -104,7 +104,7 @@ function drawFaithfulness(results, curves) {
     "faithfulness",
     curves.flatMap((curve) => faithfulnessTraces(curve, curve)),
     faithfulnessLayout(curves),
-    "Line chart of faithfulness against the share of edges or nodes in the circuit.",
+    "Line chart of faithfulness against the share of the model's edges that is in the circuit.",
   );
 }
 

@@ -196,13 +196,17 @@ TEST_F(SafetensorsTest, AFileThatMayNotBeRead) {
   EXPECT_THAT(std::string(Open().message()), AllOf(HasSubstr(path_), HasSubstr("Permission denied")));
 }
 
-// Resident bytes of mapped files, as Linux counts them; nothing elsewhere.
+// Resident bytes of mapped files, as Linux counts them; nothing elsewhere. Those of a file system in
+// memory, as /tmp often is, it counts as shared.
 std::optional<int64_t> MappedResidentBytes() {
   std::ifstream status("/proc/self/status");
+  std::optional<int64_t> bytes;
   for (std::string line; std::getline(status, line);) {
-    if (line.rfind("RssFile:", 0) == 0) return std::stoll(line.substr(8)) * 1024;
+    for (const std::string name : {"RssFile:", "RssShmem:"}) {
+      if (line.rfind(name, 0) == 0) bytes = bytes.value_or(0) + std::stoll(line.substr(name.size())) * 1024;
+    }
   }
-  return std::nullopt;
+  return bytes;
 }
 
 TEST_F(SafetensorsTest, ReleasedPagesAreGoneAndCanBeReadAgain) {

@@ -167,6 +167,7 @@ void CircuitPass::RunHead() {
         readers.empty() ? Source(site.point, site.layer) : std::move(Streams(site, readers)[0]);
     std::copy(stream.begin(), stream.end(), rows);
   });
+  // No norm of the blocks has read these rows: none is to blame for what is not finite.
   const NormScales norm_scales(config_, batch_, math_);
   math_.WriteRows({Slot::kNormScales, 0, 2 * config_.layer_count() * length_, 1},
                   [&](float* scales) { std::fill_n(scales, 2 * config_.layer_count() * length_, 1.0f); });

@@ -20,8 +20,6 @@ constexpr int kMostCircuits = 10'000;
 struct Choice {
   std::vector<engine::Edge> edges;
   std::vector<engine::Node> nodes;
-
-  size_t size() const { return edges.empty() ? nodes.size() : edges.size(); }
 };
 
 class CircuitParser {

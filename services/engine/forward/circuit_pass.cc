@@ -25,6 +25,15 @@ std::vector<bool> SeenByAny(const Circuit& circuit) {
   return seen;
 }
 
+// Sets all neurons of rows [count, width] but these to zero.
+void KeepNeurons(const std::vector<int>& kept, int64_t count, int64_t width, float* rows) {
+  std::vector<bool> is_kept(width);
+  for (const int neuron : kept) is_kept[neuron] = true;
+  for (int64_t i = 0; i < count * width; ++i) {
+    if (!is_kept[i % width]) rows[i] = 0;
+  }
+}
+
 }  // namespace
 
 std::vector<HookSite> CircuitSourceSites(const ModelConfig& config) {
@@ -138,19 +147,7 @@ void CircuitPass::AddMlp(int layer) {
   math_.WithHostRows(neurons, [&](float* rows) {
     const std::vector<float>& source = Source(HookPoint::kMlpPost, layer);
     for (int64_t i = 0; i < neurons.size(); ++i) rows[i] -= source[i];
-    if (some == plan_.circuit.neurons.end()) return true;
-    for (int64_t t = 0; t < length_; ++t) {
-      float* row = rows + t * config_.d_ff;
-      auto next = some->second.begin();
-      for (int n = 0; n < config_.d_ff; ++n) {
-        const bool computes = next != some->second.end() && *next == n;
-        if (computes) {
-          ++next;
-        } else {
-          row[n] = 0;
-        }
-      }
-    }
+    if (some != plan_.circuit.neurons.end()) KeepNeurons(some->second, length_, config_.d_ff, rows);
     return true;
   });
   math_.Multiply(neurons, {{&w.down, Slot::kBlockOut}});

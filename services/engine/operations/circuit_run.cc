@@ -22,12 +22,10 @@ Segment SegmentOf(const TokenizedPrompt& prompt) {
 }
 
 std::shared_ptr<const HookPlan> CapturePlan(const ModelConfig& config, int length) {
-  auto plan = std::make_shared<HookPlan>();
-  plan->prompt_length = length;
   std::vector<int> positions(length);
   std::iota(positions.begin(), positions.end(), 0);
-  for (const HookSite& site : CircuitSourceSites(config)) plan->captures[site] = {site, positions};
-  return plan;
+  const std::vector<HookSite> sites = CircuitSourceSites(config);
+  return WithCaptures(nullptr, length, {sites.begin(), sites.end()}, positions);
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <map>
 
-#include "google/rpc/error_details.pb.h"
 #include "services/common/status.h"
 #include "services/engine/operations/attribution.h"
 #include "tests/services/model/service_fixture.h"
@@ -101,17 +100,7 @@ class AttributionRpc : public testing::Test {
   }
 
   std::vector<std::string> FieldsAtFault(const std::string& text) {
-    const grpc::Status status = Run(Request(text)).status;
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
-    google::rpc::Status details;
-    details.ParseFromString(status.error_details());
-    std::vector<std::string> fields;
-    for (const auto& any : details.details()) {
-      google::rpc::BadRequest bad;
-      if (!any.UnpackTo(&bad)) continue;
-      for (const auto& violation : bad.field_violations()) fields.push_back(violation.field());
-    }
-    return fields;
+    return mechinterp::FieldsAtFault(Run(Request(text)).status);
   }
 
   engine::Fixture fixture_{"llama3-gqa"};

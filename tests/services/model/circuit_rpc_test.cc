@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "google/rpc/error_details.pb.h"
 #include "tests/services/engine/fixture.h"
 #include "tests/services/model/service_fixture.h"
 #include "tests/status_matchers.h"
@@ -53,17 +52,9 @@ class CircuitRpc : public testing::Test {
   }
 
   std::vector<std::string> FaultsOf(const std::string& text) {
-    const grpc::Status status = Run(Request(text)).status;
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
-    google::rpc::Status details;
-    details.ParseFromString(status.error_details());
     std::vector<std::string> faults;
-    for (const auto& any : details.details()) {
-      google::rpc::BadRequest bad;
-      if (!any.UnpackTo(&bad)) continue;
-      for (const auto& violation : bad.field_violations()) {
-        faults.push_back(violation.field() + ": " + violation.description());
-      }
+    for (const auto& [field, description] : ViolationsOf(Run(Request(text)).status)) {
+      faults.push_back(field + ": " + description);
     }
     return faults;
   }

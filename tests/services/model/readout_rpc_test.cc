@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "google/rpc/error_details.pb.h"
 #include "services/common/status.h"
 #include "services/engine/operations/direct_attribution.h"
 #include "services/engine/operations/logit_lens.h"
@@ -99,17 +98,7 @@ class ReadoutRpc : public testing::Test {
   }
 
   std::vector<std::string> FieldsAtFault(const std::string& text) {
-    const grpc::Status status = Run(Request(text)).status;
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
-    google::rpc::Status details;
-    details.ParseFromString(status.error_details());
-    std::vector<std::string> fields;
-    for (const auto& any : details.details()) {
-      google::rpc::BadRequest bad;
-      if (!any.UnpackTo(&bad)) continue;
-      for (const auto& violation : bad.field_violations()) fields.push_back(violation.field());
-    }
-    return fields;
+    return mechinterp::FieldsAtFault(Run(Request(text)).status);
   }
 
   engine::Fixture fixture_{"llama3-gqa"};

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "google/rpc/error_details.pb.h"
 #include "nlohmann/json.hpp"
 #include "services/common/status.h"
 #include "tests/services/model/service_fixture.h"
@@ -19,21 +18,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
-
-// (field, description) of a failed request's BadRequest.
-std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status) {
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
-  google::rpc::Status details;
-  details.ParseFromString(status.error_details());
-  std::vector<std::pair<std::string, std::string>> violations;
-  for (const auto& any : details.details()) {
-    google::rpc::BadRequest bad;
-    if (!any.UnpackTo(&bad)) continue;
-    for (const auto& violation : bad.field_violations())
-      violations.emplace_back(violation.field(), violation.description());
-  }
-  return violations;
-}
 
 class RequestErrors : public testing::Test {
  protected:

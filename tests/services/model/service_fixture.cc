@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "google/rpc/error_details.pb.h"
 #include "services/common/overloaded.h"
 #include "services/common/tensor_proto.h"
 #include "services/model/response_building.h"
@@ -123,6 +124,26 @@ google::protobuf::RepeatedPtrField<v1::Intervention> ToProto(const engine::Inter
                intervention.edit);
   }
   return result;
+}
+
+std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status) {
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+  google::rpc::Status details;
+  details.ParseFromString(status.error_details());
+  std::vector<std::pair<std::string, std::string>> violations;
+  for (const auto& any : details.details()) {
+    google::rpc::BadRequest bad;
+    if (!any.UnpackTo(&bad)) continue;
+    for (const auto& violation : bad.field_violations())
+      violations.emplace_back(violation.field(), violation.description());
+  }
+  return violations;
+}
+
+std::vector<std::string> FieldsAtFault(const grpc::Status& status) {
+  std::vector<std::string> fields;
+  for (const auto& [field, description] : ViolationsOf(status)) fields.push_back(field);
+  return fields;
 }
 
 }  // namespace mechinterp

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "google/protobuf/text_format.h"
@@ -71,6 +72,10 @@ class ServiceFixture {
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<v1::ModelService::Stub> stub_;
 };
+
+// (field, description) of a failed request's BadRequest; and the fields alone.
+std::vector<std::pair<std::string, std::string>> ViolationsOf(const grpc::Status& status);
+std::vector<std::string> FieldsAtFault(const grpc::Status& status);
 
 // A fixture's case as a client would ask for it.
 google::protobuf::RepeatedPtrField<v1::Intervention> ToProto(const engine::InterventionSet& interventions);

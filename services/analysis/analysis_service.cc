@@ -126,13 +126,26 @@ absl::StatusOr<v1::GetRunResponse> ReadForExport(RunStore& store, const v1::Expo
   return run;
 }
 
-// Passes `bytes` on in pieces until `write` says that nobody reads them any longer.
-template <typename Write>
-grpc::Status WritePieces(const std::string& bytes, Write write) {
+// Writes `bytes` in pieces, each put into a message by `set`.
+template <typename Response, typename Set>
+absl::Status WritePieces(const std::string& bytes, MessageWriter<Response>& writer, Response message,
+                         Set set) {
   for (size_t offset = 0; offset < bytes.size(); offset += kPieceBytes) {
-    if (!write(bytes.substr(offset, kPieceBytes))) return grpc::Status::CANCELLED;
+    set(message, bytes.substr(offset, kPieceBytes));
+    ABSTRACT_RETURN_IF_ERROR(writer.Write(message));
   }
-  return grpc::Status::OK;
+  return absl::OkStatus();
+}
+
+absl::Status Export(RunStore& store, const v1::ExportRunRequest& request,
+                    MessageWriter<v1::ExportRunResponse>& writer) {
+  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, ReadForExport(store, request));
+  v1::ExportRunResponse response;
+  *response.mutable_description() = run.description();
+  ABSTRACT_RETURN_IF_ERROR(writer.Write(response));
+  return WritePieces(
+      run.study().SerializeAsString(), writer, response,
+      [](v1::ExportRunResponse& message, std::string piece) { message.set_study_chunk(std::move(piece)); });
 }
 
 absl::Status Rank(RunStore& store, const v1::GetRankingRequest& request, v1::GetRankingResponse& response) {
@@ -183,73 +196,56 @@ absl::Status DrawCircuit(RunStore& store, const v1::GetCircuitRequest& request,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> Render(RunStore& store, const std::string& run_id) {
+absl::Status Render(RunStore& store, const v1::RenderDashboardRequest& request,
+                    MessageWriter<v1::RenderDashboardResponse>& writer) {
+  ABSTRACT_RETURN_IF_ERROR(CheckedRunId(request.run_id()));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(request.run_id()));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::string html, RenderDashboard(std::move(run)));
+  return WritePieces(
+      html, writer, v1::RenderDashboardResponse(),
+      [](v1::RenderDashboardResponse& message, std::string piece) { message.set_html(std::move(piece)); });
+}
+
+absl::Status Delete(RunStore& store, const std::string& run_id) {
   ABSTRACT_RETURN_IF_ERROR(CheckedRunId(run_id));
-  ABSTRACT_ASSIGN_OR_RETURN(v1::GetRunResponse run, store.Get(run_id));
-  return RenderDashboard(std::move(run));
+  return store.Delete(run_id);
 }
 
 }  // namespace
 
-grpc::Status AnalysisServiceImpl::ImportRun(grpc::ServerContext*, const v1::ImportRunRequest* request,
-                                            v1::ImportRunResponse* response) {
-  response->set_http_address(http_address_);
-  return ToGrpcStatus(Import(store_, *request, *response));
-}
-
-grpc::Status AnalysisServiceImpl::ListRuns(grpc::ServerContext*, const v1::ListRunsRequest* request,
-                                           v1::ListRunsResponse* response) {
-  return ToGrpcStatus(ListPage(store_, *request, *response));
-}
-
-grpc::Status AnalysisServiceImpl::GetRun(grpc::ServerContext*, const v1::GetRunRequest* request,
-                                         v1::GetRunResponse* response) {
-  auto run = Get(store_, request->run_id());
-  if (run.ok()) *response = *std::move(run);
-  return ToGrpcStatus(run.status());
-}
-
-grpc::Status AnalysisServiceImpl::ExportRun(grpc::ServerContext*, const v1::ExportRunRequest* request,
-                                            grpc::ServerWriter<v1::ExportRunResponse>* writer) {
-  absl::StatusOr<v1::GetRunResponse> run = ReadForExport(store_, *request);
-  if (!run.ok()) return ToGrpcStatus(run.status());
-  const std::string study = run->study().SerializeAsString();
-  run->clear_study();
-  v1::ExportRunResponse response;
-  *response.mutable_description() = run->description();
-  if (!writer->Write(response)) return grpc::Status::CANCELLED;  // The client has gone.
-  return WritePieces(study, [&](std::string piece) {
-    response.set_study_chunk(std::move(piece));
-    return writer->Write(response);
-  });
-}
-
-grpc::Status AnalysisServiceImpl::DeleteRun(grpc::ServerContext*, const v1::DeleteRunRequest* request,
-                                            v1::DeleteRunResponse*) {
-  if (const absl::Status status = CheckedRunId(request->run_id()); !status.ok()) return ToGrpcStatus(status);
-  return ToGrpcStatus(store_.Delete(request->run_id()));
-}
-
-grpc::Status AnalysisServiceImpl::GetRanking(grpc::ServerContext*, const v1::GetRankingRequest* request,
-                                             v1::GetRankingResponse* response) {
-  return ToGrpcStatus(Rank(store_, *request, *response));
-}
-
-grpc::Status AnalysisServiceImpl::GetCircuit(grpc::ServerContext*, const v1::GetCircuitRequest* request,
-                                             v1::GetCircuitResponse* response) {
-  return ToGrpcStatus(DrawCircuit(store_, *request, *response));
-}
-
-grpc::Status AnalysisServiceImpl::RenderDashboard(grpc::ServerContext*,
-                                                  const v1::RenderDashboardRequest* request,
-                                                  grpc::ServerWriter<v1::RenderDashboardResponse>* writer) {
-  const absl::StatusOr<std::string> html = Render(store_, request->run_id());
-  if (!html.ok()) return ToGrpcStatus(html.status());
-  v1::RenderDashboardResponse response;
-  return WritePieces(*html, [&](std::string piece) {
-    response.set_html(std::move(piece));
-    return writer->Write(response);
-  });
+ServiceMethods AnalysisServiceImpl::Methods() {
+  const MethodTraits read = {Lane::kWork};
+  const MethodTraits write = {Lane::kWork, Priority::kInteractive, Access::kWrite};
+  ServiceMethods methods(v1::ImportRunRequest::descriptor()->file()->FindServiceByName("AnalysisService"));
+  methods.AddUnary<v1::ImportRunRequest, v1::ImportRunResponse>(
+      "ImportRun", write, [this](Call&, const auto& request, auto& response) {
+        response.set_http_address(http_address_);
+        return Import(store_, request, response);
+      });
+  methods.AddUnary<v1::ListRunsRequest, v1::ListRunsResponse>(
+      "ListRuns", read,
+      [this](Call&, const auto& request, auto& response) { return ListPage(store_, request, response); });
+  methods.AddUnary<v1::GetRunRequest, v1::GetRunResponse>(
+      "GetRun", read, [this](Call&, const auto& request, auto& response) -> absl::Status {
+        ABSTRACT_ASSIGN_OR_RETURN(response, Get(store_, request.run_id()));
+        return absl::OkStatus();
+      });
+  methods.AddStream<v1::ExportRunRequest, v1::ExportRunResponse>(
+      "ExportRun", read,
+      [this](Call&, const auto& request, auto& writer) { return Export(store_, request, writer); });
+  methods.AddUnary<v1::DeleteRunRequest, v1::DeleteRunResponse>(
+      "DeleteRun", write,
+      [this](Call&, const auto& request, auto&) { return Delete(store_, request.run_id()); });
+  methods.AddUnary<v1::GetRankingRequest, v1::GetRankingResponse>(
+      "GetRanking", read,
+      [this](Call&, const auto& request, auto& response) { return Rank(store_, request, response); });
+  methods.AddUnary<v1::GetCircuitRequest, v1::GetCircuitResponse>(
+      "GetCircuit", read,
+      [this](Call&, const auto& request, auto& response) { return DrawCircuit(store_, request, response); });
+  methods.AddStream<v1::RenderDashboardRequest, v1::RenderDashboardResponse>(
+      "RenderDashboard", read,
+      [this](Call&, const auto& request, auto& writer) { return Render(store_, request, writer); });
+  return methods;
 }
 
 }  // namespace mechinterp

@@ -15,11 +15,13 @@
 #include "services/common/command_line.h"
 #include "services/common/logging.h"
 #include "services/common/metrics_server.h"
-#include "services/common/rpc_server.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
+#include "services/common/termination_signals.h"
 #include "services/common/text_file.h"
 #include "services/common/version.h"
+#include "services/rpc/network_options.h"
+#include "services/rpc/rpc_server.h"
 #include "spdlog/spdlog.h"
 
 namespace mechinterp {
@@ -29,7 +31,7 @@ constexpr char kImportedRunId[] = "latest";
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
 struct Options {
-  std::string listen_address = "127.0.0.1:50052";
+  NetworkOptions network = NetworkOptions("127.0.0.1:50052");
   std::string http_address = "127.0.0.1:8080";
   std::string metrics_address = "127.0.0.1:9465";
   std::string database = "outputs/analysis.sqlite";
@@ -40,7 +42,7 @@ struct Options {
 };
 
 void AddOptions(Command app, Options& options) {
-  app.AddOption("--listen-address", options.listen_address, "HOST:PORT for gRPC");
+  AddNetworkOptions(app, options.network);
   app.AddOption("--http-address", options.http_address, "HOST:PORT for the dashboard; empty: none");
   app.AddOption("--metrics-address", options.metrics_address, "HOST:PORT for Prometheus; empty: none");
   app.AddOption("--database", options.database, "SQLite file that keeps the runs");
@@ -93,6 +95,8 @@ std::string HttpAddress(const Options& options, const HttpServer* server) {
 }
 
 absl::Status Serve(const Options& options, TerminationSignals& signals) {
+  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc_options, MakeServerOptions(options.network, nullptr));
+  ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(rpc_options));
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RunStore> store, RunStore::Open(options.database));
   ABSTRACT_RETURN_IF_ERROR(ImportResults(options, *store));
 
@@ -109,14 +113,13 @@ absl::Status Serve(const Options& options, TerminationSignals& signals) {
                  options.http_address);
   }
   AnalysisServiceImpl service(store.get(), HttpAddress(options, dashboard_server.get()));
-  RpcServerOptions rpc_options;
-  rpc_options.listen_address = options.listen_address;
   rpc_options.registry = registry;
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> rpc_server,
-                            RpcServer::Start(rpc_options, {&service}));
+                            RpcServer::Start(rpc_options, {service.Methods()}));
   rpc_server->SetServing(true);
   spdlog::info("gRPC on port {}; ready", rpc_server->port());
 
+  signals.HoldBack();
   const int signal = signals.Wait();
   spdlog::info("signal {}: shutting down", signal);
   rpc_server->Shutdown(kShutdownGrace);
@@ -143,7 +146,8 @@ int main(int argc, char** argv) {
   if (const auto exit_code = command_line.Parse(argc, argv)) return *exit_code;
 
   const absl::Status status = mechinterp::Run(options, signals);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "abstract-analysis-server: %s\n", mechinterp::DescribeStatus(status).c_str());
-  return 1;
+  if (!status.ok()) {
+    std::fprintf(stderr, "abstract-analysis-server: %s\n", mechinterp::DescribeStatus(status).c_str());
+  }
+  mechinterp::EndProcess(status.ok() ? 0 : 1);
 }

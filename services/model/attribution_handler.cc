@@ -237,7 +237,7 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, int64_t top_coun
 }  // namespace
 
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
-                                  grpc::ServerWriter<v1::RunAttributionResponse>& writer) {
+                                  MessageWriter<v1::RunAttributionResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call.served, request).Parse());
   const int64_t bytes =
       ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed);
@@ -248,7 +248,7 @@ absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionReq
   for (size_t i = 0; i < parsed.pairs.size(); ++i) {
     engine::AttributionRequest& pair = parsed.pairs[i];
     pair.plan = plans[i];
-    call.served.metrics.prompt_tokens.Increment(pair.clean.length() + pair.source.length());
+    call.CountPrompt(pair.clean.length() + pair.source.length());
     ABSTRACT_ASSIGN_OR_RETURN(engine::Attribution attribution, engine::Attribute(call.context, pair));
     ABSTRACT_RETURN_IF_ERROR(
         out.WritePair(static_cast<uint32_t>(i), pair, parsed.positions[i], std::move(attribution)));

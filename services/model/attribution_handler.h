@@ -6,7 +6,7 @@
 namespace mechinterp {
 
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
-                                  grpc::ServerWriter<v1::RunAttributionResponse>& writer);
+                                  MessageWriter<v1::RunAttributionResponse>& writer);
 
 }  // namespace mechinterp
 

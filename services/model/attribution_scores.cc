@@ -89,7 +89,7 @@ absl::Status AttributionWriter::WriteHeader() {
   v1::RunAttributionResponse message;
   *message.mutable_header()->mutable_model() = served_.Identity();
   message.mutable_header()->set_pair_count(static_cast<uint32_t>(request_.pairs_size()));
-  return WriteTo(writer_, message);
+  return writer_.Write(message);
 }
 
 std::vector<AttributionWriter::Part> AttributionWriter::PartsOf(const engine::AttributionRequest& pair,
@@ -122,7 +122,7 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
   }
   for (engine::TokenId id : pair.source.ids) opening.add_source_token_ids(id);
   if (request_.edges()) {
-    ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+    ABSTRACT_RETURN_IF_ERROR(writer_.Write(message));
     return WriteLargestEdges(attribution.edges);
   }
   const std::vector<Part> parts = PartsOf(pair, positions, attribution);
@@ -131,7 +131,7 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
       *opening.add_tensors() = BuildActivationInfo(part.site, part.tensor.shape);
     }
   }
-  ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+  ABSTRACT_RETURN_IF_ERROR(writer_.Write(message));
   return request_.top_count() == 0 ? WriteTensors(parts) : WriteLargest(parts, positions);
 }
 
@@ -141,7 +141,7 @@ absl::Status AttributionWriter::WriteTensors(const std::vector<Part>& parts) {
     ForEachChunkOf(i, parts[i].tensor.values, [&](v1::ActivationChunk chunk) {
       v1::RunAttributionResponse message;
       *message.mutable_chunk() = std::move(chunk);
-      status = WriteTo(writer_, message);
+      status = writer_.Write(message);
       return status.ok();
     });
   }
@@ -157,14 +157,14 @@ absl::Status AttributionWriter::WriteInPieces(
     v1::AttributionScores one;
     add(place, one);
     if (bytes + one.ByteSizeLong() > kPieceBytes) {
-      ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+      ABSTRACT_RETURN_IF_ERROR(writer_.Write(message));
       message.Clear();
       bytes = 0;
     }
     bytes += one.ByteSizeLong();
     message.mutable_scores()->MergeFrom(one);
   }
-  return bytes == 0 ? absl::OkStatus() : WriteTo(writer_, message);
+  return bytes == 0 ? absl::OkStatus() : writer_.Write(message);
 }
 
 absl::Status AttributionWriter::WriteLargest(const std::vector<Part>& parts,
@@ -205,7 +205,7 @@ absl::Status AttributionWriter::WriteLargestEdges(const std::vector<std::vector<
 absl::Status AttributionWriter::WriteSummary(const v1::RunTimings& timings) {
   v1::RunAttributionResponse message;
   *message.mutable_summary()->mutable_timings() = timings;
-  return WriteTo(writer_, message);
+  return writer_.Write(message);
 }
 
 }  // namespace mechinterp

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/engine/operations/attribution.h"
 #include "services/model/served_model.h"
+#include "services/rpc/call.h"
 
 namespace mechinterp {
 
@@ -25,7 +25,7 @@ class AttributionWriter {
  public:
   // All must outlive it.
   AttributionWriter(ServedModel& served, const v1::RunAttributionRequest& request,
-                    grpc::ServerWriter<v1::RunAttributionResponse>& writer)
+                    MessageWriter<v1::RunAttributionResponse>& writer)
       : served_(served), request_(request), writer_(writer) {}
 
   absl::Status WriteHeader();
@@ -52,7 +52,7 @@ class AttributionWriter {
 
   ServedModel& served_;
   const v1::RunAttributionRequest& request_;
-  grpc::ServerWriter<v1::RunAttributionResponse>& writer_;
+  MessageWriter<v1::RunAttributionResponse>& writer_;
 };
 
 }  // namespace mechinterp

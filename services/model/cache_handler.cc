@@ -1,6 +1,7 @@
 #include "services/model/cache_handler.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -60,58 +61,74 @@ absl::StatusOr<ParsedCapture> ParseCapture(ServedModel& served, const v1::RunWit
 
 template <typename Response>
 absl::Status WriteHeader(const ServedModel& served, const engine::RecordedRun& run,
-                         grpc::ServerWriter<Response>& writer) {
+                         MessageWriter<Response>& writer) {
   Response message;
   *message.mutable_header() = BuildActivationHeader(*served.model, served.device_check.passed_id(), run);
-  return WriteTo(writer, message);
+  return writer.Write(message);
 }
 
-template <typename Response>
-absl::Status WriteChunks(const ServedModel& served, const engine::RecordedRun& run,
-                         grpc::ServerWriter<Response>& writer) {
-  absl::Status status;
-  ForEachChunk(served.config(), run, [&](v1::ActivationChunk chunk) {
+// A run's chunks, then the summary, as the client takes them; `kept` lives as long.
+template <typename Response, typename Kept>
+Call::Source RestOfStream(const ServedModel& served, std::shared_ptr<const engine::RecordedRun> run,
+                          const v1::RunSummary& summary, Kept kept) {
+  struct State {
+    State(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> recorded)
+        : chunks(config, std::move(recorded)) {}
+    ChunkReader chunks;
+    std::optional<v1::RunSummary> summary;
+    std::optional<Kept> kept;
+  };
+  const auto state = std::make_shared<State>(served.config(), std::move(run));
+  state->summary = summary;
+  state->kept.emplace(std::move(kept));
+  return [state]() -> std::optional<grpc::ByteBuffer> {
     Response message;
-    *message.mutable_chunk() = std::move(chunk);
-    status = WriteTo(writer, message);
-    return status.ok();
-  });
-  return status;
+    if (std::optional<v1::ActivationChunk> chunk = state->chunks.Next()) {
+      *message.mutable_chunk() = *std::move(chunk);
+    } else if (state->summary) {
+      *message.mutable_summary() = *std::exchange(state->summary, std::nullopt);
+    } else {
+      return std::nullopt;
+    }
+    return Serialized(message);
+  };
 }
 
 }  // namespace
 
 absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest& request,
-                                grpc::ServerWriter<v1::RunWithCacheResponse>& writer) {
+                                MessageWriter<v1::RunWithCacheResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(const ParsedCapture parsed, ParseCapture(call.served, request));
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.capture_bytes));
-  call.served.metrics.prompt_tokens.Increment(parsed.prompt.length());
+  call.CountPrompt(parsed.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
                             engine::RunWithCache(call.context, parsed.prompt, plans.front()));
   call.request.Leave();  // sending needs no engine
 
   ABSTRACT_RETURN_IF_ERROR(WriteHeader(call.served, *run, writer));
-  v1::RunWithCacheResponse message;
-  v1::RunSummary& summary = *message.mutable_summary();
-  if (request.store()) {
-    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(), call.served.store.Put(run, parsed.time_to_live));
-  } else {
-    ABSTRACT_RETURN_IF_ERROR(WriteChunks(call.served, *run, writer));
-  }
+  v1::RunSummary summary;
   *summary.mutable_timings() = call.Timings();
   summary.set_total_byte_count(ByteCount(*run));
-  return WriteTo(writer, message);
+  if (request.store()) {
+    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(), call.served.store.Put(run, parsed.time_to_live));
+    v1::RunWithCacheResponse message;
+    *message.mutable_summary() = std::move(summary);
+    return writer.Write(message);
+  }
+  call.rpc->SendRest(
+      RestOfStream<v1::RunWithCacheResponse>(call.served, run, summary, std::move(call.memory)));
+  return absl::OkStatus();
 }
 
-absl::Status HandleGetActivation(ServedModel& served, const v1::GetActivationRequest& request,
-                                 grpc::ServerWriter<v1::GetActivationResponse>& writer) {
+absl::Status HandleGetActivation(ServedModel& served, Call& call, const v1::GetActivationRequest& request,
+                                 MessageWriter<v1::GetActivationResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(const ActivationStore::Entry entry, served.store.Get(request.handle()));
   ABSTRACT_RETURN_IF_ERROR(WriteHeader(served, *entry.run, writer));
-  ABSTRACT_RETURN_IF_ERROR(WriteChunks(served, *entry.run, writer));
-  v1::GetActivationResponse message;
-  message.mutable_summary()->set_handle(entry.handle);
-  message.mutable_summary()->set_total_byte_count(entry.bytes);
-  return WriteTo(writer, message);
+  v1::RunSummary summary;
+  summary.set_handle(entry.handle);
+  summary.set_total_byte_count(entry.bytes);
+  call.SendRest(RestOfStream<v1::GetActivationResponse>(served, entry.run, summary, /*kept=*/0));
+  return absl::OkStatus();
 }
 
 }  // namespace mechinterp

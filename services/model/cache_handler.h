@@ -2,7 +2,6 @@
 #define SERVICES_MODEL_CACHE_HANDLER_H_
 
 #include "absl/status/status.h"
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/model/service_call.h"
 
@@ -10,11 +9,11 @@ namespace mechinterp {
 
 // RunWithCache: records a run's activations, and streams or stores them.
 absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest& request,
-                                grpc::ServerWriter<v1::RunWithCacheResponse>& writer);
+                                MessageWriter<v1::RunWithCacheResponse>& writer);
 
 // GetActivation: streams a stored run.
-absl::Status HandleGetActivation(ServedModel& served, const v1::GetActivationRequest& request,
-                                 grpc::ServerWriter<v1::GetActivationResponse>& writer);
+absl::Status HandleGetActivation(ServedModel& served, Call& call, const v1::GetActivationRequest& request,
+                                 MessageWriter<v1::GetActivationResponse>& writer);
 
 }  // namespace mechinterp
 

@@ -151,7 +151,7 @@ int64_t EstimateBytes(const engine::ModelConfig& config, const v1::RunCircuitReq
 class CircuitWriter {
  public:
   CircuitWriter(ServedModel& served, const engine::CircuitRequest& parsed,
-                grpc::ServerWriter<v1::RunCircuitResponse>& writer)
+                MessageWriter<v1::RunCircuitResponse>& writer)
       : served_(served), parsed_(parsed), writer_(writer) {}
 
   engine::CircuitSink Sink() {
@@ -162,7 +162,7 @@ class CircuitWriter {
   absl::Status WriteSummary(const v1::RunTimings& timings) {
     v1::RunCircuitResponse message;
     *message.mutable_summary()->mutable_timings() = timings;
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
  private:
@@ -175,7 +175,7 @@ class CircuitWriter {
     *header.mutable_source() = BuildMetrics(*served_.model, baselines.source);
     for (const engine::TokenId id : parsed_.prompt.ids) header.add_prompt_token_ids(id);
     for (const engine::TokenId id : parsed_.source.ids) header.add_source_token_ids(id);
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   absl::Status WriteResult(const engine::CircuitResult& result) {
@@ -186,25 +186,25 @@ class CircuitWriter {
     if (result.faithfulness) entry.set_faithfulness(*result.faithfulness);
     entry.set_edge_count(static_cast<uint32_t>(result.edge_count));
     served_.metrics.circuit_runs.Increment();
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   ServedModel& served_;
   const engine::CircuitRequest& parsed_;
-  grpc::ServerWriter<v1::RunCircuitResponse>& writer_;
+  MessageWriter<v1::RunCircuitResponse>& writer_;
 };
 
 }  // namespace
 
 absl::Status HandleRunCircuit(ServiceCall& call, const v1::RunCircuitRequest& request,
-                              grpc::ServerWriter<v1::RunCircuitResponse>& writer) {
+                              MessageWriter<v1::RunCircuitResponse>& writer) {
   const engine::ModelConfig& config = call.served.config();
   CircuitParser parser(call.served, request);
   ABSTRACT_ASSIGN_OR_RETURN(engine::CircuitRequest parsed, parser.Parse());
   parsed.circuit = [&](int i) { return BuildCircuit(config, request.circuits(i), parser.choice()); };
   ABSTRACT_RETURN_IF_ERROR(call.Admit(
       EstimateBytes(config, request, parsed, parser.choice(), call.request.preferred_batch_rows())));
-  call.served.metrics.prompt_tokens.Increment(2 * parsed.prompt.length());
+  call.CountPrompt(2 * parsed.prompt.length());
   CircuitWriter out(call.served, parsed, writer);
   ABSTRACT_RETURN_IF_ERROR(engine::RunCircuits(call.context, parsed, out.Sink()));
   return out.WriteSummary(call.Timings());

@@ -2,14 +2,13 @@
 #define SERVICES_MODEL_CIRCUIT_HANDLER_H_
 
 #include "absl/status/status.h"
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/model/service_call.h"
 
 namespace mechinterp {
 
 absl::Status HandleRunCircuit(ServiceCall& call, const v1::RunCircuitRequest& request,
-                              grpc::ServerWriter<v1::RunCircuitResponse>& writer);
+                              MessageWriter<v1::RunCircuitResponse>& writer);
 
 }  // namespace mechinterp
 

@@ -70,7 +70,7 @@ absl::StatusOr<engine::RunMetrics> Measure(ServiceCall& call, const ParsedGenera
 // Writes the messages of one stream.
 class GenerationWriter {
  public:
-  GenerationWriter(ServedModel& served, grpc::ServerWriter<v1::GenerateResponse>& writer)
+  GenerationWriter(ServedModel& served, MessageWriter<v1::GenerateResponse>& writer)
       : served_(served), writer_(writer) {
     if (served.model->tokenizer() != nullptr) text_.emplace(served.model->tokenizer());
   }
@@ -81,7 +81,7 @@ class GenerationWriter {
     *header.mutable_model() = served_.Identity();
     for (engine::TokenId id : parsed.prompt.ids) header.add_prompt_token_ids(id);
     header.set_seed(parsed.sampling.seed);
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   absl::Status WriteToken(const engine::ChosenToken& chosen) {
@@ -90,8 +90,7 @@ class GenerationWriter {
     token.set_token_id(chosen.id);
     token.set_log_probability(chosen.log_probability);
     if (text_ && !chosen.stops) token.set_text(text_->Push(chosen.id));
-    served_.metrics.generated_tokens.Increment();
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   absl::Status WriteSummary(const engine::Generation& generation,
@@ -102,31 +101,33 @@ class GenerationWriter {
     if (text_) summary.set_trailing_text(text_->Flush());
     if (metrics) *summary.mutable_metrics() = BuildMetrics(*served_.model, *metrics);
     *summary.mutable_timings() = timings;
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
  private:
   ServedModel& served_;
-  grpc::ServerWriter<v1::GenerateResponse>& writer_;
+  MessageWriter<v1::GenerateResponse>& writer_;
   std::optional<engine::StreamingDetokenizer> text_;  // nothing without a tokenizer
 };
 
 }  // namespace
 
 absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& request,
-                            grpc::ServerWriter<v1::GenerateResponse>& writer) {
+                            MessageWriter<v1::GenerateResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(const ParsedGeneration parsed, ParseGeneration(call.served, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
-  call.served.metrics.prompt_tokens.Increment(parsed.prompt.length());
+  call.CountPrompt(parsed.prompt.length());
 
   GenerationWriter out(call.served, writer);
   ABSTRACT_RETURN_IF_ERROR(out.WriteHeader(parsed));
   ABSTRACT_ASSIGN_OR_RETURN(engine::Prefilled prefilled, Prefill(call, parsed, plans.front()));
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::Generation generation,
-      engine::Continue(call.context, prefilled, parsed.sampling,
-                       [&](const engine::ChosenToken& token) { return out.WriteToken(token); }));
+      engine::Continue(call.context, prefilled, parsed.sampling, [&](const engine::ChosenToken& token) {
+        call.CountNewTokens(1);
+        return out.WriteToken(token);
+      }));
   std::optional<engine::RunMetrics> metrics;
   if (parsed.metrics) {
     ABSTRACT_ASSIGN_OR_RETURN(metrics, Measure(call, parsed, prefilled));

@@ -2,7 +2,6 @@
 #define SERVICES_MODEL_GENERATE_HANDLER_H_
 
 #include "absl/status/status.h"
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/model/service_call.h"
 
@@ -10,7 +9,7 @@ namespace mechinterp {
 
 // Generate: streams a continuation; measures the prompt's run when asked.
 absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& request,
-                            grpc::ServerWriter<v1::GenerateResponse>& writer);
+                            MessageWriter<v1::GenerateResponse>& writer);
 
 }  // namespace mechinterp
 

@@ -11,9 +11,9 @@
 #include "services/common/data_path.h"
 #include "services/common/logging.h"
 #include "services/common/metrics_server.h"
-#include "services/common/rpc_server.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
+#include "services/common/termination_signals.h"
 #include "services/common/version.h"
 #include "services/engine/checkpoint/content_hash.h"
 #include "services/engine/checkpoint/model_source.h"
@@ -23,6 +23,7 @@
 #include "services/engine/weights/save_quantized.h"
 #include "services/model/model_service.h"
 #include "services/model/server_options.h"
+#include "services/rpc/rpc_server.h"
 #include "spdlog/spdlog.h"
 
 namespace mechinterp {
@@ -116,6 +117,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> ServeMetrics(
 
 // Until a signal comes.
 absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
+  // First, so that a mistake does not wait for a model to be loaded.
+  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc, MakeServerOptions(options.network, nullptr));
+  ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(rpc));
   if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
   const engine::Device device = UseDevice(options);
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::Model> model, LoadModel(options, device));
@@ -125,19 +129,19 @@ absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
   ModelService service(model, options.service, metrics);
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<HttpServer> metrics_server,
                             ServeMetrics(options.metrics_address, registry));
-  RpcServerOptions rpc;
-  rpc.listen_address = options.listen_address;
-  // Requests beyond max_requests still need a thread to be turned away politely.
-  rpc.max_concurrent_rpcs = options.service.scheduler.max_requests + 32;
   rpc.registry = registry;
+  rpc.dispatch.work.max_running = options.max_requests;
+  rpc.dispatch.work.max_queued = options.max_queued_requests;
   const bool needs_check = device.kind != engine::DeviceKind::kCpu && !options.skip_device_check;
   if (needs_check) service.device_check().Require();
-  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server, RpcServer::Start(rpc, {&service}));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
+                            RpcServer::Start(rpc, {service.Methods()}));
   server->SetServing(!needs_check);
   service.device_check().set_listener([&server](bool passed) { server->SetServing(passed); });
   if (needs_check) CheckDevice(service);
   spdlog::info("serving mechinterp.v1.ModelService on port {}", server->port());
 
+  signals.HoldBack();
   const int signal = signals.Wait();
   spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
                options.shutdown_grace_seconds);
@@ -167,7 +171,7 @@ int main(int argc, char** argv) {
   }
   if (absl::Status status = mechinterp::Serve(options, signals); !status.ok()) {
     spdlog::error("{}", mechinterp::DescribeStatus(status));
-    return 1;
+    mechinterp::EndProcess(1);
   }
-  return 0;
+  mechinterp::EndProcess(0);
 }

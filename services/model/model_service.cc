@@ -43,9 +43,8 @@ absl::Status TooLongAnAnswer(absl::string_view field) {
 
 }  // namespace
 
-grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest*,
-                                    v1::GetModelResponse* response) {
-  *response = BuildModelResponse(*served_.model, served_.device_check.passed_id());
+absl::Status ModelService::GetModel(v1::GetModelResponse& response) {
+  response = BuildModelResponse(*served_.model, served_.device_check.passed_id());
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   const std::pair<v1::MemoryPart, int64_t> parts[] = {
       {v1::MEMORY_PART_ACTIVATIONS, served_.store.total_bytes()},
@@ -54,104 +53,52 @@ grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequ
   };
   for (const auto& [part, bytes] : parts) {
     if (bytes == 0) continue;
-    v1::MemoryUsage& usage = *response->add_memory();
+    v1::MemoryUsage& usage = *response.add_memory();
     usage.set_part(part);
     usage.set_byte_count(bytes);
   }
-  if (served_.budget.limit_bytes() > 0) response->set_memory_limit_bytes(served_.budget.limit_bytes());
-  response->set_reserved_bytes(served_.budget.reserved_bytes());
-  return grpc::Status::OK;
+  if (served_.budget.limit_bytes() > 0) response.set_memory_limit_bytes(served_.budget.limit_bytes());
+  response.set_reserved_bytes(served_.budget.reserved_bytes());
+  return absl::OkStatus();
 }
 
-grpc::Status ModelService::ListHookPoints(grpc::ServerContext*, const v1::ListHookPointsRequest* request,
-                                          v1::ListHookPointsResponse* response) {
-  return ToGrpcStatus(HandleListHookPoints(served_, *request, *response));
-}
-
-grpc::Status ModelService::Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
-                                    v1::TokenizeResponse* response) {
+absl::Status ModelService::Tokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse& response) {
   RequestParser parser(*served_.model, served_.store);
   const engine::TokenizedPrompt prompt =
-      parser.Prompt(request->prompt(), parser.violations().At("prompt"), request->omit_begin_of_text());
-  if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
+      parser.Prompt(request.prompt(), parser.violations().At("prompt"), request.omit_begin_of_text());
+  ABSTRACT_RETURN_IF_ERROR(parser.status());
   size_t bytes = 0;
   for (engine::TokenId id : prompt.ids) {
-    response->add_ids(id);
-    response->add_pieces(TokenText(*served_.model, id));
-    bytes += TokenBytes(id, *response->pieces().rbegin());
-    if (bytes > kMaxMessageBytes) return ToGrpcStatus(TooLongAnAnswer("prompt"));
+    response.add_ids(id);
+    response.add_pieces(TokenText(*served_.model, id));
+    bytes += TokenBytes(id, *response.pieces().rbegin());
+    if (bytes > kMaxMessageBytes) return TooLongAnAnswer("prompt");
   }
-  if (prompt.last_instruction_position)
-    response->set_last_instruction_position(*prompt.last_instruction_position);
-  return grpc::Status::OK;
+  if (prompt.last_instruction_position) {
+    response.set_last_instruction_position(*prompt.last_instruction_position);
+  }
+  return absl::OkStatus();
 }
 
-grpc::Status ModelService::Detokenize(grpc::ServerContext*, const v1::DetokenizeRequest* request,
-                                      v1::DetokenizeResponse* response) {
+absl::Status ModelService::Detokenize(const v1::DetokenizeRequest& request,
+                                      v1::DetokenizeResponse& response) {
   if (served_.model->tokenizer() == nullptr) {
-    return ToGrpcStatus(ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                                        "this checkpoint has no tokenizer", "NO_TOKENIZER"));
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "this checkpoint has no tokenizer",
+                           "NO_TOKENIZER");
   }
   RequestParser parser(*served_.model, served_.store);
-  const std::vector<engine::TokenId> ids = parser.TokenIds(request->ids(), parser.violations(), "ids");
-  if (absl::Status status = parser.status(); !status.ok()) return ToGrpcStatus(status);
-  response->set_text(served_.model->tokenizer()->Decode(ids, request->skip_special_tokens()));
-  return response->ByteSizeLong() > kMaxMessageBytes ? ToGrpcStatus(TooLongAnAnswer("ids"))
-                                                     : grpc::Status::OK;
+  const std::vector<engine::TokenId> ids = parser.TokenIds(request.ids(), parser.violations(), "ids");
+  ABSTRACT_RETURN_IF_ERROR(parser.status());
+  response.set_text(served_.model->tokenizer()->Decode(ids, request.skip_special_tokens()));
+  return response.ByteSizeLong() > kMaxMessageBytes ? TooLongAnAnswer("ids") : absl::OkStatus();
 }
 
-grpc::Status ModelService::Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
-                                    grpc::ServerWriter<v1::GenerateResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleGenerate(call, *request, *writer));
-}
-
-grpc::Status ModelService::RunWithCache(grpc::ServerContext* context, const v1::RunWithCacheRequest* request,
-                                        grpc::ServerWriter<v1::RunWithCacheResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunWithCache(call, *request, *writer));
-}
-
-grpc::Status ModelService::RunWithPatch(grpc::ServerContext* context, const v1::RunWithPatchRequest* request,
-                                        v1::RunWithPatchResponse* response) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunWithPatch(call, *request, *response));
-}
-
-grpc::Status ModelService::RunAttribution(grpc::ServerContext* context,
-                                          const v1::RunAttributionRequest* request,
-                                          grpc::ServerWriter<v1::RunAttributionResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunAttribution(call, *request, *writer));
-}
-
-grpc::Status ModelService::RunCircuit(grpc::ServerContext* context, const v1::RunCircuitRequest* request,
-                                      grpc::ServerWriter<v1::RunCircuitResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunCircuit(call, *request, *writer));
-}
-
-grpc::Status ModelService::RunReadout(grpc::ServerContext* context, const v1::RunReadoutRequest* request,
-                                      grpc::ServerWriter<v1::RunReadoutResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunReadout(call, *request, *writer));
-}
-
-grpc::Status ModelService::RunPatchSweep(grpc::ServerContext* context,
-                                         const v1::RunPatchSweepRequest* request,
-                                         grpc::ServerWriter<v1::RunPatchSweepResponse>* writer) {
-  ServiceCall call(served_, [context] { return context->IsCancelled(); });
-  return ToGrpcStatus(HandleRunPatchSweep(call, *request, *writer));
-}
-
-grpc::Status ModelService::CheckDevice(grpc::ServerContext* context, const v1::CheckDeviceRequest*,
-                                       v1::CheckDeviceResponse* response) {
-  const absl::StatusOr<engine::SelfCheck> check =
-      RunDeviceCheck([context] { return context->IsCancelled(); });
-  if (!check.ok()) return ToGrpcStatus(check.status());
-  *response = BuildDeviceCheck(*check);
-  *response->mutable_model() = served_.Identity();
-  return grpc::Status::OK;
+absl::Status ModelService::CheckDevice(Call& call, v1::CheckDeviceResponse& response) {
+  ABSTRACT_ASSIGN_OR_RETURN(const engine::SelfCheck check,
+                            RunDeviceCheck([&call] { return call.IsCancelled(); }));
+  response = BuildDeviceCheck(check);
+  *response.mutable_model() = served_.Identity();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<bool()> is_cancelled) {
@@ -160,19 +107,87 @@ absl::StatusOr<engine::SelfCheck> ModelService::RunDeviceCheck(std::function<boo
   return served_.device_check.Run(call.context);
 }
 
-grpc::Status ModelService::ListActivations(grpc::ServerContext*, const v1::ListActivationsRequest* request,
-                                           v1::ListActivationsResponse* response) {
-  return ToGrpcStatus(HandleListActivations(served_, *request, *response));
+void ModelService::AddLookups(ServiceMethods& methods) {
+  const MethodTraits lookup;
+  methods.AddUnary<v1::GetModelRequest, v1::GetModelResponse>(
+      "GetModel", lookup, [this](Call&, const auto&, auto& response) { return GetModel(response); });
+  methods.AddUnary<v1::ListHookPointsRequest, v1::ListHookPointsResponse>(
+      "ListHookPoints", lookup, [this](Call&, const auto& request, auto& response) {
+        return HandleListHookPoints(served_, request, response);
+      });
+  methods.AddUnary<v1::TokenizeRequest, v1::TokenizeResponse>(
+      "Tokenize", lookup,
+      [this](Call&, const auto& request, auto& response) { return Tokenize(request, response); });
+  methods.AddUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
+      "Detokenize", lookup,
+      [this](Call&, const auto& request, auto& response) { return Detokenize(request, response); });
 }
 
-grpc::Status ModelService::GetActivation(grpc::ServerContext*, const v1::GetActivationRequest* request,
-                                         grpc::ServerWriter<v1::GetActivationResponse>* writer) {
-  return ToGrpcStatus(HandleGetActivation(served_, *request, *writer));
+void ModelService::AddRuns(ServiceMethods& methods) {
+  const MethodTraits interactive = {Lane::kWork, Priority::kInteractive};
+  const MethodTraits batch = {Lane::kWork, Priority::kBatch};
+  methods.AddUnary<v1::CheckDeviceRequest, v1::CheckDeviceResponse>(
+      "CheckDevice", interactive,
+      [this](Call& call, const auto&, auto& response) { return CheckDevice(call, response); });
+  methods.AddStream<v1::GenerateRequest, v1::GenerateResponse>(
+      "Generate", interactive, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleGenerate(run, request, writer);
+      });
+  methods.AddUnary<v1::RunWithPatchRequest, v1::RunWithPatchResponse>(
+      "RunWithPatch", interactive, [this](Call& call, const auto& request, auto& response) {
+        ServiceCall run(served_, call);
+        return HandleRunWithPatch(run, request, response);
+      });
+  methods.AddStream<v1::RunWithCacheRequest, v1::RunWithCacheResponse>(
+      "RunWithCache", interactive, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleRunWithCache(run, request, writer);
+      });
+  methods.AddStream<v1::RunReadoutRequest, v1::RunReadoutResponse>(
+      "RunReadout", batch, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleRunReadout(run, request, writer);
+      });
+  methods.AddStream<v1::RunAttributionRequest, v1::RunAttributionResponse>(
+      "RunAttribution", batch, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleRunAttribution(run, request, writer);
+      });
+  methods.AddStream<v1::RunCircuitRequest, v1::RunCircuitResponse>(
+      "RunCircuit", batch, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleRunCircuit(run, request, writer);
+      });
+  methods.AddStream<v1::RunPatchSweepRequest, v1::RunPatchSweepResponse>(
+      "RunPatchSweep", batch, [this](Call& call, const auto& request, auto& writer) {
+        ServiceCall run(served_, call);
+        return HandleRunPatchSweep(run, request, writer);
+      });
 }
 
-grpc::Status ModelService::DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest* request,
-                                            v1::DeleteActivationResponse*) {
-  return ToGrpcStatus(served_.store.Delete(request->handle()));
+void ModelService::AddStoredRuns(ServiceMethods& methods) {
+  const MethodTraits read;
+  const MethodTraits write = {Lane::kLookup, Priority::kInteractive, Access::kWrite};
+  methods.AddUnary<v1::ListActivationsRequest, v1::ListActivationsResponse>(
+      "ListActivations", read, [this](Call&, const auto& request, auto& response) {
+        return HandleListActivations(served_, request, response);
+      });
+  methods.AddStream<v1::GetActivationRequest, v1::GetActivationResponse>(
+      "GetActivation", read, [this](Call& call, const auto& request, auto& writer) {
+        return HandleGetActivation(served_, call, request, writer);
+      });
+  methods.AddUnary<v1::DeleteActivationRequest, v1::DeleteActivationResponse>(
+      "DeleteActivation", write,
+      [this](Call&, const auto& request, auto&) { return served_.store.Delete(request.handle()); });
+}
+
+ServiceMethods ModelService::Methods() {
+  ServiceMethods methods(v1::GetModelRequest::descriptor()->file()->FindServiceByName("ModelService"));
+  AddLookups(methods);
+  AddRuns(methods);
+  AddStoredRuns(methods);
+  return methods;
 }
 
 }  // namespace mechinterp

@@ -145,14 +145,14 @@ class ReadoutParser {
 
 absl::Status AttributeDirectly(ServiceCall& call, const engine::DirectAttributionRequest& request,
                                ReadoutWriter& out) {
-  call.served.metrics.prompt_tokens.Increment(request.positions.back() + 1);
+  call.CountPrompt(request.positions.back() + 1);
   return engine::AttributeDirectly(call.context, request, [&](const engine::DirectAttribution& attribution) {
     return out.WriteAttribution(attribution);
   });
 }
 
 absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, ReadoutWriter& out) {
-  call.served.metrics.prompt_tokens.Increment(prompt.positions.back() + 1);
+  call.CountPrompt(prompt.positions.back() + 1);
   return engine::RunLogitLens(call.context, prompt,
                               [&](const engine::LensReading& reading) { return out.WriteReading(reading); });
 }
@@ -160,7 +160,7 @@ absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, Reado
 }  // namespace
 
 absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& request,
-                              grpc::ServerWriter<v1::RunReadoutResponse>& writer) {
+                              MessageWriter<v1::RunReadoutResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedReadout parsed, ReadoutParser(call.served, request).Parse());
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));

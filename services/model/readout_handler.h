@@ -6,7 +6,7 @@
 namespace mechinterp {
 
 absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& request,
-                              grpc::ServerWriter<v1::RunReadoutResponse>& writer);
+                              MessageWriter<v1::RunReadoutResponse>& writer);
 
 }  // namespace mechinterp
 

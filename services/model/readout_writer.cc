@@ -108,7 +108,7 @@ absl::Status ReadoutWriter::AddToPiece(const v1::ReadoutPiece& part) {
 
 absl::Status ReadoutWriter::Write(const v1::RunReadoutResponse& message) {
   ABSTRACT_RETURN_IF_ERROR(Flush());
-  return WriteTo(writer_, message);
+  return writer_.Write(message);
 }
 
 absl::Status ReadoutWriter::Flush() {
@@ -116,7 +116,7 @@ absl::Status ReadoutWriter::Flush() {
   kept_bytes_ = 0;
   const v1::RunReadoutResponse message = std::move(kept_);
   kept_.Clear();
-  return WriteTo(writer_, message);
+  return writer_.Write(message);
 }
 
 }  // namespace mechinterp

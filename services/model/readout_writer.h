@@ -4,11 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/engine/operations/direct_attribution.h"
 #include "services/engine/operations/logit_lens.h"
 #include "services/model/served_model.h"
+#include "services/rpc/call.h"
 
 namespace mechinterp {
 
@@ -17,7 +17,7 @@ namespace mechinterp {
 class ReadoutWriter {
  public:
   // Both must outlive it.
-  ReadoutWriter(ServedModel& served, grpc::ServerWriter<v1::RunReadoutResponse>& writer)
+  ReadoutWriter(ServedModel& served, MessageWriter<v1::RunReadoutResponse>& writer)
       : served_(served), writer_(writer) {}
 
   absl::Status WriteHeader(uint32_t prompt_count);
@@ -33,7 +33,7 @@ class ReadoutWriter {
   absl::Status Flush();
 
   ServedModel& served_;
-  grpc::ServerWriter<v1::RunReadoutResponse>& writer_;
+  MessageWriter<v1::RunReadoutResponse>& writer_;
   v1::RunReadoutResponse kept_;  // a piece that more may go into
   size_t kept_bytes_ = 0;
 };

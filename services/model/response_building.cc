@@ -260,14 +260,31 @@ bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
   return true;
 }
 
-void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& run,
-                  const std::function<bool(v1::ActivationChunk chunk)>& write) {
-  uint32_t index = 0;
-  for (const engine::HookSite& site : OrderedSites(config, run)) {
-    std::vector<float> room;
-    if (!ForEachChunkOf(index++, engine::InPublicOrder(site.point, run.activations.at(site), room), write))
-      return;
+ChunkReader::ChunkReader(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> run)
+    : config_(config), run_(std::move(run)), sites_(OrderedSites(config, *run_)) {
+  Open();
+}
+
+void ChunkReader::Open() {
+  offset_ = 0;
+  if (index_ == sites_.size()) return;
+  const engine::HookSite& site = sites_[index_];
+  values_ = &engine::InPublicOrder(site.point, run_->activations.at(site), room_);
+}
+
+std::optional<v1::ActivationChunk> ChunkReader::Next() {
+  while (index_ < sites_.size() && offset_ == values_->size() * sizeof(float)) {
+    ++index_;
+    Open();
   }
+  if (index_ == sites_.size()) return std::nullopt;
+  const size_t size = std::min(kPieceBytes, values_->size() * sizeof(float) - offset_);
+  v1::ActivationChunk chunk;
+  chunk.set_activation_index(static_cast<uint32_t>(index_));
+  chunk.set_offset_bytes(offset_);
+  chunk.set_data(reinterpret_cast<const char*>(values_->data()) + offset_, size);
+  offset_ += size;
+  return chunk;
 }
 
 }  // namespace mechinterp

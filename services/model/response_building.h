@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,10 +51,28 @@ v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::
 bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
                     const std::function<bool(v1::ActivationChunk chunk)>& write);
 
-// Passes an activation's bytes on in chunks of at most 1 MiB, in the header's
-// order, until `write` returns false.
-void ForEachChunk(const engine::ModelConfig& config, const engine::RecordedRun& run,
-                  const std::function<bool(v1::ActivationChunk chunk)>& write);
+// The bytes of a run's activations in chunks of at most 1 MiB, in the header's order. For one
+// thread at a time.
+class ChunkReader {
+ public:
+  // `config` must outlive it.
+  ChunkReader(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> run);
+  ChunkReader(const ChunkReader&) = delete;
+  ChunkReader& operator=(const ChunkReader&) = delete;
+  // Nothing after the last.
+  std::optional<v1::ActivationChunk> Next();
+
+ private:
+  void Open();  // the next activation
+
+  const engine::ModelConfig& config_;
+  const std::shared_ptr<const engine::RecordedRun> run_;
+  std::vector<engine::HookSite> sites_;
+  size_t index_ = 0;         // of the activation that is read
+  size_t offset_ = 0;        // in its bytes
+  std::vector<float> room_;  // its values, where the public order is another one
+  const std::vector<float>* values_ = nullptr;
+};
 
 }  // namespace mechinterp
 

@@ -100,10 +100,6 @@ void Scheduler::Stop() {
 absl::Status Scheduler::Admit(Request& request) {
   std::lock_guard lock(mutex_);
   if (stopping_) return ShuttingDown();
-  if (request_count_ >= options_.max_requests) {
-    return TryAgainLater(absl::StrCat(options_.max_requests, " requests are in progress; try again shortly"),
-                         "TOO_MANY_REQUESTS", absl::Seconds(1));
-  }
   request.id_ = ++last_request_id_;
   metrics_.requests_in_progress.Set(++request_count_);
   return absl::OkStatus();

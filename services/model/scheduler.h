@@ -20,8 +20,6 @@
 namespace mechinterp {
 
 struct SchedulerOptions {
-  // Requests in progress at once; more are turned away.
-  int max_requests = 32;
   // Rows of one forward pass, over all requests in it.
   int max_batch_rows = 512;
   // Rows per chunk of longer prompts, one chunk a pass; also the most other rows in a
@@ -111,8 +109,7 @@ class Scheduler::Request final : public engine::Executor {
   Request& operator=(const Request&) = delete;
   ~Request() override { Leave(); }
 
-  // Asks for admission. RESOURCE_EXHAUSTED with RetryInfo when too many requests
-  // are in progress, UNAVAILABLE when the scheduler stops.
+  // Asks for admission. UNAVAILABLE when the scheduler stops.
   absl::Status Admit() { return scheduler_.Admit(*this); }
   // Ends the admission, for another request to have. Run fails from then on.
   void Leave() { scheduler_.Leave(*this); }

@@ -31,8 +31,7 @@ Choices<std::optional<Value>> AutoOr(const std::vector<std::string>& names,
 }
 
 void AddAddresses(Command command, ServerOptions& options) {
-  command.AddOption("--listen-address", options.listen_address,
-                    "Where to serve gRPC; 0.0.0.0:50051 lets other machines in, unauthenticated");
+  AddNetworkOptions(command, options.network);
   command.AddOption("--metrics-address", options.metrics_address,
                     "Where to serve Prometheus metrics; empty: nowhere");
 }
@@ -94,10 +93,12 @@ void AddLimits(Command command, ServerOptions& options) {
           "what the device recommends on a GPU")
       .ByteSuffixes(ByteUnits::kKiloIs1000);
   command.AddOption("--threads", options.threads, "Threads for arithmetic; 0: one per core").InRange(0, 1024);
-  command
-      .AddOption("--max-requests", options.service.scheduler.max_requests,
-                 "Requests in progress at once; more are asked to try again")
+  command.AddOption("--max-requests", options.max_requests, "Requests in progress at once; more wait")
       .InRange(1, 1024);
+  command
+      .AddOption("--max-queued-requests", options.max_queued_requests,
+                 "Requests that wait, half of them of one client at most; more are asked to try again")
+      .InRange(0, 1 << 20);
   command
       .AddOption("--max-batch-rows", options.service.scheduler.max_batch_rows,
                  "Token positions in one forward pass, over all requests")
@@ -128,7 +129,7 @@ void AddServerOptions(Command command, ServerOptions& options) {
   AddAddresses(command, options);
   AddLimits(command, options);
   command.AddOption("--log-level", options.log_level,
-                    "trace, debug (every RPC when it ends), info, warning, error or off");
+                    "trace, debug, info (every request when it ends), warning, error or off");
 }
 
 }  // namespace mechinterp

@@ -7,13 +7,14 @@
 #include "services/engine/device/device.h"
 #include "services/engine/weights/load_options.h"
 #include "services/model/served_model.h"
+#include "services/rpc/network_options.h"
 
 namespace mechinterp {
 
 // What abstract-model-server is told on its command line.
 struct ServerOptions {
   std::string model = "data/models/tiny-llama-refusal";
-  std::string listen_address = "127.0.0.1:50051";
+  NetworkOptions network = NetworkOptions("127.0.0.1:50051");
   std::string metrics_address = "127.0.0.1:9464";
   std::string log_level = "info";
   engine::DevicePreference device = engine::DevicePreference::kAuto;
@@ -21,6 +22,8 @@ struct ServerOptions {
   std::string save_quantized;
   int threads = 0;
   int shutdown_grace_seconds = 10;
+  int max_requests = 32;
+  int max_queued_requests = 256;
   engine::LoadOptions load;  // but for what the model's source and the device say
   ModelServiceOptions service;
 };

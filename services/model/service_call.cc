@@ -9,12 +9,35 @@
 
 namespace mechinterp {
 
-ServiceCall::ServiceCall(ServedModel& served_model, std::function<bool()> client_is_gone)
-    : is_cancelled(std::move(client_is_gone)),
+ServiceCall::ServiceCall(ServedModel& served_model, Call& call)
+    : rpc(&call),
+      is_cancelled([&call] { return call.IsCancelled(); }),
       served(served_model),
       request(served.scheduler, is_cancelled),
       context{request, is_cancelled, absl::ZeroDuration()},
       start(absl::Now()) {}
+
+ServiceCall::ServiceCall(ServedModel& served_model, std::function<bool()> is_over)
+    : rpc(nullptr),
+      is_cancelled(std::move(is_over)),
+      served(served_model),
+      request(served.scheduler, is_cancelled),
+      context{request, is_cancelled, absl::ZeroDuration()},
+      start(absl::Now()) {}
+
+ServiceCall::~ServiceCall() {
+  if (rpc != nullptr) rpc->facts().engine_wait = context.waited;
+}
+
+void ServiceCall::CountPrompt(int tokens) {
+  served.metrics.prompt_tokens.Increment(tokens);
+  if (rpc != nullptr) rpc->facts().prompt_tokens += tokens;
+}
+
+void ServiceCall::CountNewTokens(int tokens) {
+  served.metrics.generated_tokens.Increment(tokens);
+  if (rpc != nullptr) rpc->facts().new_tokens += tokens;
+}
 
 absl::Status ServiceCall::Admit(int64_t bytes) {
   ABSTRACT_RETURN_IF_ERROR(served.device_check.MayServe());

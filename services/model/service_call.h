@@ -8,17 +8,19 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "grpcpp/support/sync_stream.h"
 #include "services/engine/interventions/plan_compiler.h"
 #include "services/model/served_model.h"
+#include "services/rpc/call.h"
 
 namespace mechinterp {
 
 // One RPC that uses the engine: where it runs, when it began, whether the client
 // still waits. Lives as long as its handler, in the handler's thread.
 struct ServiceCall {
-  // `client_is_gone` (null: never) is asked while the request waits and runs.
-  ServiceCall(ServedModel& served_model, std::function<bool()> client_is_gone);
+  // For a client's call, which must outlive it.
+  ServiceCall(ServedModel& served_model, Call& rpc);
+  // For nobody's. `is_over` (null: never) is asked while the request waits and runs.
+  ServiceCall(ServedModel& served_model, std::function<bool()> is_over);
 
   // Admits the request with so much memory, which it keeps to its end. Fails while the
   // device's last check did (see DeviceCheck), and as MemoryBudget and Scheduler do.
@@ -30,8 +32,15 @@ struct ServiceCall {
   absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> AdmitAndCompile(
       const engine::PlanCompiler& compiler, int64_t run_bytes);
 
+  // What the log tells of the request.
+  void CountPrompt(int tokens);
+  void CountNewTokens(int tokens);
+
   v1::RunTimings Timings() const;
 
+  ~ServiceCall();
+
+  Call* const rpc;  // null: nobody's
   const std::function<bool()> is_cancelled;
   ServedModel& served;
   MemoryBudget::Reservation memory;
@@ -39,13 +48,6 @@ struct ServiceCall {
   engine::RunContext context;
   const absl::Time start;
 };
-
-// Writes a message of a stream; CANCELLED when nobody reads it any longer.
-template <typename Message>
-absl::Status WriteTo(grpc::ServerWriter<Message>& writer, const Message& message) {
-  return writer.Write(message) ? absl::OkStatus()
-                               : absl::CancelledError("the client no longer reads the stream");
-}
 
 }  // namespace mechinterp
 

@@ -95,7 +95,7 @@ absl::StatusOr<ParsedSweep> ParseSweep(ServedModel& served, const v1::RunPatchSw
 class SweepWriter {
  public:
   SweepWriter(ServedModel& served, const ParsedSweep& parsed,
-              grpc::ServerWriter<v1::RunPatchSweepResponse>& writer)
+              MessageWriter<v1::RunPatchSweepResponse>& writer)
       : served_(served), parsed_(parsed), writer_(writer) {}
 
   engine::SweepSink Sink() {
@@ -112,7 +112,7 @@ class SweepWriter {
     summary.set_run_count(set_count());
     summary.set_computed_token_layers(totals.computed_token_layers);
     summary.set_naive_token_layers(totals.naive_token_layers);
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
  private:
@@ -143,7 +143,7 @@ class SweepWriter {
       v1::SweepSite entry = BuildSweepSite(site);
       bytes += EntryBytes(entry);
       if (bytes > kPieceBytes) {
-        ABSTRACT_RETURN_IF_ERROR(WriteTo(writer_, message));
+        ABSTRACT_RETURN_IF_ERROR(writer_.Write(message));
         message.Clear();
         bytes = EntryBytes(entry);
       }
@@ -152,7 +152,7 @@ class SweepWriter {
                                          : *message.mutable_sites()->mutable_sites();
       *sites.Add() = std::move(entry);
     }
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   absl::Status WriteResult(const engine::SweepResult& result) {
@@ -161,18 +161,18 @@ class SweepWriter {
     *message.mutable_result()->mutable_metrics() = BuildMetrics(*served_.model, result.metrics);
     if (result.effect) message.mutable_result()->set_effect(*result.effect);
     served_.metrics.sweep_runs.Increment();
-    return WriteTo(writer_, message);
+    return writer_.Write(message);
   }
 
   ServedModel& served_;
   const ParsedSweep& parsed_;
-  grpc::ServerWriter<v1::RunPatchSweepResponse>& writer_;
+  MessageWriter<v1::RunPatchSweepResponse>& writer_;
 };
 
 }  // namespace
 
 absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepRequest& request,
-                                 grpc::ServerWriter<v1::RunPatchSweepResponse>& writer) {
+                                 MessageWriter<v1::RunPatchSweepResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedSweep parsed, ParseSweep(call.served, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       parsed.sweep.plans,
@@ -182,7 +182,7 @@ absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepReque
     parsed.sweep.base = parsed.sweep.plans.front();
     parsed.sweep.plans.erase(parsed.sweep.plans.begin());
   }
-  call.served.metrics.prompt_tokens.Increment(parsed.sweep.prompt.length());
+  call.CountPrompt(parsed.sweep.prompt.length());
 
   SweepWriter out(call.served, parsed, writer);
   ABSTRACT_ASSIGN_OR_RETURN(const engine::SweepTotals totals,

@@ -2,7 +2,6 @@
 #define SERVICES_MODEL_SWEEP_HANDLER_H_
 
 #include "absl/status/status.h"
-#include "grpcpp/support/sync_stream.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/model/service_call.h"
 
@@ -10,7 +9,7 @@ namespace mechinterp {
 
 // RunPatchSweep: runs a prompt for each intervention set, and streams what each does.
 absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepRequest& request,
-                                 grpc::ServerWriter<v1::RunPatchSweepResponse>& writer);
+                                 MessageWriter<v1::RunPatchSweepResponse>& writer);
 
 }  // namespace mechinterp
 

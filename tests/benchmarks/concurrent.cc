@@ -66,9 +66,8 @@ absl::StatusOr<double> Streams(LocalService& service, const std::vector<engine::
 
 absl::Status RunConcurrent(const BenchmarkOptions& options, std::ostream& out) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto model, LoadModel(options));
-  ModelServiceOptions service_options;
-  service_options.scheduler.max_requests = std::max(service_options.scheduler.max_requests, options.streams);
-  ABSTRACT_ASSIGN_OR_RETURN(const auto service, LocalService::Start(model, service_options));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto service,
+                            LocalService::Start(model, ModelServiceOptions(), std::max(32, options.streams)));
   engine::DirectExecutor executor(model);
   const auto prompts = Prompts(model->config(), options.streams, options.prompt_tokens_or(8));
   const std::vector<engine::TokenizedPrompt> one = {prompts.front()};

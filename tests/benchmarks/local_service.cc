@@ -21,12 +21,13 @@ LocalService::LocalService(std::shared_ptr<const engine::Model> model, const Mod
     : service_(std::move(model), options, metrics_) {}
 
 absl::StatusOr<std::unique_ptr<LocalService>> LocalService::Start(std::shared_ptr<const engine::Model> model,
-                                                                  const ModelServiceOptions& options) {
+                                                                  const ModelServiceOptions& options,
+                                                                  int max_requests) {
   std::unique_ptr<LocalService> local(new LocalService(std::move(model), options));
   RpcServerOptions rpc;
   rpc.registry = local->registry_;
-  rpc.max_concurrent_rpcs = options.scheduler.max_requests + 32;
-  ABSTRACT_ASSIGN_OR_RETURN(local->server_, RpcServer::Start(rpc, {&local->service_}));
+  rpc.dispatch.work.max_running = max_requests;
+  ABSTRACT_ASSIGN_OR_RETURN(local->server_, RpcServer::Start(rpc, {local->service_.Methods()}));
   local->stub_ = local->NewStub();
   return local;
 }

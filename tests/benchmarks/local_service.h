@@ -6,8 +6,8 @@
 
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/model_service.grpc.pb.h"
-#include "services/common/rpc_server.h"
 #include "services/model/model_service.h"
+#include "services/rpc/rpc_server.h"
 
 namespace mechinterp::benchmarks {
 
@@ -17,7 +17,8 @@ namespace mechinterp::benchmarks {
 class LocalService {
  public:
   static absl::StatusOr<std::unique_ptr<LocalService>> Start(std::shared_ptr<const engine::Model> model,
-                                                             const ModelServiceOptions& options);
+                                                             const ModelServiceOptions& options,
+                                                             int max_requests = 32);
 
   // Another client of it, for what is written against one.
   std::unique_ptr<v1::ModelService::Stub> NewStub() const;

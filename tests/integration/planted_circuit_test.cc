@@ -12,8 +12,8 @@
 #include "clients/lib/model_client.h"
 #include "data/make_planted/planted_model.h"
 #include "nlohmann/json.hpp"
-#include "services/common/rpc_server.h"
 #include "services/model/model_service.h"
+#include "services/rpc/rpc_server.h"
 #include "tests/status_matchers.h"
 
 namespace mechinterp {
@@ -44,7 +44,7 @@ class Planted {
     auto model = engine::Model::Load(directory_.string());
     EXPECT_THAT(model, IsOk());
     service_ = std::make_unique<ModelService>(*model, ModelServiceOptions(), metrics_);
-    server_ = *RpcServer::Start({}, {service_.get()});
+    server_ = *RpcServer::Start({}, {service_->Methods()});
     client_ = std::make_unique<ModelClient>(v1::ModelService::NewStub(grpc::CreateChannel(
         "127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials())));
   }

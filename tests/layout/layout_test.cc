@@ -130,6 +130,23 @@ TEST(Layout, CommonKnowsNobody) {
   }
 }
 
+// Servers know no service, and what serves calls is in one place.
+TEST(Layout, RpcKnowsNoService) {
+  for (const auto& [path, file] : Sources()) {
+    for (const std::string& include : file.includes) {
+      if (StartsWith(path, "services/rpc/")) {
+        EXPECT_TRUE(!StartsWith(include, "services/") || StartsWith(include, "services/rpc/") ||
+                    StartsWith(include, "services/common/"))
+            << path << " includes " << include;
+        EXPECT_FALSE(StartsWith(include, "mechinterp/")) << path << " includes " << include;
+      }
+      if (StartsWith(path, "services/common/") || StartsWith(path, "services/engine/")) {
+        EXPECT_FALSE(StartsWith(include, "services/rpc/")) << path << " includes " << include;
+      }
+    }
+  }
+}
+
 // What a .cc file defines, the header of its name declares.
 TEST(Layout, EverySourceFileHasItsHeader) {
   // Files whose header is another: a kernel for each format of weights, by weight_kernel.h.

@@ -9,7 +9,9 @@
 #include "google/rpc/error_details.pb.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "mechinterp/v1/analysis_service.grpc.pb.h"
 #include "services/common/status.h"
+#include "services/rpc/rpc_server.h"
 #include "tests/services/analysis/studies.h"
 #include "tests/status_matchers.h"
 
@@ -20,7 +22,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 
-// The service behind a real channel within the process.
+// The service behind a real server on loopback.
 class AnalysisServiceTest : public ::testing::Test {
  protected:
   AnalysisServiceTest() {
@@ -28,8 +30,11 @@ class AnalysisServiceTest : public ::testing::Test {
     EXPECT_THAT(store, IsOk());
     store_ = *std::move(store);
     service_ = std::make_unique<AnalysisServiceImpl>(store_.get());
-    server_ = grpc::ServerBuilder().RegisterService(service_.get()).BuildAndStart();
-    stub_ = v1::AnalysisService::NewStub(server_->InProcessChannel({}));
+    server_ = *RpcServer::Start({}, {service_->Methods()});
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    stub_ = v1::AnalysisService::NewStub(grpc::CreateCustomChannel(
+        absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials(), arguments));
   }
 
   template <typename Request, typename Response>
@@ -100,7 +105,7 @@ class AnalysisServiceTest : public ::testing::Test {
   ScratchFolder folder_;
   std::unique_ptr<RunStore> store_;
   std::unique_ptr<AnalysisServiceImpl> service_;
-  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<RpcServer> server_;
   std::unique_ptr<Stub> stub_;
 };
 

@@ -23,7 +23,7 @@ v1::Tensor TensorOf(const engine::HostTensor& tensor) { return MakeTensor(tensor
 
 ServiceFixture::ServiceFixture(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options)
     : service_(std::move(model), options, metrics_) {
-  auto server = RpcServer::Start({}, {&service_});
+  auto server = RpcServer::Start({}, {service_.Methods()});
   EXPECT_THAT(server, IsOk());
   server_ = *std::move(server);
   grpc::ChannelArguments arguments;

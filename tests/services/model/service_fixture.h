@@ -11,8 +11,8 @@
 
 #include "google/protobuf/text_format.h"
 #include "mechinterp/v1/model_service.grpc.pb.h"
-#include "services/common/rpc_server.h"
 #include "services/model/model_service.h"
+#include "services/rpc/rpc_server.h"
 #include "tests/services/engine/fixture.h"
 
 namespace mechinterp {

@@ -1,0 +1,237 @@
+#include "services/rpc/dispatcher.h"
+
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "services/common/status.h"
+
+namespace mechinterp {
+namespace {
+
+constexpr absl::Duration kWatchInterval = absl::Seconds(1);
+
+absl::Status ShuttingDown() {
+  return ErrorWithReason(absl::StatusCode::kUnavailable, "the server is shutting down", "SHUTTING_DOWN");
+}
+
+// "ipv4:127.0.0.1:40312" and "ipv6:%5B::1%5D:40312" as "127.0.0.1:40312", "[::1]:40312".
+std::string PeerAddress(const std::string& uri) {
+  const std::string text = absl::StrReplaceAll(uri, {{"%5B", "["}, {"%5D", "]"}});
+  for (const char* scheme : {"ipv4:", "ipv6:"}) {
+    if (absl::StartsWith(text, scheme)) return text.substr(5);
+  }
+  return text;
+}
+
+std::string HostOf(const std::string& peer) {
+  const size_t colon = peer.rfind(':');
+  return colon == std::string::npos ? peer : peer.substr(0, colon);
+}
+
+std::string Metadata(const grpc::ServerContextBase& context, const std::string& key) {
+  const auto found = context.client_metadata().find(key);
+  return found == context.client_metadata().end() ? ""
+                                                  : std::string(found->second.data(), found->second.length());
+}
+
+// The trace id of "00-<32 hex digits>-<16>-<2>" (W3C Trace Context); empty for anything else.
+std::string TraceId(const std::string& traceparent) {
+  const std::vector<std::string> parts = absl::StrSplit(traceparent, '-');
+  const bool is_one = parts.size() == 4 && parts[0] == "00" && parts[1].size() == 32 &&
+                      parts[1].find_first_not_of("0123456789abcdef") == std::string::npos;
+  return is_one ? parts[1] : "";
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(const DispatcherOptions& options, std::shared_ptr<AccessControl> access,
+                       std::shared_ptr<RpcMetrics> metrics)
+    : options_(options), access_(std::move(access)), metrics_(std::move(metrics)) {
+  queues_[static_cast<int>(Lane::kLookup)] = std::make_unique<WorkQueue>(options.lookups);
+  queues_[static_cast<int>(Lane::kWork)] = std::make_unique<WorkQueue>(options.work);
+  if (metrics_ != nullptr) unknown_.series.emplace(metrics_->Series("unary", "unknown", "unknown"));
+  watch_ = std::thread([this] { Watch(); });
+}
+
+Dispatcher::~Dispatcher() {
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
+  changed_.notify_all();
+  watch_.join();
+}
+
+void Dispatcher::Add(const ServiceMethods& methods) {
+  for (const Method& method : methods.Complete()) {
+    Entry& entry = methods_[method.path()];
+    entry.method = method;
+    if (metrics_ == nullptr) continue;
+    entry.series.emplace(metrics_->Series(method.descriptor->server_streaming() ? "server_stream" : "unary",
+                                          methods.service().full_name(), method.descriptor->name()));
+  }
+}
+
+void Dispatcher::AddReflection() {
+  std::set<std::string> names;
+  for (const auto& [path, entry] : methods_) names.insert(entry.method.descriptor->service()->full_name());
+  reflection_ = std::make_shared<const Reflection>(std::vector<std::string>(names.begin(), names.end()));
+}
+
+absl::Status Dispatcher::Admit(const grpc::ServerContextBase& context, ServerCall::Setup& setup) {
+  setup.caller.name = setup.host;
+  if (access_ != nullptr) {
+    absl::StatusOr<Caller> caller = access_->Identify(Metadata(context, "authorization"), setup.host);
+    if (!caller.ok()) {
+      if (metrics_ != nullptr) metrics_->auth_failures.Increment();
+      return caller.status();
+    }
+    setup.caller = *std::move(caller);
+  }
+  // Not before it is known who asks: who has no token learns nothing of what there is.
+  if (setup.method == nullptr) {
+    return ErrorWithReason(absl::StatusCode::kUnimplemented, "the server has no such method",
+                           "UNKNOWN_METHOD");
+  }
+  return CheckPermission(setup.caller, setup.method->traits);
+}
+
+ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& context) {
+  ServerCall::Setup setup;
+  setup.context = &context;
+  setup.limits = options_.limits;
+  setup.peer = PeerAddress(context.peer());
+  setup.host = HostOf(setup.peer);
+  setup.trace_id = TraceId(Metadata(context, "traceparent"));
+  const auto found = methods_.find(context.method());
+  if (found != methods_.end()) setup.method = &found->second.method;
+  setup.refusal = Admit(context, setup);
+  if (setup.method != nullptr) setup.queue = queues_[static_cast<int>(setup.method->traits.lane)].get();
+  setup.on_done = [this](ServerCall& call) { Finished(call); };
+  return setup;
+}
+
+grpc::ServerGenericBidiReactor* Dispatcher::Reflect(grpc::GenericCallbackServerContext& context,
+                                                    const absl::Status& refusal) {
+  const auto call =
+      std::make_shared<ReflectionCall>(context, reflection_, refusal, [this](ReflectionCall* done) {
+        std::shared_ptr<ReflectionCall> last;  // destroyed without the lock
+        const std::lock_guard lock(mutex_);
+        last = std::move(reflection_calls_.at(done));
+        reflection_calls_.erase(done);
+        changed_.notify_all();
+      });
+  {
+    const std::lock_guard lock(mutex_);
+    reflection_calls_.emplace(call.get(), call);
+  }
+  call->Begin();
+  return call.get();
+}
+
+grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackServerContext* context) {
+  ServerCall::Setup setup = Receive(*context);
+  if (reflection_ != nullptr &&
+      (context->method() == kReflectionPath || context->method() == kReflectionPathAlpha)) {
+    // Who may call anything may ask what there is.
+    return Reflect(*context, absl::IsUnimplemented(setup.refusal) ? absl::OkStatus() : setup.refusal);
+  }
+  const auto found = methods_.find(context->method());
+  const Entry& entry = found == methods_.end() ? unknown_ : found->second;
+  if (entry.series) {
+    entry.series->started.Increment();
+    entry.series->in_flight.Increment();
+  }
+  std::shared_ptr<ServerCall> call;
+  {
+    const std::lock_guard lock(mutex_);
+    if (refuses_ && setup.refusal.ok()) setup.refusal = ShuttingDown();
+    setup.id = ++last_id_;
+    call = std::make_shared<ServerCall>(std::move(setup));
+    calls_.emplace(call->id(), call);
+  }
+  call->Begin();
+  return call.get();
+}
+
+void Dispatcher::Finished(ServerCall& call) {
+  const RequestRecord record = call.Record();
+  if (metrics_ != nullptr) {
+    const Entry* entry = &unknown_;
+    if (call.method() != nullptr) entry = &methods_.at(call.method()->path());
+    entry->series->in_flight.Decrement();
+    if (record.status.ok()) entry->series->received.Increment();
+    entry->series->sent.Increment(static_cast<double>(record.messages_sent));
+    entry->series->queue_seconds.Observe(absl::ToDoubleSeconds(record.queued));
+    metrics_->CountHandled(*entry->series, static_cast<grpc::StatusCode>(record.status.code()), record.took);
+    metrics_->CountClient(record.client);
+    if (record.status.code() == absl::StatusCode::kResourceExhausted ||
+        record.status.code() == absl::StatusCode::kAborted) {
+      metrics_->CountRejection(ErrorReason(record.status));
+    }
+  }
+  LogRequest(record, options_.log);
+  std::shared_ptr<ServerCall> last;  // destroyed without the lock
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = calls_.find(call.id());
+    last = std::move(found->second);
+    calls_.erase(found);
+    changed_.notify_all();
+  }
+}
+
+std::vector<std::shared_ptr<ServerCall>> Dispatcher::Calls() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<ServerCall>> calls;
+  calls.reserve(calls_.size());
+  for (const auto& [id, call] : calls_) calls.push_back(call);
+  return calls;
+}
+
+std::vector<std::shared_ptr<ReflectionCall>> Dispatcher::ReflectionCalls() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<ReflectionCall>> calls;
+  for (const auto& [raw, call] : reflection_calls_) calls.push_back(call);
+  return calls;
+}
+
+void Dispatcher::RefuseCalls() {
+  {
+    const std::lock_guard lock(mutex_);
+    refuses_ = true;
+  }
+  for (const std::shared_ptr<ReflectionCall>& call : ReflectionCalls()) call->End();
+}
+
+void Dispatcher::EndQueuedCalls() {
+  for (const std::shared_ptr<ServerCall>& call : Calls()) call->Withdraw(ShuttingDown());
+}
+
+bool Dispatcher::WaitUntilIdle(absl::Time deadline) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_until(lock, absl::ToChronoTime(deadline),
+                             [this] { return calls_.empty() && reflection_calls_.empty(); });
+}
+
+void Dispatcher::Watch() {
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, absl::ToChronoNanoseconds(kWatchInterval), [this] { return ended_; })) {
+    lock.unlock();
+    const absl::Time now = absl::Now();
+    for (const std::shared_ptr<ServerCall>& call : Calls()) {
+      call->CheckTime(now);
+      if (access_ == nullptr) continue;
+      if (absl::Status status = access_->Recheck(call->caller()); !status.ok()) call->Cancel(status);
+    }
+    for (const std::shared_ptr<ReflectionCall>& call : ReflectionCalls()) call->CheckTime(now);
+    lock.lock();
+  }
+}
+
+}  // namespace mechinterp

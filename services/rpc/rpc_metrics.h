@@ -1,0 +1,78 @@
+#ifndef SERVICES_RPC_RPC_METRICS_H_
+#define SERVICES_RPC_RPC_METRICS_H_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "grpcpp/support/status.h"
+#include "prometheus/counter.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+
+namespace mechinterp {
+
+// What a server counts of its calls, under the names that go-grpc-prometheus made customary, so
+// that existing Grafana panels fit:
+//   grpc_server_started_total         {grpc_type, grpc_service, grpc_method}
+//   grpc_server_handled_total         {grpc_type, grpc_service, grpc_method, grpc_code}
+//   grpc_server_msg_received_total    {grpc_type, grpc_service, grpc_method}
+//   grpc_server_msg_sent_total        {grpc_type, grpc_service, grpc_method}
+//   grpc_server_handling_seconds      {grpc_type, grpc_service, grpc_method}   histogram
+//   grpc_server_in_flight             {grpc_type, grpc_service, grpc_method}   gauge
+// and beside them:
+//   mechinterp_queue_seconds          {grpc_method}   histogram: from a call's coming to its turn
+//   mechinterp_rejected_total         {reason}        calls turned away, by the reason of their error
+//   mechinterp_auth_failures_total                    calls without a good token
+//   mechinterp_client_requests_total  {client}        calls that ended, by client (the first 200 of them)
+//   mechinterp_connections, mechinterp_connections_refused_total
+// Methods that no service has are one series, `unknown`. Thread-safe.
+class RpcMetrics {
+ public:
+  // The series of one method.
+  struct MethodSeries {
+    prometheus::Labels labels;
+    prometheus::Counter& started;
+    prometheus::Counter& received;
+    prometheus::Counter& sent;
+    prometheus::Histogram& seconds;
+    prometheus::Histogram& queue_seconds;
+    prometheus::Gauge& in_flight;
+  };
+
+  explicit RpcMetrics(std::shared_ptr<prometheus::Registry> registry);
+
+  // `type`: unary or server_stream. Series are made once, when the server is built.
+  MethodSeries Series(std::string_view type, std::string_view service, std::string_view method);
+
+  void CountHandled(const MethodSeries& method, grpc::StatusCode code, absl::Duration took);
+  void CountRejection(const std::string& reason);
+  void CountClient(const std::string& client);
+
+ private:
+  const std::shared_ptr<prometheus::Registry> registry_;
+  prometheus::Family<prometheus::Counter>& started_;
+  prometheus::Family<prometheus::Counter>& handled_;
+  prometheus::Family<prometheus::Counter>& received_;
+  prometheus::Family<prometheus::Counter>& sent_;
+  prometheus::Family<prometheus::Histogram>& seconds_;
+  prometheus::Family<prometheus::Histogram>& queue_seconds_;
+  prometheus::Family<prometheus::Gauge>& in_flight_;
+  prometheus::Family<prometheus::Counter>& rejected_;
+  prometheus::Family<prometheus::Counter>& by_client_;
+  std::mutex mutex_;
+  std::map<std::string, prometheus::Counter*> clients_;
+
+ public:
+  prometheus::Counter& auth_failures;
+  prometheus::Gauge& connections;
+  prometheus::Counter& connections_refused;
+};
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_RPC_RPC_METRICS_H_

@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +198,10 @@ class Connection:
         """Ends the connection; calls in progress are cancelled."""
         self._channel.close()
 
-    def call(self, method: str, request: Any) -> Any:
-        """The answer of a call with one. Raises ServerError."""
-        loop, deadline = RetryLoop(self._retry), self._deadline()
+    def call(self, method: str, request: Any, *, repeatable: bool = True) -> Any:
+        """The answer of a call with one. Raises ServerError. What is not repeatable is sent once."""
+        loop = RetryLoop(self._retry if repeatable else replace(self._retry, max_attempts=1))
+        deadline = self._deadline()
         while True:
             try:
                 return self._methods[method](request, timeout=_left(deadline), metadata=self._token.metadata())

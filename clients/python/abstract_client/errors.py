@@ -112,6 +112,11 @@ def _with_details(code: grpc.StatusCode, message: str, data: bytes) -> ServerErr
     return failure
 
 
+def closed(what: str) -> ServerError:
+    """For what is asked of a stream that was closed before its end."""
+    return ServerError(grpc.StatusCode.CANCELLED, f"{what} was closed before its end")
+
+
 def data_loss(message: str) -> ServerError:
     """For a stream that is not what the protos promise."""
     return ServerError(grpc.StatusCode.DATA_LOSS, message)

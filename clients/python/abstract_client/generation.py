@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from abstract_client.errors import data_loss
+from abstract_client.errors import closed, data_loss
 from abstract_client.protos import model_service_pb2 as pb
 from abstract_client.results import Continuation, ModelIdentity, RunMetrics, continuation, model_identity
 from abstract_client.results import run_metrics, seconds
@@ -58,6 +58,7 @@ class Generation(Iterator[GeneratedToken]):
         self._messages = messages
         self._header: pb.RunHeader | None = None
         self._trailing_text = ""
+        self._closed = False
         self._result: GenerationResult | None = None
 
     def __next__(self) -> GeneratedToken:
@@ -70,6 +71,8 @@ class Generation(Iterator[GeneratedToken]):
                 return GeneratedToken(token.token_id, token.text, token.log_probability)
             elif kind == "summary":
                 self._end(message.summary)
+        if self._result is None and self._closed:
+            raise closed("the generation")
         if self._result is None:
             raise data_loss("the stream ended without a summary")
         raise StopIteration
@@ -105,6 +108,7 @@ class Generation(Iterator[GeneratedToken]):
 
     def close(self) -> None:
         """Stops the generation, if it goes on."""
+        self._closed = True
         self._messages.close()  # type: ignore[attr-defined]
 
     def __enter__(self) -> Generation:

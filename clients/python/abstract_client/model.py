@@ -330,7 +330,8 @@ class Model(Analyses):
         handle = run.handle if isinstance(run, StoredRun) else run
         if not handle:
             raise ValueError("run: an empty handle")
-        self._call("DeleteActivation", pb.DeleteActivationRequest(handle=handle))
+        # Not repeated: when only the answer was lost, the run is gone, and a second attempt would not find it.
+        self._connection.call("DeleteActivation", pb.DeleteActivationRequest(handle=handle), repeatable=False)
 
     def _load(self, handle: str) -> Cache:
         return read_cache(self._stream("GetActivation", pb.GetActivationRequest(handle=handle)))

@@ -51,6 +51,8 @@ class Metrics:
 
 @dataclass(frozen=True)
 class TokenProbability:
+    """One of the likeliest next tokens."""
+
     token_id: int
     text: str
     probability: float

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from abstract_client.edits import Edit
-from abstract_client.errors import data_loss
+from abstract_client.errors import closed, data_loss
 from abstract_client.names import parse_name, site_name
 from abstract_client.positions import indices
 from abstract_client.protos import hook_pb2
@@ -122,13 +122,14 @@ class Sweep(Iterator[SweepResult]):
         self._pending: list[SweepResult] = []
         self._results: dict[int, SweepResult] = {}
         self._summary: pb.SweepSummary | None = None
+        self._closed = False
 
     def _read(self) -> bool:
         """Takes one message in; False at the end."""
         message = next(self._messages, None)
         if message is None:
             if self._header is None or self._summary is None or len(self._results) != self._header.set_count:
-                raise data_loss("the stream ended before all results came")
+                raise closed("the sweep") if self._closed else data_loss("the stream ended before all results came")
             return False
         kind = message.WhichOneof("payload")
         if kind == "header":
@@ -207,6 +208,7 @@ class Sweep(Iterator[SweepResult]):
 
     def close(self) -> None:
         """Stops the sweep, if it goes on."""
+        self._closed = True
         self._messages.close()  # type: ignore[attr-defined]
 
     def __enter__(self) -> Sweep:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from abstract_client.attributions import Attribution, AttributionMethod, AttributionMetric, read_attributions
+from abstract_client.checks import optional_whole_number, whole_number
 from abstract_client.circuits import Circuit, CircuitRun, read_circuits
 from abstract_client.edits import EditsLike
 from abstract_client.positions import LAST, Positions, position_selector
@@ -68,11 +69,11 @@ class Analyses:
             metrics=metrics.message(),
             metric=metric.value,
             method=method.value,
-            steps=steps,
+            steps=optional_whole_number(steps, "steps", 1, 64),
             exact_softmax=exact_softmax,
             interventions=self._interventions(edits),
             sum_positions=sum_positions,
-            top_count=_count(top, "top"),
+            top_count=whole_number(top, "top"),
             return_gradients=return_gradients,
             edges=edges,
         )
@@ -161,7 +162,8 @@ class Analyses:
         ('blocks.7.hook_resid_post', 0, 0.0)
         """
         request = self._readout(prompts, edits, metrics, positions)
-        request.logit_lens.CopyFrom(pb.LogitLens(resid_mid=resid_mid, target_token_id=target_token))
+        target = optional_whole_number(target_token, "target_token")
+        request.logit_lens.CopyFrom(pb.LogitLens(resid_mid=resid_mid, target_token_id=target))
         return read_lens(self._stream("RunReadout", request))
 
     def direct_logit_attribution(
@@ -184,16 +186,10 @@ class Analyses:
         (8, 8)
         """
         request = self._readout(prompts, edits, metrics, positions)
-        request.direct_attribution.CopyFrom(pb.DirectLogitAttribution(neuron_count=_count(neurons, "neurons")))
+        request.direct_attribution.CopyFrom(pb.DirectLogitAttribution(neuron_count=whole_number(neurons, "neurons")))
         return read_direct(self._stream("RunReadout", request))
 
     def check_device(self) -> pb.CheckDeviceResponse:
         """Compares the server's device with its CPU, layer by layer."""
         answer: pb.CheckDeviceResponse = self._call("CheckDevice", pb.CheckDeviceRequest())
         return answer
-
-
-def _count(value: int, argument: str) -> int:
-    if value < 0:
-        raise ValueError(f"{argument}: {value} is negative")
-    return value

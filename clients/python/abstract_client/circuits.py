@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from abstract_client.checks import whole_number
 from abstract_client.errors import data_loss
 from abstract_client.positions import indices
 from abstract_client.protos import model_service_pb2 as pb
@@ -25,11 +26,9 @@ class Circuit:
     complement: bool = False
 
     def message(self) -> pb.CircuitMembers:
-        if self.leading < 0:
-            raise ValueError(f"leading: {self.leading} is negative")
         members, excluded = list(self.members), list(self.excluded)
         made = pb.CircuitMembers(
-            leading=self.leading,
+            leading=whole_number(self.leading, "leading"),
             members=indices(members, "members") if members else [],
             complement=self.complement,
         )

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2
 
+from abstract_client.checks import finite_number, whole_number
 from abstract_client.errors import ServerError, to_server_error
 from abstract_client.protos import model_service_pb2 as pb
 
@@ -34,8 +35,8 @@ class RetryPolicy:
     """How patiently calls are repeated that failed for a passing reason, as the tool `abstract` does.
 
     `max_attempts`: attempts at a server that is UNAVAILABLE, the first included. `max_queue_wait`: seconds in all
-    that a full server (RESOURCE_EXHAUSTED with a delay of the server's) is waited for. Waits begin with `initial_backoff`
-    seconds and double up to `max_backoff`; a delay that the server asks for is obeyed instead. Up to the share `jitter`
+    that a full server (RESOURCE_EXHAUSTED with a delay of the server's) is waited for. Waits begin with
+    `initial_backoff` seconds and double up to `max_backoff`; a delay that the server asks for is obeyed instead. Up to the share `jitter`
     is added to each at random. A stream that has delivered anything is never repeated.
     """
 
@@ -46,10 +47,9 @@ class RetryPolicy:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts: {self.max_attempts} is less than 1")
+        whole_number(self.max_attempts, "max_attempts", least=1)
         for name in ("max_queue_wait", "initial_backoff", "max_backoff", "jitter"):
-            if getattr(self, name) < 0:
+            if finite_number(getattr(self, name), name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is negative")
 
 
@@ -162,8 +162,8 @@ class Connection:
             raise ValueError(f"insecure: plain text uses no {credentials[0]}")
         if (certificate is None) != (key is None):
             raise ValueError("certificate: give certificate and key together")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout: {timeout} is no number of seconds above 0")
+        if timeout is not None and finite_number(timeout, "timeout") <= 0:
+            raise ValueError(f"timeout: {timeout} is not above 0")
         self.is_plain = bool(insecure) or (insecure is None and loopback and not credentials)
         self._timeout = timeout
         self._retry = retry or RetryPolicy()

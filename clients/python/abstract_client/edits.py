@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace as _with
 from enum import Enum
@@ -10,13 +9,12 @@ from typing import Any, Union
 
 import numpy.typing as npt
 
+from abstract_client.checks import finite_number, optional_whole_number, seed_number
 from abstract_client.names import parse_name
 from abstract_client.positions import Positions, indices, position_selector
 from abstract_client.prompts import Prompt, as_prompt
 from abstract_client.protos import hook_pb2
 from abstract_client.tensors import to_tensor
-
-_MOST_SEED = (1 << 64) - 1
 
 
 class Scope(Enum):
@@ -223,19 +221,19 @@ def mean(site: SiteLike, sources: Any, *, per_position: bool = False) -> Edit:
 
 def resample(site: SiteLike, sources: Any, *, seed: int = 0) -> Edit:
     """Sets the part to that of one of the sources, drawn uniformly by `seed` (resample ablation)."""
-    content = hook_pb2.Resampling(sources=_run_sources(sources), seed=_seed(seed))
+    content = hook_pb2.Resampling(sources=_run_sources(sources), seed=seed_number(seed))
     return _edit(site, "resample", resampling=content)
 
 
 def add(site: SiteLike, vector: npt.ArrayLike, scale: float = 1.0) -> Edit:
     """Adds `scale` times a vector (activation steering), of the shapes that replace() takes."""
-    content = hook_pb2.Addition(vector=to_tensor(vector, "vector"), scale=_finite(scale, "scale"))
+    content = hook_pb2.Addition(vector=to_tensor(vector, "vector"), scale=finite_number(scale, "scale"))
     return _edit(site, "add", addition=content)
 
 
 def scale(site: SiteLike, factor: float) -> Edit:
     """Multiplies the part."""
-    return _edit(site, "scale", scaling=hook_pb2.Scaling(factor=_finite(factor, "factor")))
+    return _edit(site, "scale", scaling=hook_pb2.Scaling(factor=finite_number(factor, "factor")))
 
 
 def project_out(site: SiteLike, direction: npt.ArrayLike) -> Edit:
@@ -251,9 +249,9 @@ def project_out(site: SiteLike, direction: npt.ArrayLike) -> Edit:
 
 def noise(site: SiteLike, sigma: float, *, seed: int = 0) -> Edit:
     """Adds Gaussian noise of standard deviation `sigma`; what is added depends on seed, site, position and element."""
-    if _finite(sigma, "sigma") < 0:
+    if finite_number(sigma, "sigma") < 0:
         raise ValueError(f"sigma: {sigma} is negative")
-    content = hook_pb2.NoiseAddition(standard_deviation=sigma, seed=_seed(seed))
+    content = hook_pb2.NoiseAddition(standard_deviation=float(sigma), seed=seed_number(seed))
     return _edit(site, "noise", noise_addition=content)
 
 
@@ -265,23 +263,11 @@ def path(site: SiteLike, sender: SiteLike, source: Any, *, sender_head: int | No
     before it. `source`: a prompt or a stored run that has the sender.
     """
     content = hook_pb2.PathPatch(
-        sender=_site(sender, "sender").message(), sender_head=sender_head, source=_run_source(source, "source")
+        sender=_site(sender, "sender").message(),
+        sender_head=optional_whole_number(sender_head, "sender_head"),
+        source=_run_source(source, "source"),
     )
     return _edit(site, "path", path_patch=content)
-
-
-def _finite(value: float, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
-        raise ValueError(f"{argument}: {value!r} is no number")
-    if not math.isfinite(value):
-        raise ValueError(f"{argument}: {value} is not finite")
-    return float(value)
-
-
-def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) <= _MOST_SEED:
-        raise ValueError(f"seed: {seed!r} is no whole number in [0, 2^64)")
-    return int(seed)
 
 
 EditsLike = Union[Edit, Iterable[Edit]]
@@ -290,6 +276,8 @@ EditsLike = Union[Edit, Iterable[Edit]]
 def interventions(edits: EditsLike, layer_count: Callable[[], int], argument: str = "edits") -> Any:
     """The Interventions of edits, in order. `layer_count` is asked where a site is that of every layer."""
     made = []
+    if not isinstance(edits, (Edit, Iterable)):
+        raise ValueError(f"{argument}: {edits!r} is neither an edit nor a list of them")
     for index, edit in enumerate([edits] if isinstance(edits, Edit) else edits):
         if not isinstance(edit, Edit):
             raise ValueError(f"{argument}[{index}]: {edit!r} is no edit; zero(), replace() and so on make them")

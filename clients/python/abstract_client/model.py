@@ -9,6 +9,7 @@ from typing import Any
 
 from abstract_client.analyses import Analyses
 from abstract_client.cache import Cache, StoredRun, new_stored_run, read_cache, stored_run
+from abstract_client.checks import optional_whole_number
 from abstract_client.connection import Connection, RetryPolicy
 from abstract_client.edits import EditsLike, Scope, Site, interventions
 from abstract_client.generation import Generation
@@ -166,7 +167,7 @@ class Model(Analyses):
         first = {}
         for name, words in (("refusal", refusal), ("compliance", compliance)):
             words = [words] if isinstance(words, str) else list(words)
-            first[name] = {self.tokenize(text(word), begin_of_text=False).ids[0] for word in words}
+            first[name] = {id for word in words for id in self.tokenize(text(word), begin_of_text=False).ids[:1]}
         both = first["refusal"] & first["compliance"]
         for name, tokens in first.items():
             if tokens and not tokens - both:
@@ -191,7 +192,8 @@ class Model(Analyses):
     ) -> Generation:
         """Continues a prompt, with edits in force: an iterator of tokens with the whole in `.result` afterwards.
 
-        Greedy at temperature 0. `top_k` 0 and `top_p` 1 keep all tokens. The same seed gives the same text.
+        The call is made when the first token is asked for. Greedy at temperature 0. `top_k` 0 and
+        `top_p` 1 keep all tokens. The same seed gives the same text.
         """
         request = pb.GenerateRequest(
             prompt=as_prompt(prompt).message,
@@ -271,7 +273,7 @@ class Model(Analyses):
         `runs`: a Grid, or the edits of each run. `source`: the prompt whose clean run stands for effect 1, usually the
         one that the edits read; without it there are no effects. `metrics`: effects need refusal and compliance tokens.
         `base`: edits in force in every run, and in the clean one that they are compared with. `progress`: called with
-        (completed, total) at each result.
+        (completed, total) at each result. The call is made when the first result is asked for.
         """
         request = pb.RunPatchSweepRequest(prompt=as_prompt(prompt).message, metrics=(metrics or Metrics()).message())
         if isinstance(runs, Grid):
@@ -303,14 +305,12 @@ class Model(Analyses):
 
         `ttl`: seconds they are kept after their last use, in [1, 86400]; default 3600.
         """
-        if ttl is not None and not 1 <= ttl <= 86400:
-            raise ValueError(f"ttl: {ttl} is not in [1, 86400]")
         request = pb.RunWithCacheRequest(
             prompt=as_prompt(prompt).message,
             interventions=self._interventions(edits),
             filter=self._filter(names, positions),
             store=True,
-            store_ttl_seconds=ttl,
+            store_ttl_seconds=optional_whole_number(ttl, "ttl", 1, 86400),
         )
         return new_stored_run(self._stream("RunWithCache", request), self._load, self.delete)
 

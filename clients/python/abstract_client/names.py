@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from abstract_client.checks import optional_whole_number
 from abstract_client.protos import hook_pb2
 
 # In the order of the forward pass; of a block's points, the part after "blocks.N.".
@@ -61,8 +62,7 @@ def hook_name(short: str, layer: int | None = None) -> str:
     >>> hook_name("z", 3), hook_name("resid_pre", 0), hook_name("embed")
     ('blocks.3.attn.hook_z', 'blocks.0.hook_resid_pre', 'hook_embed')
     """
-    if layer is not None and (isinstance(layer, bool) or layer < 0):
-        raise ValueError(f"layer: {layer} is negative")
+    layer = optional_whole_number(layer, "layer")
     if layer is None:
         for name in (short, f"hook_{short}"):
             if name in _OUTSIDE_BLOCKS:

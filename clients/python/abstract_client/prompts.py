@@ -71,17 +71,24 @@ def chat(
             raise ValueError(f"messages[{index}]: {entry!r} is not a dict of role and content")
         if entry["role"] not in _ROLES:
             raise ValueError(f"messages[{index}]: role {entry['role']!r} is none of {', '.join(_ROLES)}")
-        if not isinstance(entry["content"], str) or not entry["content"]:
-            raise ValueError(f"messages[{index}]: content is empty or no str")
-        made.append(prompt_pb2.ChatMessage(role=_ROLES[entry["role"]], content=entry["content"]))
+        content = _checked_text(entry["content"], f"messages[{index}]: content")
+        made.append(prompt_pb2.ChatMessage(role=_ROLES[entry["role"]], content=content))
     return Prompt(prompt_pb2.Prompt(chat=prompt_pb2.ChatPrompt(messages=made)))
 
 
 def text(content: str) -> Prompt:
     """Raw text: special tokens in it are parsed, begin-of-text is put in front where the tokenizer says so."""
+    return Prompt(prompt_pb2.Prompt(text=_checked_text(content, "content:")))
+
+
+def _checked_text(content: Any, argument: str) -> str:
     if not isinstance(content, str) or not content:
-        raise ValueError("content: empty or no str")
-    return Prompt(prompt_pb2.Prompt(text=content))
+        raise ValueError(f"{argument} is empty or no str")
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument} has half a character: {content[error.start]!r}") from None
+    return content
 
 
 def tokens(ids: Iterable[int] | np.ndarray[Any, Any]) -> Prompt:

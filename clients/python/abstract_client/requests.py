@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Union
 
+from abstract_client.checks import finite_number, seed_number, whole_number
 from abstract_client.positions import Positions, position_selector
 from abstract_client.prompts import token_ids
 from abstract_client.protos import model_service_pb2 as pb
@@ -24,22 +24,16 @@ def sampling(
     stop_at_eos: bool = True,
 ) -> pb.SamplingOptions:
     """SamplingOptions of checked values."""
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens: {max_new_tokens} is less than 1")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature: {temperature} is not in [0, infinity)")
-    if top_k < 0:
-        raise ValueError(f"top_k: {top_k} is negative")
-    if not 0 < top_p <= 1:
+    if finite_number(temperature, "temperature") < 0:
+        raise ValueError(f"temperature: {temperature} is negative")
+    if not 0 < finite_number(top_p, "top_p") <= 1:
         raise ValueError(f"top_p: {top_p} is not in (0, 1]")
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"seed: {seed} is not in [0, 2^64)")
     return pb.SamplingOptions(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
+        max_new_tokens=whole_number(max_new_tokens, "max_new_tokens", least=1),
+        temperature=float(temperature),
+        top_k=whole_number(top_k, "top_k"),
+        top_p=float(top_p),
+        seed=seed_number(seed),
         stop_token_ids=token_ids(stop_token_ids, "stop_token_ids"),
         ignore_stop_tokens=not stop_at_eos,
     )

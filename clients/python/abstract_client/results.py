@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from abstract_client.checks import whole_number
 from abstract_client.prompts import token_ids
 from abstract_client.protos import model_service_pb2 as pb
 
@@ -36,12 +37,10 @@ class Metrics:
     top_tokens: int = 0
 
     def message(self) -> pb.MetricOptions:
-        if not 0 <= self.top_tokens <= 1000:
-            raise ValueError(f"top_tokens: {self.top_tokens} is not in [0, 1000]")
         made = pb.MetricOptions(
             refusal_token_ids=token_ids(self.refusal_tokens, "refusal_tokens"),
             compliance_token_ids=token_ids(self.compliance_tokens, "compliance_tokens"),
-            top_token_count=self.top_tokens,
+            top_token_count=whole_number(self.top_tokens, "top_tokens", most=1000),
         )
         for name in ("refusal_openings", "compliance_openings"):
             for index, opening in enumerate(getattr(self, name)):

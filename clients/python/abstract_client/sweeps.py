@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from abstract_client.checks import optional_whole_number
 from abstract_client.edits import Edit
 from abstract_client.errors import closed, data_loss
 from abstract_client.names import parse_name, site_name
@@ -52,8 +53,7 @@ class Grid:
                 raise ValueError(f"by: {axis!r} is none of {', '.join(_AXES)}")
         if ("dims" in axes) != (self.dims_per_group is not None):
             raise ValueError("dims_per_group: goes with by='dims', and only with it")
-        if self.dims_per_group is not None and self.dims_per_group < 1:
-            raise ValueError(f"dims_per_group: {self.dims_per_group} is less than 1")
+        group = optional_whole_number(self.dims_per_group, "dims_per_group", least=1)
         layers = indices(self.layers, "layers")
         names = [self.edit.site.name] if self.points is None else list(self.points)
         if isinstance(self.points, str) or not names:
@@ -68,7 +68,7 @@ class Grid:
             points=[hook_pb2.HookPoint.Name(point) for point, _ in places],
             layers=layers,
             axes=[_AXES[axis] for axis in axes],
-            dims_per_group=self.dims_per_group or 0,
+            dims_per_group=group or 0,
         )
 
 

@@ -36,8 +36,8 @@ class RetryPolicy:
 
     `max_attempts`: attempts at a server that is UNAVAILABLE, the first included. `max_queue_wait`: seconds in all
     that a full server (RESOURCE_EXHAUSTED with a delay of the server's) is waited for. Waits begin with
-    `initial_backoff` seconds and double up to `max_backoff`; a delay that the server asks for is obeyed instead. Up to the share `jitter`
-    is added to each at random. A stream that has delivered anything is never repeated.
+    `initial_backoff` seconds and double up to `max_backoff`; a delay that the server asks for is obeyed instead. Up
+    to the share `jitter` is added to each at random. A stream that has delivered anything is never repeated.
     """
 
     max_attempts: int = 6

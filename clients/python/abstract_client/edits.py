@@ -67,7 +67,8 @@ class Site:
                 object.__setattr__(self, field, list(value))
         if not isinstance(self.name, str):
             raise ValueError(f"site: {self.name!r} is no hook name")
-        self.point, self.layer, self.selector()
+        parse_name(self.name)
+        self.selector()
 
     @property
     def point(self) -> int:
@@ -83,12 +84,14 @@ class Site:
         """The same of one layer, of a site of every layer."""
         return _with(self, name=self.name.replace("*", str(layer)))
 
-    def message(self) -> hook_pb2.HookSite:
+    def message(self, argument: str = "site") -> hook_pb2.HookSite:
+        """The site without its selector, as it is sent."""
         if self.layer is None:
-            raise ValueError(f"site: {self.name!r} is that of every layer; one layer is needed here")
+            raise ValueError(f"{argument}: {self.name!r} is that of every layer; one layer is needed here")
         return hook_pb2.HookSite(point=self.point, layer=self.layer)  # type: ignore[arg-type]
 
     def selector(self) -> hook_pb2.Selector:
+        """The part, as it is sent."""
         return hook_pb2.Selector(
             heads=indices(self.heads, "heads"),
             dims=indices(self.dims, "dims"),
@@ -103,18 +106,21 @@ SiteLike = Union[Site, str]
 def _site(site: SiteLike, argument: str = "site") -> Site:
     if isinstance(site, Site):
         return site
-    if isinstance(site, str):
+    if not isinstance(site, str):
+        raise ValueError(f"{argument}: {site!r} is no Site and no hook name")
+    try:
         return Site(site)
-    raise ValueError(f"{argument}: {site!r} is no Site and no hook name")
+    except ValueError as error:
+        raise ValueError(str(error).replace("site:", f"{argument}:", 1)) from None
 
 
 @dataclass(frozen=True)
 class Source:
     """Values of another run, more closely told than by the run alone.
 
-    `run`: a prompt, whose clean run the server makes within the request, or what Model.store returned (or its handle's
-    StoredRun). `site`: of a stored run, if not the edit's own. `positions`: of the source run, as many as the edit's;
-    None: the edit's own, resolved against the source.
+    `run`: a prompt, whose clean run the server makes within the request, or a StoredRun. `site`: of a
+    stored run, if not the edit's own. `positions`: of the source run, as many as the edit's; None: the edit's own,
+    resolved against the source.
     """
 
     run: Any
@@ -123,6 +129,7 @@ class Source:
     alignment: Alignment = Alignment.AUTO
 
     def message(self, argument: str) -> hook_pb2.ActivationSource:
+        """What is sent."""
         made = hook_pb2.ActivationSource(
             positions=position_selector(self.positions, f"{argument}.positions"), alignment=self.alignment.value
         )
@@ -130,7 +137,7 @@ class Source:
         if isinstance(handle, str):
             made.stored.handle = handle
             if self.site is not None:
-                made.stored.site.CopyFrom(_site(self.site, f"{argument}.site").message())
+                made.stored.site.CopyFrom(_site(self.site, f"{argument}.site").message(f"{argument}.site"))
         elif self.site is not None:
             raise ValueError(f"{argument}.site: only a stored run has another site than the edit's")
         else:
@@ -152,41 +159,37 @@ def _run_sources(sources: Any) -> list[hook_pb2.ActivationSource]:
 
 
 class Edit:
-    """A change of the forward pass at a site, made by the functions of this module. `message()` is an Intervention."""
+    """A change of the forward pass at a site, made by the functions of this module."""
 
-    def __init__(self, site: SiteLike, fill: Callable[[hook_pb2.Intervention], None], label: str) -> None:
+    def __init__(self, site: SiteLike, label: str, content: hook_pb2.Intervention) -> None:
         self.site = _site(site)
-        self._fill = fill
         self._label = label
+        self._content = content
 
     def __repr__(self) -> str:
-        return f"{self._label}({self.site.name!r})"
+        return f"{self._label}({self.site!r})"
 
     def in_layers(self, layer_count: int) -> list[Edit]:
         """This edit, or one for each layer where the site is that of every layer."""
         if self.site.layer is not None:
             return [self]
-        return [Edit(self.site.in_layer(layer), self._fill, self._label) for layer in range(layer_count)]
+        return [Edit(self.site.in_layer(layer), self._label, self._content) for layer in range(layer_count)]
 
     def prototype(self) -> hook_pb2.Intervention:
-        """The intervention without its site."""
+        """The intervention without its site, as a grid takes it."""
         made = hook_pb2.Intervention(selector=self.site.selector())
-        self._fill(made)
+        made.MergeFrom(self._content)
         return made
 
     def message(self) -> hook_pb2.Intervention:
+        """What is sent."""
         made = self.prototype()
         made.site.CopyFrom(self.site.message())
         return made
 
 
 def _edit(site: SiteLike, label: str, **fields: Any) -> Edit:
-    content = hook_pb2.Intervention(**fields)
-
-    def fill(made: hook_pb2.Intervention) -> None:
-        made.MergeFrom(content)
-
-    return Edit(site, fill, label)
+    return Edit(site, label, hook_pb2.Intervention(**fields))
 
 
 def zero(site: SiteLike) -> Edit:
@@ -263,7 +266,7 @@ def path(site: SiteLike, sender: SiteLike, source: Any, *, sender_head: int | No
     before it. `source`: a prompt or a stored run that has the sender.
     """
     content = hook_pb2.PathPatch(
-        sender=_site(sender, "sender").message(),
+        sender=_site(sender, "sender").message("sender"),
         sender_head=optional_whole_number(sender_head, "sender_head"),
         source=_run_source(source, "source"),
     )

@@ -63,6 +63,7 @@ class Model(Analyses):
         self._cfg: ModelInfo | None = None
 
     def close(self) -> None:
+        """Ends the connection; calls in progress are cancelled. A `with` block does so at its end."""
         self._connection.close()
 
     def __enter__(self) -> Model:

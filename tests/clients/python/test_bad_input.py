@@ -11,6 +11,7 @@ from abstract_client import (
     RetryPolicy,
     Site,
     Source,
+    StoredRun,
     add,
     chat,
     hook_name,
@@ -23,6 +24,7 @@ from abstract_client import project_out, replace, resample, scale, text, tokens,
 MODEL = Model("127.0.0.1:1", retry=RetryPolicy(max_attempts=1))
 Z = "blocks.3.attn.hook_z"
 PAIR = [("a", "b")]
+STORED = StoredRun("handle", (), (), 0, load=None, delete=None)
 
 CASES = {
     "prompt: content": lambda: MODEL.generate(""),
@@ -44,6 +46,8 @@ CASES = {
     "edits: None": lambda: MODEL.generate("a", edits=None),
     "steps": lambda: MODEL.attribution(PAIR, Z, metrics=Metrics(), steps=0),
     "target_token": lambda: MODEL.logit_lens("a", target_token=-1),
+    "sender: 'nothing'": lambda: path("blocks.7.hook_mlp_in", "nothing", "a"),
+    "source.site: no point": lambda: replace(Z, Source(STORED, site="blocks.1.x")),
     "sender_head": lambda: path("blocks.7.hook_mlp_in", "blocks.2.attn.hook_result", "a", sender_head=-1),
     "top_k": lambda: MODEL.generate("a", top_k=-1),
     "top_p": lambda: MODEL.generate("a", top_p=0),
@@ -83,7 +87,7 @@ CASES = {
     "factor": lambda: scale(Z, "2"),
     "direction: is zero": lambda: project_out(Z, np.zeros(4)),
     "sigma": lambda: noise(Z, -1),
-    "site: 'blocks.*.hook_mlp_out'": lambda: path("blocks.7.hook_mlp_in", "blocks.*.hook_mlp_out", "a"),
+    "sender: 'blocks.*.hook_mlp_out'": lambda: path("blocks.7.hook_mlp_in", "blocks.*.hook_mlp_out", "a"),
     "by": lambda: MODEL.sweep("a", Grid(zero(Z), by="layer")),
     "dims_per_group: goes": lambda: MODEL.sweep("a", Grid(zero(Z), by="dims")),
     "dims_per_group: 0": lambda: MODEL.sweep("a", Grid(zero(Z), by="dims", dims_per_group=0)),

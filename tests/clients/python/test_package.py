@@ -36,6 +36,13 @@ def test_a_checkout_without_modules_says_how_to_make_them(checkout, tmp_path):
     assert imported.returncode != 0 and "generate.py" in imported.stderr
 
 
+def test_types_are_consistent(checkout, tmp_path):
+    pytest.importorskip("mypy")
+    options = ["--cache-dir", str(tmp_path), "--config-file", "pyproject.toml"]
+    checked = run(sys.executable, "-m", "mypy", *options, cwd=checkout / "clients" / "python")
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_generating_elsewhere_says_what_is_missing(checkout, tmp_path):
     generate = checkout / "clients" / "python" / "generate.py"
     failed = run(sys.executable, str(generate), "--protos", str(tmp_path), "--output", str(tmp_path / "out"))

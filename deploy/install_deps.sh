@@ -9,7 +9,7 @@ usage() {
   cat <<'USAGE'
 usage: deploy/install_deps.sh [--tests] [--no-browser]
   --tests        also what only the tests and benchmarks need (GoogleTest, Google Benchmark,
-                 clang-format, clang-tidy, Chromium)
+                 clang-format, clang-tidy, Chromium, what the Python client uses)
   --no-browser   no Chromium: the tests that open the dashboard are skipped without it
 USAGE
 }
@@ -66,6 +66,12 @@ fonts-dejavu-core
 libbenchmark-dev
 libgmock-dev
 libgtest-dev
+python3-grpcio
+python3-matplotlib
+python3-numpy
+python3-pandas
+python3-protobuf
+python3-pytest
 '
 readonly brew_tools='
 ccache ccache

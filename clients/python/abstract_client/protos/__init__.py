@@ -1,0 +1,1 @@
+"""The modules that generate.py makes of proto/mechinterp/v1."""

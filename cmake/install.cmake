@@ -32,7 +32,7 @@ endif()
 
 # The client library and all of ours that it links.
 set(libraries mechinterp_proto common_violations common_text common_text_file common_json_file common_files
-  common_status common_study clients_lib)
+  common_status common_study common_tls clients_lib)
 set(headers ${CMAKE_INSTALL_INCLUDEDIR}/abstract)
 foreach(library ${libraries})
   set_target_properties(${library} PROPERTIES OUTPUT_NAME abstract_${library})
@@ -41,7 +41,7 @@ endforeach()
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME Development)
 install(TARGETS ${libraries} EXPORT abstractTargets INCLUDES DESTINATION ${headers})
 install(DIRECTORY clients/lib DESTINATION ${headers}/clients FILES_MATCHING PATTERN "*.h")
-foreach(name experiments json_file keepalive proto_json ranking status status_macros text text_file violations)
+foreach(name experiments json_file keepalive proto_json ranking status status_macros text text_file tls violations)
   install(FILES services/common/${name}.h DESTINATION ${headers}/services/common)
 endforeach()
 install(DIRECTORY ${PROJECT_BINARY_DIR}/proto/mechinterp ${PROJECT_BINARY_DIR}/proto/google DESTINATION ${headers}

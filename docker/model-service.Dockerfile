@@ -22,6 +22,7 @@ USER abstract
 WORKDIR /var/lib/abstract
 ENV ABSTRACT_MODEL_MODEL=/usr/share/abstract/models/tiny-llama-refusal \
     ABSTRACT_MODEL_LISTEN_ADDRESS=0.0.0.0:50051 \
+    ABSTRACT_MODEL_INSECURE=true \
     ABSTRACT_MODEL_METRICS_ADDRESS=0.0.0.0:9464
 EXPOSE 50051 9464
 # A large checkpoint takes minutes to load.

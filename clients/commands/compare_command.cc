@@ -111,7 +111,8 @@ absl::StatusOr<std::unique_ptr<StudyRun>> Begin(Tool& tool, const CompareFlags& 
 
 absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto run, Begin(tool, flags));
-  const std::unique_ptr<ModelClient> other = run->session().ConnectToAnother(tool.other_server);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<ModelClient> other,
+                            run->session().ConnectToAnother(tool.other_server));
   const absl::StatusOr<v1::GetModelResponse> other_model = other->GetModel();
   if (!other_model.ok()) return WithContext(other_model.status(), "--other-server");
 

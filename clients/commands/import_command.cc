@@ -62,8 +62,10 @@ std::function<void(absl::Duration)> SleepAndTell(const Tool& tool, const std::st
   };
 }
 
-AnalysisClient Connect(const Tool& tool, const std::string& address) {
-  const std::shared_ptr<grpc::Channel> channel = ConnectTo(address);
+absl::StatusOr<AnalysisClient> Connect(const Tool& tool, const std::string& address) {
+  ABSTRACT_ASSIGN_OR_RETURN(const ConnectionCredentials credentials, ReadCredentials(tool.connection));
+  ABSTRACT_RETURN_IF_ERROR(MaySend(credentials, address));
+  const std::shared_ptr<grpc::Channel> channel = ConnectTo(address, credentials);
   if (!tool.quiet && !RespondsWithin(*channel, kSoon)) {
     tool.Note(absl::StrCat("no answer from ", address, " yet; still trying"));
   }
@@ -79,7 +81,7 @@ absl::Status RunImport(Tool& tool, const ImportFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_study(), ReadStudy(flags.output_dir));
   if (!flags.output.empty()) ABSTRACT_RETURN_IF_ERROR(CheckWritable(flags.output));
   tool.analysis_server = flags.analysis_server;
-  AnalysisClient client = Connect(tool, flags.analysis_server);
+  ABSTRACT_ASSIGN_OR_RETURN(AnalysisClient client, Connect(tool, flags.analysis_server));
   ABSTRACT_ASSIGN_OR_RETURN(const v1::ImportRunResponse run, client.ImportRun(request));
   tool.Note(absl::StrCat("imported as run ", run.run_id()));
   v1::ImportReport report;

@@ -1,22 +1,25 @@
 #include "clients/commands/session.h"
 
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "clients/lib/connection.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
 
-Session::Session(const Tool& tool, const std::string& command)
-    : tool_(tool), registry_(std::make_shared<prometheus::Registry>()), metrics_(registry_, command) {
+Session::Session(const Tool& tool, const std::string& command, ConnectionCredentials credentials)
+    : tool_(tool),
+      credentials_(std::move(credentials)),
+      registry_(std::make_shared<prometheus::Registry>()),
+      metrics_(registry_, command) {
   std::vector<ExperimentMonitor*> monitors = {&metrics_};
   if (!tool.quiet) {
     progress_.emplace(tool.streams.err, tool.streams.err_is_terminal);
     monitors.push_back(&*progress_);
   }
   monitor_ = std::make_unique<MonitorGroup>(monitors);
-  channel_ = ConnectTo(tool.server);
+  channel_ = ConnectTo(tool.server, credentials_);
   client_ = MakeClient(tool.server, channel_);
 }
 
@@ -50,12 +53,15 @@ std::unique_ptr<ModelClient> Session::MakeClient(const std::string& address,
   return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), OptionsFor(address));
 }
 
-std::unique_ptr<ModelClient> Session::ConnectToAnother(const std::string& address) {
-  return MakeClient(address, ConnectTo(address));
+absl::StatusOr<std::unique_ptr<ModelClient>> Session::ConnectToAnother(const std::string& address) {
+  ABSTRACT_RETURN_IF_ERROR(MaySend(credentials_, address));
+  return MakeClient(address, ConnectTo(address, credentials_));
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Tool& tool, const std::string& command) {
-  std::unique_ptr<Session> session(new Session(tool, command));
+  ABSTRACT_ASSIGN_OR_RETURN(ConnectionCredentials credentials, ReadCredentials(tool.connection));
+  ABSTRACT_RETURN_IF_ERROR(MaySend(credentials, tool.server));
+  std::unique_ptr<Session> session(new Session(tool, command, std::move(credentials)));
   if (!tool.metrics_address.empty()) {
     ABSTRACT_ASSIGN_OR_RETURN(session->metrics_server_,
                               StartMetricsServer(tool.metrics_address, session->registry_));

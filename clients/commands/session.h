@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "clients/commands/tool.h"
 #include "clients/lib/client_metrics.h"
+#include "clients/lib/connection.h"
 #include "clients/lib/model_client.h"
 #include "clients/lib/progress.h"
 #include "services/common/metrics_server.h"
@@ -21,24 +22,26 @@ class Session {
  public:
   // Waits a moment for the server's answer, to say it when there is none; that it is not
   // there shows with the first call.
-  // Errors: Unavailable when the metrics address is taken.
+  // Errors: Unavailable when the metrics address is taken; InvalidArgument for wrong files of
+  // certificates and tokens, and for a token that would travel in the clear.
   static absl::StatusOr<std::unique_ptr<Session>> Open(const Tool& tool, const std::string& command);
 
   ModelClient& client() { return *client_; }
   // A client of another server with the same options, counted in the same
   // metrics. The session must outlive it, and `tool` the session.
-  std::unique_ptr<ModelClient> ConnectToAnother(const std::string& address);
+  absl::StatusOr<std::unique_ptr<ModelClient>> ConnectToAnother(const std::string& address);
   ExperimentMonitor& monitor() { return *monitor_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
  private:
-  Session(const Tool& tool, const std::string& command);
+  Session(const Tool& tool, const std::string& command, ConnectionCredentials credentials);
   ModelClientOptions OptionsFor(const std::string& address);
   std::unique_ptr<ModelClient> MakeClient(const std::string& address,
                                           const std::shared_ptr<grpc::Channel>& channel);
   void TellOfWait(const std::string& address, const absl::Status& status);
 
   const Tool& tool_;
+  const ConnectionCredentials credentials_;
   std::shared_ptr<prometheus::Registry> registry_;
   ClientMetrics metrics_;
   std::unique_ptr<HttpServer> metrics_server_;

@@ -21,12 +21,22 @@ constexpr char kFooter[] =
     "a "
     "command's options.";
 constexpr char kCommandFooter[] =
-    "Options of every command, `abstract --help`: --server, --timeout, --max-attempts, --metrics-address, "
+    "Options of every command, `abstract --help`: --server, --tls, --tls-ca, --token-file, --timeout, "
+    "--max-attempts, --metrics-address, "
     "--quiet, "
     "--json, --config.";
 
 void AddCommonOptions(Command app, Tool& tool) {
   app.AddOption("--server", tool.server, "Address of the model service");
+  app.AddFlag("--tls", tool.connection.tls.enabled, "Speak TLS, and trust the system's authorities");
+  app.AddOption("--tls-ca", tool.connection.tls.ca,
+                "Certificates in PEM of who vouches for the server; speaks TLS");
+  app.AddOption("--tls-certificate", tool.connection.tls.certificate,
+                "A certificate in PEM to show to servers that want one");
+  app.AddOption("--tls-key", tool.connection.tls.key, "Its private key in PEM");
+  app.AddOption("--token-file", tool.connection.token_file,
+                "File with the token to call with, where the server wants one");
+  app.AddFlag("--insecure", tool.connection.insecure, "Send the token to other machines without TLS");
   app.AddOption("--timeout", tool.timeout_seconds,
                 "Timeout in seconds of a call, or of the next message of a stream")
       .Positive();
@@ -55,6 +65,7 @@ void AddCommands(Command app, Tool& tool) {
   AddCompareCommand(app, tool);
   AddImportCommand(app, tool);
   AddDoctorCommand(app, tool);
+  AddTokenCommand(app, tool);
   AddCompletionCommand(app, tool);
   for (const Command& command : app.Subcommands()) command.SetFooter(kCommandFooter);
 }
@@ -71,6 +82,12 @@ std::string HintFor(const absl::Status& status, const Tool& tool) {
     return absl::StrCat(
         "hint: is the server running? `abstract-model-server --help` tells how to start one; --server is ",
         tool.server, tool.other_server.empty() ? "" : ", --other-server is ", tool.other_server);
+  }
+  if (absl::IsUnauthenticated(status)) {
+    return tool.connection.token_file.empty()
+               ? "hint: --token-file names a file with your token; `abstract token create` makes one on the "
+                 "server"
+               : absl::StrCat("hint: the token comes from ", tool.connection.token_file);
   }
   if (absl::IsDeadlineExceeded(status)) {
     return absl::StrCat("hint: --timeout is ", tool.timeout_seconds, " seconds");
@@ -100,6 +117,8 @@ int RunTool(int argc, const char* const* argv, const ToolStreams& streams) {
   if (const auto exit_code = command_line.Parse(argc, argv, streams.out, streams.err)) {
     return *exit_code == 0 ? 0 : 2;
   }
+  ClientTlsOptions& tls = tool.connection.tls;
+  tls.enabled = tls.enabled || !tls.ca.empty() || !tls.certificate.empty();
   const absl::Status status = tool.action();
   if (status.ok()) return 0;
   const auto styled = [&](const std::string& text, TextStyle style) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "clients/lib/connection.h"
 #include "clients/lib/text_style.h"
 #include "google/protobuf/message.h"
 #include "services/common/command_line.h"
@@ -36,6 +37,7 @@ struct Tool {
   ToolStreams streams;
   // Options of every command.
   std::string server = "127.0.0.1:50051";
+  ConnectionOptions connection;
   double timeout_seconds = 600;
   int max_attempts = 6;
   std::string metrics_address;
@@ -89,6 +91,7 @@ void AddCompareCommand(Command app, Tool& tool);
 void AddCircuitCommand(Command app, Tool& tool);
 void AddImportCommand(Command app, Tool& tool);
 void AddDoctorCommand(Command app, Tool& tool);
+void AddTokenCommand(Command app, Tool& tool);
 void AddCompletionCommand(Command app, Tool& tool);
 
 }  // namespace mechinterp

@@ -1,22 +1,95 @@
 #include "clients/lib/connection.h"
 
-#include "absl/strings/match.h"
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "grpcpp/support/client_interceptor.h"
 #include "services/common/keepalive.h"
+#include "services/common/status_macros.h"
+#include "services/common/text_file.h"
 
 namespace mechinterp {
 
-std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address) {
+namespace {
+
+using grpc::experimental::InterceptionHookPoints;
+
+// Puts the token on every call, encrypted or not: gRPC's own credentials of calls are for
+// encrypted channels alone.
+class BearerInterceptor final : public grpc::experimental::Interceptor {
+ public:
+  explicit BearerInterceptor(const std::string& token) : token_(token) {}
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->emplace("authorization", absl::StrCat("Bearer ", token_));
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string& token_;  // the factory's, which outlives the calls
+};
+
+class BearerFactory final : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  explicit BearerFactory(std::string token) : token_(std::move(token)) {}
+  grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
+    return new BearerInterceptor(token_);
+  }
+
+ private:
+  const std::string token_;
+};
+
+}  // namespace
+
+absl::StatusOr<ConnectionCredentials> ReadCredentials(const ConnectionOptions& options) {
+  ConnectionCredentials credentials;
+  credentials.insecure = options.insecure;
+  credentials.is_encrypted = options.tls.enabled;
+  ABSTRACT_ASSIGN_OR_RETURN(credentials.channel, MakeChannelCredentials(options.tls));
+  if (options.token_file.empty()) return credentials;
+  const absl::StatusOr<std::string> text = ReadTextFile(options.token_file, /*max_bytes=*/4096);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--token-file: ", text.status().message()));
+  }
+  credentials.token = std::string(absl::StripAsciiWhitespace(*text));
+  // What is no word would end the header, or be another one.
+  for (const char c : credentials.token) {
+    if (c <= ' ' || c > '~') credentials.token.clear();
+  }
+  if (credentials.token.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--token-file: ", options.token_file, " holds no token"));
+  }
+  return credentials;
+}
+
+absl::Status MaySend(const ConnectionCredentials& credentials, const std::string& address) {
+  if (credentials.token.empty() || credentials.is_encrypted || credentials.insecure || IsLoopback(address)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("the token would travel in the clear to ", address,
+                                                 "; give --tls or --tls-ca, or --insecure"));
+}
+
+std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address,
+                                         const ConnectionCredentials& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // Whatever its name says: how long an attempt to connect may take.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10'000);
   PingServer(arguments);
-  const bool is_loopback = absl::StartsWith(address, "127.") || absl::StartsWith(address, "localhost") ||
-                           absl::StartsWith(address, "[::1]");
-  if (is_loopback) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (IsLoopback(address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const auto channel_credentials =
+      credentials.channel == nullptr ? grpc::InsecureChannelCredentials() : credentials.channel;
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  if (!credentials.token.empty()) interceptors.push_back(std::make_unique<BearerFactory>(credentials.token));
+  return grpc::experimental::CreateCustomChannelWithInterceptors(address, channel_credentials, arguments,
+                                                                 std::move(interceptors));
 }
 
 bool RespondsWithin(grpc::Channel& channel, absl::Duration patience) {

@@ -71,7 +71,8 @@ void TerminationSignals::Watch() {
     if (number == kEndOfWatch) continue;
     if (!holds_back_ || number_ != 0) {
       spdlog::info("signal {}: ending at once", number);
-      std::_Exit(128 + number);
+      // Being stopped before there was anything to lose is no failure.
+      std::_Exit(holds_back_ ? 128 + number : 0);
     }
     number_ = number;
     arrived_.notify_all();

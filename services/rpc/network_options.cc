@@ -20,22 +20,26 @@ void AddNetworkOptions(Command command, NetworkOptions& options) {
                     "Certificates in PEM; clients must show one that these signed");
   command.AddFlag("--insecure", options.insecure,
                   "Serve other machines without TLS: whoever is on the network reads along");
-  command.AddOption("--token-file", options.token_file,
-                    "Who may call: tokens made by `abstract token create`; read again when it changes. Without "
-                    "it, everybody who reaches the address");
-  command.AddOption("--max-connections", options.max_connections,
-                    "Connections open at once; 0: half of the files that the process may open")
+  command.AddOption(
+      "--tokens", options.token_file,
+      "Who may call: a file of tokens made by `abstract token create`; read again when it changes. Without "
+      "it, everybody who reaches the address");
+  command
+      .AddOption("--max-connections", options.max_connections,
+                 "Connections open at once; 0: half of the files that the process may open")
       .InRange(0, 1 << 20);
-  command.AddOption("--stall-seconds", options.stall_seconds,
-                    "How long a client may leave an answer unread before its call is ended")
+  command
+      .AddOption("--stall-seconds", options.stall_seconds,
+                 "How long a client may leave an answer unread before its call is ended")
       .InRange(1, 86'400);
-  command.AddChoice("--reflection", options.reflection, std::vector<std::pair<std::string, bool>>{
-                                                            {"on", true}, {"off", false}},
+  command.AddChoice("--reflection", options.reflection,
+                    std::vector<std::pair<std::string, bool>>{{"on", true}, {"off", false}},
                     "Whether clients may ask which services and messages there are");
   command.AddChoice("--log-format", options.log_json,
                     std::vector<std::pair<std::string, bool>>{{"text", false}, {"json", true}},
                     "How a request's line in the log is written");
-  command.AddFlag("--log-prompts", options.log_prompts, "Write prompts into the log, which never has them otherwise");
+  command.AddFlag("--log-prompts", options.log_prompts,
+                  "Write prompts into the log, which never has them otherwise");
 }
 
 absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options,
@@ -47,7 +51,8 @@ absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options
   server.reflection = options.reflection;
   server.registry = std::move(registry);
   const int descriptors = RaiseDescriptorLimit();
-  server.max_connections = options.max_connections > 0 ? options.max_connections : std::max(16, descriptors / 2);
+  server.max_connections =
+      options.max_connections > 0 ? options.max_connections : std::max(16, descriptors / 2);
   server.dispatch.limits.stall = absl::Seconds(options.stall_seconds);
   server.dispatch.log = {options.log_json, options.log_prompts};
   if (!options.token_file.empty()) {

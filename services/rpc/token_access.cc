@@ -43,7 +43,8 @@ std::string VersionOf(const std::string& path) {
 std::string TokenOf(const std::string& authorization) {
   constexpr char kScheme[] = "bearer ";
   if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return "";
-  return std::string(absl::StripAsciiWhitespace(absl::string_view(authorization).substr(sizeof(kScheme) - 1)));
+  return std::string(
+      absl::StripAsciiWhitespace(absl::string_view(authorization).substr(sizeof(kScheme) - 1)));
 }
 
 bool IsExpired(const TokenRecord& token, absl::Time now) { return token.expires && *token.expires <= now; }

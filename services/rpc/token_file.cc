@@ -158,7 +158,8 @@ absl::StatusOr<std::vector<TokenRecord>> ReadTokenFile(const std::string& path) 
     const std::string where = absl::StrCat(path, ": tokens[", tokens.size(), "]");
     ABSTRACT_ASSIGN_OR_RETURN(TokenRecord token, ReadEntry(entry, where));
     if (!names.insert(token.caller.name).second) {
-      return absl::InvalidArgumentError(absl::StrCat(where, ": another one is called ", token.caller.name, " too"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, ": another one is called ", token.caller.name, " too"));
     }
     tokens.push_back(std::move(token));
   }

@@ -61,7 +61,8 @@ TEST_F(RpcServerTest, NamesTheAddressWhenThePortIsTaken) {
   options.listen_address = server_.address();
   FakeService service;
   const auto second = RpcServer::Start(options, {service.Methods()});
-  EXPECT_THAT(second, StatusIs(absl::StatusCode::kUnavailable, AllOf(HasSubstr(server_.address()), HasSubstr("in use"))));
+  EXPECT_THAT(second, StatusIs(absl::StatusCode::kUnavailable,
+                               AllOf(HasSubstr(server_.address()), HasSubstr("in use"))));
 }
 
 TEST_F(RpcServerTest, RejectsWhatIsNoAddress) {
@@ -83,7 +84,8 @@ TEST_F(RpcServerTest, ServesOtherMachinesOnlyWhenToldHow) {
     options.listen_address = address;
     options.insecure = false;
     EXPECT_THAT(RpcServer::Start(options, {service.Methods()}),
-                StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("--tls-certificate"), HasSubstr("--insecure"))));
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         AllOf(HasSubstr("--tls-certificate"), HasSubstr("--insecure"))));
   }
   options.listen_address = "0.0.0.0:0";
   options.insecure = true;
@@ -137,7 +139,8 @@ TEST_F(RpcServerTest, HasOneSeriesForAllMethodsThatItDoesNotHave) {
     grpc::ClientContext context;
     const grpc::Slice empty;
     const grpc::ByteBuffer request(&empty, 1);
-    const auto call = stub.PrepareUnaryCall(&context, absl::StrCat("/made.up.Service", i, "/Method"), request, &queue);
+    const auto call =
+        stub.PrepareUnaryCall(&context, absl::StrCat("/made.up.Service", i, "/Method"), request, &queue);
     call->StartCall();
     grpc::ByteBuffer response;
     grpc::Status status;
@@ -152,7 +155,8 @@ TEST_F(RpcServerTest, HasOneSeriesForAllMethodsThatItDoesNotHave) {
   EXPECT_THAT(page, HasSubstr("grpc_code=\"UNIMPLEMENTED\",grpc_method=\"unknown\",grpc_service=\"unknown\","
                               "grpc_type=\"unary\"} 50"));
   EXPECT_THAT(page, Not(HasSubstr("made.up")));
-  EXPECT_LE(std::count(page.begin(), page.end(), '\n'), std::count(earlier.begin(), earlier.end(), '\n') + 10);
+  EXPECT_LE(std::count(page.begin(), page.end(), '\n'),
+            std::count(earlier.begin(), earlier.end(), '\n') + 10);
 }
 
 TEST_F(RpcServerTest, CountsADeadlineThatIsOverAsThat) {
@@ -192,7 +196,8 @@ TEST_F(RpcServerTest, OutlivesWhatHandlersThrow) {
 TEST_F(RpcServerTest, RefusesWhatIsNoMessage) {
   grpc::GenericStub stub(server_.NewChannel());
   grpc::CompletionQueue queue;
-  for (const std::string& bytes : {std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), std::string("\x0a\xff")}) {
+  for (const std::string& bytes :
+       {std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), std::string("\x0a\xff")}) {
     grpc::ClientContext context;
     const grpc::Slice slice(bytes);
     const grpc::ByteBuffer request(&slice, 1);
@@ -264,7 +269,8 @@ TEST_F(RpcServerTest, LogsFaultsOfItsOwnAsWarnings) {
   v1::GetCircuitResponse response;
   EXPECT_FALSE(stub_->GetCircuit(&context, {}, &response).ok());
   server_.server().Shutdown(absl::Seconds(5));
-  EXPECT_THAT(log.text(), MatchesRegex("warning [^\n]*/GetCircuit [^\n]*code=INTERNAL [^\n]*error=\"two\\\\nlines\"\n"));
+  EXPECT_THAT(log.text(),
+              MatchesRegex("warning [^\n]*/GetCircuit [^\n]*code=INTERNAL [^\n]*error=\"two\\\\nlines\"\n"));
 }
 
 TEST(FormatRecord, WritesJsonThatIsOneLineWhateverClientsSent) {
@@ -275,9 +281,10 @@ TEST(FormatRecord, WritesJsonThatIsOneLineWhateverClientsSent) {
   record.status = absl::InvalidArgumentError("bad \x01 text");
   record.facts.prompt_tokens = 3;
   record.facts.prompt = "secret";
-  EXPECT_EQ(FormatRecord(record, {.as_json = true}),
-            R"({"request":7,"method":"s/M","client":"al\"ice\n","peer":"","code":"INVALID_ARGUMENT","ms":0.000,)"
-            R"("queued_ms":0.000,"prompt_tokens":3,"error":"bad \u0001 text"})");
+  EXPECT_EQ(
+      FormatRecord(record, {.as_json = true}),
+      R"({"request":7,"method":"s/M","client":"al\"ice\n","peer":"","code":"INVALID_ARGUMENT","ms":0.000,)"
+      R"("queued_ms":0.000,"prompt_tokens":3,"error":"bad \u0001 text"})");
   EXPECT_THAT(FormatRecord(record, {}), Not(HasSubstr("secret")));
   EXPECT_THAT(FormatRecord(record, {.with_prompts = true}), HasSubstr("prompt=secret"));
 }

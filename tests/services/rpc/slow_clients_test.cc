@@ -101,7 +101,8 @@ TEST(SlowClients, DoNotKeepOthersOut) {
     EXPECT_FALSE(stream->reader->Finish().ok());
   }
   EXPECT_TRUE(Within(absl::Seconds(5), [&] {
-    return MetricsOf(options).find("mechinterp_rejected_total{reason=\"CLIENT_STALLED\"} 12") != std::string::npos;
+    return MetricsOf(options).find("mechinterp_rejected_total{reason=\"CLIENT_STALLED\"} 12") !=
+           std::string::npos;
   })) << MetricsOf(options);
 }
 

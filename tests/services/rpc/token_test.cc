@@ -1,5 +1,3 @@
-#include "services/rpc/token_file.h"
-
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -16,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "services/common/status.h"
 #include "services/rpc/token_access.h"
+#include "services/rpc/token_file.h"
 #include "tests/services/rpc/fake_service.h"
 #include "tests/status_matchers.h"
 
@@ -115,15 +114,19 @@ TEST_F(TokenTest, NamesWhatIsWrongWithAFile) {
       {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "acess": "full"}]})", "acess"},
       {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "access": "none"}]})", "access must be"},
       {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "weight": 0}]})", "weight must be"},
-      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "max_requests": 1e30}]})", "max_requests must be"},
-      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "expires": "soon"}]})", "expires must be a time"},
-      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"("}, {"name": "a", "sha256": ")" + hash + "\"}]}",
+      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "max_requests": 1e30}]})",
+       "max_requests must be"},
+      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"(", "expires": "soon"}]})",
+       "expires must be a time"},
+      {R"({"tokens": [{"name": "a", "sha256": ")" + hash + R"("}, {"name": "a", "sha256": ")" + hash +
+           "\"}]}",
        "another one is called a"},
   };
   std::filesystem::create_directories(folder_);
   for (const auto& [text, problem] : cases) {
     std::ofstream(path_) << text;
-    EXPECT_THAT(ReadTokenFile(path_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(problem))) << text;
+    EXPECT_THAT(ReadTokenFile(path_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(problem)))
+        << text;
   }
 }
 
@@ -132,15 +135,16 @@ TEST_F(TokenTest, TellWhoCalls) {
   const auto access = Access();
   EXPECT_EQ(access->Identify("Bearer " + alice, "h")->name, "alice");
   EXPECT_EQ(access->Identify("bearer  " + bob, "h")->name, "bob");
-  for (const std::string& wrong : {std::string(), std::string("Bearer"), std::string("Bearer "), alice,
-                                   "Basic " + alice, "Bearer " + alice + "x", "Bearer " + HashToken(alice),
-                                   "Bearer " + std::string(100'000, 'x')}) {
+  for (const std::string& wrong :
+       {std::string(), std::string("Bearer"), std::string("Bearer "), alice, "Basic " + alice,
+        "Bearer " + alice + "x", "Bearer " + HashToken(alice), "Bearer " + std::string(100'000, 'x')}) {
     EXPECT_EQ(access->Identify(wrong, "h").status().code(), absl::StatusCode::kUnauthenticated);
   }
 }
 
 TEST_F(TokenTest, EndWhenTheirTimeIsOver) {
-  const std::string token = Create("alice", [&](TokenRecord& record) { record.expires = now_ + absl::Seconds(10); });
+  const std::string token =
+      Create("alice", [&](TokenRecord& record) { record.expires = now_ + absl::Seconds(10); });
   const auto access = Access();
   const auto caller = access->Identify("Bearer " + token, "h");
   ASSERT_THAT(caller, IsOk());
@@ -221,7 +225,8 @@ TEST_F(TokenTest, AreWantedByEveryMethod) {
   }
   for (const std::string& path : paths) {
     const auto code = CallEmpty(channel, path, "").error_code();
-    EXPECT_TRUE(code == grpc::StatusCode::UNAUTHENTICATED || code == grpc::StatusCode::RESOURCE_EXHAUSTED) << path;
+    EXPECT_TRUE(code == grpc::StatusCode::UNAUTHENTICATED || code == grpc::StatusCode::RESOURCE_EXHAUSTED)
+        << path;
   }
   EXPECT_EQ(CallEmpty(channel, "/made.up/Method", alice).error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_THAT(CallEmpty(channel, "/mechinterp.v1.AnalysisService/ListRuns", alice), IsOk());

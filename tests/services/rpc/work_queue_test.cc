@@ -110,9 +110,10 @@ std::vector<std::string> OrderOf(std::vector<WorkQueue::Task> tasks) {
 }
 
 TEST(WorkQueue, RunsTheMostUrgentFirst) {
-  EXPECT_THAT(OrderOf({MakeTask("bulk", nullptr, Priority::kBulk), MakeTask("batch", nullptr, Priority::kBatch),
-                       MakeTask("now", nullptr, Priority::kInteractive)}),
-              ElementsAre("now", "batch", "bulk"));
+  EXPECT_THAT(
+      OrderOf({MakeTask("bulk", nullptr, Priority::kBulk), MakeTask("batch", nullptr, Priority::kBatch),
+               MakeTask("now", nullptr, Priority::kInteractive)}),
+      ElementsAre("now", "batch", "bulk"));
 }
 
 TEST(WorkQueue, RunsInTheOrderOfComingOtherwise) {
@@ -147,7 +148,8 @@ TEST(WorkQueue, WeighsClients) {
   ASSERT_THAT(queue.Submit(MakeTask("other", gate.Task("other"))), IsOk());
   hold.WaitForBegun(3);
   gate.WaitForBegun(1);
-  WorkQueue::Task light = MakeTask("light", gate.Task("light")), heavy = MakeTask("heavy", gate.Task("heavy"));
+  WorkQueue::Task light = MakeTask("light", gate.Task("light")),
+                  heavy = MakeTask("heavy", gate.Task("heavy"));
   heavy.weight = 4;  // two running weigh less than one of the other's
   ASSERT_THAT(queue.Submit(std::move(light)), IsOk());
   ASSERT_THAT(queue.Submit(std::move(heavy)), IsOk());

@@ -94,7 +94,8 @@ absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest
   v1::RunWithCacheResponse message;
   v1::RunSummary& summary = *message.mutable_summary();
   if (request.store()) {
-    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(), call.served.store.Put(run, parsed.time_to_live));
+    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(),
+                              call.served.store.Put(call.owner, run, parsed.time_to_live));
   } else {
     ABSTRACT_RETURN_IF_ERROR(WriteChunks(call.served, *run, writer));
   }
@@ -104,13 +105,14 @@ absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest
 }
 
 absl::Status HandleGetActivation(ServedModel& served, const v1::GetActivationRequest& request,
-                                 grpc::ServerWriter<v1::GetActivationResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ActivationStore::Entry entry, served.store.Get(request.handle()));
+                                 grpc::ServerWriter<v1::GetActivationResponse>& writer,
+                                 const std::string& owner) {
+  ABSTRACT_ASSIGN_OR_RETURN(const ActivationStore::Entry entry, served.store.Get(owner, request.handle()));
   ABSTRACT_RETURN_IF_ERROR(WriteHeader(served, *entry.run, writer));
   ABSTRACT_RETURN_IF_ERROR(WriteChunks(served, *entry.run, writer));
   v1::GetActivationResponse message;
-  message.mutable_summary()->set_handle(entry.handle);
-  message.mutable_summary()->set_total_byte_count(entry.bytes);
+  message.mutable_summary()->set_handle(entry.info->handle);
+  message.mutable_summary()->set_total_byte_count(ByteCount(*entry.run));
   return WriteTo(writer, message);
 }
 

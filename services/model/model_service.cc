@@ -48,7 +48,7 @@ grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequ
   *response = BuildModelResponse(*served_.model, served_.device_check.passed_id());
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   const std::pair<v1::MemoryPart, int64_t> parts[] = {
-      {v1::MEMORY_PART_ACTIVATIONS, served_.store.total_bytes()},
+      {v1::MEMORY_PART_ACTIVATIONS, served_.store.memory_bytes()},
       {v1::MEMORY_PART_KEY_VALUE_CACHE, use.key_value_caches},
       {v1::MEMORY_PART_SCRATCH, use.scratch},
   };
@@ -172,7 +172,7 @@ grpc::Status ModelService::GetActivation(grpc::ServerContext*, const v1::GetActi
 
 grpc::Status ModelService::DeleteActivation(grpc::ServerContext*, const v1::DeleteActivationRequest* request,
                                             v1::DeleteActivationResponse*) {
-  return ToGrpcStatus(served_.store.Delete(request->handle()));
+  return ToGrpcStatus(served_.store.Delete("", request->handle()));
 }
 
 }  // namespace mechinterp

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,6 +35,7 @@ struct ServiceCall {
 
   const std::function<bool()> is_cancelled;
   ServedModel& served;
+  std::string owner;  // of what the client stores; empty: everybody's (ActivationStore)
   MemoryBudget::Reservation memory;
   Scheduler::Request request;  // to be admitted once the RPC is known to be good
   engine::RunContext context;

@@ -17,6 +17,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/engine/checkpoint/content_hash.h"
 #include "spdlog/spdlog.h"
@@ -194,14 +195,14 @@ SpillDirectory::Recovery SpillDirectory::Recover(absl::Time now) {
         continue;
       }
       if (absl::IsUnavailable(found.status())) {
-        spdlog::error("the stored run in {}/{} is left out: {}", path_, name, found.status().message());
+        spdlog::error("the stored run in {}/{} is left out: {}", path_, name, DescribeStatus(found.status()));
         continue;
       }
-      removed = found.ok()                                  ? &recovery.expired
+      removed = found.ok()                                   ? &recovery.expired
                 : absl::IsFailedPrecondition(found.status()) ? &recovery.of_other_models
-                                                            : &recovery.damaged;
+                                                             : &recovery.damaged;
       if (removed == &recovery.damaged) {
-        spdlog::error("the stored run in {}/{} is lost: {}", path_, name, found.status().message());
+        spdlog::error("the stored run in {}/{} is lost: {}", path_, name, DescribeStatus(found.status()));
       }
     } else {
       continue;
@@ -217,13 +218,14 @@ absl::StatusOr<int64_t> SpillDirectory::Write(const StoredRunInfo& info, const e
   uint64_t file_bytes = 0;
   ABSTRACT_ASSIGN_OR_RETURN(const std::string prologue, format_.Prologue(info, run, file_bytes));
   if (OnDisk(file_bytes) > max_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("its share of the disk has ", std::max<int64_t>(0, max_bytes), " bytes left, ",
-                     OnDisk(file_bytes), " are needed"));
+    return absl::ResourceExhaustedError(absl::StrCat("its share of the disk has ",
+                                                     std::max<int64_t>(0, max_bytes), " bytes left, ",
+                                                     OnDisk(file_bytes), " are needed"));
   }
   const std::string hash = HashOf(info.handle), partial = hash + kUnfinished, name = hash + kFinished;
   ::unlinkat(descriptor_, partial.c_str(), 0);
-  int file = ::openat(descriptor_, partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int file =
+      ::openat(descriptor_, partial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (file < 0) return DiskError(errno, absl::StrCat("making a file in ", path_));
   absl::Cleanup give_up = [&] {
     if (file >= 0) ::close(file);

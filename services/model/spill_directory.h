@@ -23,7 +23,8 @@ class SpillDirectory {
  public:
   // Makes the folder if it is missing. Errors: FailedPrecondition when it is not this user's
   // alone, or no folder; Unavailable while another server has it; and the system's.
-  static absl::StatusOr<std::shared_ptr<SpillDirectory>> Open(const std::string& path, StoredRunFormat format);
+  static absl::StatusOr<std::shared_ptr<SpillDirectory>> Open(const std::string& path,
+                                                              StoredRunFormat format);
   ~SpillDirectory();
   SpillDirectory(const SpillDirectory&) = delete;
   SpillDirectory& operator=(const SpillDirectory&) = delete;

@@ -6,8 +6,8 @@
 namespace mechinterp {
 namespace {
 
-constexpr size_t kTreeNodeBytes = 4 * sizeof(void*);        // of std::map, beside its value
-constexpr size_t kSharedCountBytes = 2 * sizeof(void*);     // of std::make_shared
+constexpr size_t kTreeNodeBytes = 4 * sizeof(void*);     // of std::map, beside its value
+constexpr size_t kSharedCountBytes = 2 * sizeof(void*);  // of std::make_shared
 constexpr int64_t kValueBytes = sizeof(float);
 
 template <typename Value>
@@ -65,8 +65,8 @@ int64_t HeapBytes(size_t size) {
 int64_t FootprintBytes(const engine::RecordedRun& run) {
   int64_t bytes = RunObjects(static_cast<int64_t>(run.activations.size())) + HeapBytesOf(run.prompt.ids);
   for (const auto& [site, recorded] : run.activations) {
-    bytes +=
-        HeapBytesOf(recorded.values.shape) + HeapBytesOf(recorded.values.values) + HeapBytesOf(recorded.positions);
+    bytes += HeapBytesOf(recorded.values.shape) + HeapBytesOf(recorded.values.values) +
+             HeapBytesOf(recorded.positions);
   }
   return bytes;
 }

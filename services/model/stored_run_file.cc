@@ -29,9 +29,6 @@ constexpr size_t kPieceBytes = 1 << 20;
 
 absl::Status Damaged(absl::string_view what) { return absl::DataLossError(what); }
 
-absl::string_view AsText(absl::Span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 absl::Span<const std::byte> AsBytes(absl::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
@@ -63,7 +60,8 @@ std::string PositionsText(const std::vector<int>& positions) {
 std::optional<std::vector<int>> ParsePositions(absl::string_view text, int prompt_length) {
   std::vector<int> positions;
   for (const absl::string_view part : absl::StrSplit(text, ' ')) {
-    const std::pair<absl::string_view, absl::string_view> range = absl::StrSplit(part, absl::MaxSplits('-', 1));
+    const std::pair<absl::string_view, absl::string_view> range =
+        absl::StrSplit(part, absl::MaxSplits('-', 1));
     int begin = 0, end = 0;
     if (!absl::SimpleAtoi(range.first, &begin)) return std::nullopt;
     end = begin;
@@ -130,7 +128,8 @@ StoredRunFormat::StoredRunFormat(const engine::ModelConfig& config, std::string 
   for (const engine::HookSite& site : engine::AllSites(config)) sites_[engine::SiteName(site)] = site;
 }
 
-absl::StatusOr<std::string> StoredRunFormat::Prologue(const StoredRunInfo& info, const engine::RecordedRun& run,
+absl::StatusOr<std::string> StoredRunFormat::Prologue(const StoredRunInfo& info,
+                                                      const engine::RecordedRun& run,
                                                       uint64_t& file_bytes) const {
   std::map<std::string, std::string> metadata = {
       {"format", kFormat},
@@ -152,7 +151,7 @@ absl::StatusOr<std::string> StoredRunFormat::Prologue(const StoredRunInfo& info,
     tensors.push_back({name, NumberFormat::kFloat32, recorded.values.shape, nullptr});
     file_bytes += recorded.values.values.size() * sizeof(float);
   }
-  tensors.push_back({kSums, NumberFormat::kUInt8, {2, kSumBytes}, nullptr});
+  tensors.push_back({kSums, NumberFormat::kUint8, {2, kSumBytes}, nullptr});
   ABSTRACT_ASSIGN_OR_RETURN(std::string prologue, engine::SafetensorsPrologue(tensors, metadata));
   if (prologue.size() > kMaxHeaderBytes) {
     return absl::InvalidArgumentError(absl::StrCat("its header would take ", prologue.size(), " bytes"));

@@ -59,7 +59,8 @@ class StoredRunFormat {
   static absl::StatusOr<Header> ReadBytes(const ByteSource& source);
   absl::StatusOr<Header> ReadHeader(const ByteSource& source) const;
   absl::Status ReadMetadata(const Metadata& metadata, StoredRunInfo& info) const;
-  absl::Status ReadTensors(const engine::SafetensorsHeader& parsed, uint64_t data_bytes, Header& header) const;
+  absl::Status ReadTensors(const engine::SafetensorsHeader& parsed, uint64_t data_bytes,
+                           Header& header) const;
   absl::Status ReadActivation(const std::string& name, const engine::SafetensorsHeader::Entry& entry,
                               const Metadata& metadata, Header& header) const;
 

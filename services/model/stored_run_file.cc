@@ -70,6 +70,7 @@ std::optional<std::vector<int>> ParsePositions(absl::string_view text, int promp
     if (begin < least || end < begin || end >= prompt_length) return std::nullopt;
     for (int position = begin; position <= end; ++position) positions.push_back(position);
   }
+  positions.shrink_to_fit();  // as RunFootprintBytes has it
   return positions;
 }
 
@@ -80,6 +81,7 @@ std::optional<std::vector<engine::TokenId>> ParseTokens(absl::string_view text, 
     if (!absl::SimpleAtoi(part, &id) || id < 0 || id >= vocabulary_size) return std::nullopt;
     ids.push_back(id);
   }
+  ids.shrink_to_fit();
   return ids;
 }
 

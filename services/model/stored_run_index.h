@@ -20,9 +20,9 @@ namespace mechinterp {
 // the store's lock held, and those below by StoredRunIndex alone.
 struct KeptRun {
   std::shared_ptr<const StoredRunInfo> info;
-  std::mutex loading;             // held by who reads it from the disk
-  absl::Time written_use;         // last use, as its file has it
-  bool lost = false;              // its file was found damaged; there are no values any more
+  std::mutex loading;      // held by who reads it from the disk
+  absl::Time written_use;  // last use, as its file has it
+  bool lost = false;       // its file was found damaged; there are no values any more
 
   absl::Time last_use;
   std::shared_ptr<const ResidentRun> resident;  // null: not in memory

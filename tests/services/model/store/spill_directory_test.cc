@@ -27,12 +27,12 @@ using testing::HasSubstr;
 
 class SpillDirectoryTest : public StoreTest {
  protected:
-  // One run in memory, and so many more on the disk, whose handles are returned.
+  // So many runs on the disk, whose handles are returned.
   std::vector<std::string> Spill(int count, absl::Duration time_to_live = absl::Hours(1)) {
-    const auto store = MakeStore(4 * BytesOf(*StreamRun(8)));
+    const auto store = MakeStore(4 * BytesOf(*StreamRun(40)));
     std::vector<std::string> handles;
     for (int i = 0; i < count; ++i) {
-      handles.push_back(*store->Put("someone", StreamRun(8, static_cast<float>(i)), time_to_live));
+      handles.push_back(*store->Put("someone", StreamRun(40, static_cast<float>(i)), time_to_live));
       now_ += absl::Seconds(1);
     }
     store->FreeMemory(1 << 30);
@@ -88,7 +88,7 @@ TEST_F(SpillDirectoryTest, RunsOutliveTheServer) {
     EXPECT_EQ(listed[i].run, nullptr);
     const auto entry = store->Get("someone", handles[i]);
     ASSERT_THAT(entry, IsOk());
-    EXPECT_TRUE(SameBits(*entry->run, *StreamRun(8, static_cast<float>(i))));
+    EXPECT_TRUE(SameBits(*entry->run, *StreamRun(40, static_cast<float>(i))));
   }
 }
 
@@ -96,12 +96,12 @@ TEST_F(SpillDirectoryTest, WhatLiesInMemoryIsWrittenWhenTheServerEnds) {
   std::string handle;
   {
     const auto store = MakeStore(1 << 20);
-    handle = *store->Put("", StreamRun(8, 3), absl::Hours(1));
+    handle = *store->Put("", StreamRun(40, 3), absl::Hours(1));
     store->SpillAll();
   }
   const auto entry = MakeStore(1 << 20)->Get("", handle);
   ASSERT_THAT(entry, IsOk());
-  EXPECT_TRUE(SameBits(*entry->run, *StreamRun(8, 3)));
+  EXPECT_TRUE(SameBits(*entry->run, *StreamRun(40, 3)));
 }
 
 TEST_F(SpillDirectoryTest, TheLastUseIsRememberedToo) {
@@ -207,7 +207,7 @@ TEST_F(SpillDirectoryTest, AFullDiskRefusesTheNewRunAndKeepsTheOldOnes) {
                          ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
                          ::mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=128k,mode=0700") == 0;
     if (!mounted) ::_exit(kNotPossibleHere);
-    const auto store = MakeStore(2 * BytesOf(*StreamRun(60)));
+    const auto store = MakeStore(10 * BytesOf(*StreamRun(60)));
     FillTheDisk(*store, "No space left on device");
     for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
       EXPECT_EQ(entry.path().extension(), ".safetensors");
@@ -254,8 +254,7 @@ TEST_F(SpillDirectoryTest, NothingHalfWrittenIsEverServed) {
     // As many runs as the round says, and a moment of no certain length.
     char beginning;
     for (unsigned i = 0; i < 5 + round; ++i) ASSERT_EQ(::read(pipe_ends[0], &beginning, 1), 1);
-    for (volatile unsigned spin = 0; spin < round * 3000; spin = spin + 1) {
-    }
+    for (unsigned i = 0; i < 20 * round; ++i) std::this_thread::yield();
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     ::close(pipe_ends[0]);

@@ -45,6 +45,7 @@ std::shared_ptr<const engine::RecordedRun> RandomRun(unsigned seed) {
   auto run = std::make_shared<engine::RecordedRun>();
   const int length = 1 + static_cast<int>(random() % 12);
   for (int i = 0; i < length; ++i) run->prompt.ids.push_back(static_cast<int>(random() % 1000));
+  run->prompt.ids.shrink_to_fit();
   run->prompt.ids[0] = static_cast<int>(seed % 1000);
   if (random() % 2 == 0) run->prompt.last_instruction_position = static_cast<int>(random() % length);
   const unsigned rarity = 1 + random() % 20;
@@ -54,6 +55,7 @@ std::shared_ptr<const engine::RecordedRun> RandomRun(unsigned seed) {
     for (int p = 0; p < length; ++p) {
       if (random() % 3 != 0 || p == length - 1) recorded.positions.push_back(p);
     }
+    recorded.positions.shrink_to_fit();
     const engine::SiteShape shape = engine::ShapeOf(site.point, config);
     recorded.values.shape = {static_cast<int64_t>(recorded.positions.size()), shape.heads,
                              shape.width == engine::kWidthIsKeys ? length : shape.width};
@@ -83,8 +85,9 @@ bool SameBits(const engine::RecordedRun& a, const engine::RecordedRun& b) {
   };
   if (a.prompt.ids != b.prompt.ids || a.activations.size() != b.activations.size()) return false;
   if (a.prompt.last_instruction_position != b.prompt.last_instruction_position) return false;
-  return std::equal(a.activations.begin(), a.activations.end(), b.activations.begin(),
-                    [&](const auto& x, const auto& y) { return x.first == y.first && same(x.second, y.second); });
+  return std::equal(
+      a.activations.begin(), a.activations.end(), b.activations.begin(),
+      [&](const auto& x, const auto& y) { return x.first == y.first && same(x.second, y.second); });
 }
 
 StoreTest::StoreTest()
@@ -106,8 +109,8 @@ std::shared_ptr<SpillDirectory> StoreTest::OpenDirectory(const std::string& serv
 
 std::unique_ptr<ActivationStore> StoreTest::MakeStore(int64_t max_memory_bytes, int64_t max_disk_bytes) {
   return std::make_unique<ActivationStore>(
-      ActivationStoreOptions{max_memory_bytes, max_disk_bytes, OpenDirectory(), absl::ZeroDuration()}, metrics_,
-      [this] { return now_; });
+      ActivationStoreOptions{max_memory_bytes, max_disk_bytes, OpenDirectory(), absl::ZeroDuration()},
+      metrics_, [this] { return now_; });
 }
 
 std::unique_ptr<ActivationStore> StoreTest::MakeMemoryStore(int64_t max_memory_bytes) {

@@ -42,7 +42,8 @@ class StoredRunFile : public testing::Test {
     std::string file;
     EXPECT_THAT(StoredRunFormat::Write(*prologue, run,
                                        [&](absl::Span<const std::byte> bytes) {
-                                         file.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+                                         file.append(reinterpret_cast<const char*>(bytes.data()),
+                                                     bytes.size());
                                          return absl::OkStatus();
                                        }),
                 IsOk());
@@ -180,9 +181,9 @@ TEST_F(StoredRunFile, WhatTheModelDoesNotHaveGetsNotThrough) {
       {"\"shape\":[3,1,16]", "\"shape\":[48]", "shape"},
       {"\"shape\":[3,1,16]", "\"shape\":[3,1,9223372036854775807]", "shape"},
       {"\"shape\":[3,1,16]", "\"shape\":[-3,1,16]", "shape"},
-      {"[0,192]", "[0,18446744073709551615]", "fill"},
+      {"[0,192]", "[0,18446744073709551615]", "shape"},
       {"[0,192]", "[64,192]", "fill"},
-      {"[0,192]", "[0,188]", "fill"},
+      {"[0,192]", "[0,188]", "shape"},
       {"\"F32\"", "\"I32\"", "shape"},
       {"\"F32\"", "\"X32\"", "X32"},
       {"hook_embed", "blocks.7.hook_resid_pre", "no hook point"},

@@ -86,8 +86,11 @@ class StoredRuns : public testing::Test {
     grpc::ClientContext context;
     v1::RunWithPatchResponse response;
     const grpc::Status result = server_->stub().RunWithPatch(&context, request, &response);
-    if (status != nullptr) *status = result;
-    if (status == nullptr) EXPECT_THAT(result, IsOk());
+    if (status != nullptr) {
+      *status = result;
+    } else {
+      EXPECT_THAT(result, IsOk());
+    }
     response.clear_timings();
     return response;
   }

@@ -41,7 +41,9 @@ std::string SumOf(absl::string_view text) {
   return sum.Hex();
 }
 
-std::string PositionsKey(absl::string_view site) { return absl::StrCat("positions ", site); }
+// Of all sites but those that have a key of their own.
+constexpr char kPositions[] = "positions";
+std::string PositionsKey(absl::string_view site) { return absl::StrCat(kPositions, " ", site); }
 
 // "0-11 14".
 std::string PositionsText(const std::vector<int>& positions) {
@@ -149,7 +151,11 @@ absl::StatusOr<std::string> StoredRunFormat::Prologue(const StoredRunInfo& info,
   file_bytes = kTailBytes;
   for (const auto& [site, recorded] : run.activations) {
     const std::string name = engine::SiteName(site);
-    metadata[PositionsKey(name)] = PositionsText(recorded.positions);
+    if (&recorded == &run.activations.begin()->second) {
+      metadata[kPositions] = PositionsText(recorded.positions);
+    } else if (recorded.positions != run.activations.begin()->second.positions) {
+      metadata[PositionsKey(name)] = PositionsText(recorded.positions);
+    }
     tensors.push_back({name, NumberFormat::kFloat32, recorded.values.shape, nullptr});
     file_bytes += recorded.values.values.size() * sizeof(float);
   }
@@ -235,6 +241,7 @@ absl::Status StoredRunFormat::ReadActivation(const std::string& name,
   const auto site = sites_.find(name);
   if (site == sites_.end()) return fault("is of no hook point of the model");
   const std::string* positions_text = Find(metadata, PositionsKey(name));
+  if (positions_text == nullptr) positions_text = Find(metadata, kPositions);
   if (positions_text == nullptr) return fault("lacks positions");
   auto positions = ParsePositions(*positions_text, header.info.prompt.length());
   if (!positions) return fault("has impossible positions");

@@ -81,7 +81,8 @@ class StoredRuns : public testing::Test {
     v1::RunWithPatchRequest request;
     *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
     *request.add_interventions() = Parse<v1::Intervention>(
-        "site { point: HOOK_POINT_Z layer: 2 } replacement { source { stored { handle: \"" + handle + "\" } } }");
+        "site { point: HOOK_POINT_Z layer: 2 } replacement { source { stored { handle: \"" + handle +
+        "\" } } }");
     request.mutable_metrics()->set_top_token_count(50);
     grpc::ClientContext context;
     v1::RunWithPatchResponse response;
@@ -192,17 +193,17 @@ TEST_F(StoredRuns, ReadingARunBackTakesMemoryThatThereMustBe) {
 
 TEST_F(StoredRuns, RequestsMoveThemOutOfMemory) {
   const engine::Model& model = *fixture_.model();
-  ServiceFixture& server = Serve(
-      1 << 30, model.total_weight_bytes() + engine::ScratchBytes(model.config(), 16) + 400'000);
+  ServiceFixture& server =
+      Serve(1 << 30, model.total_weight_bytes() + engine::ScratchBytes(model.config(), 16) + 400'000);
   v1::RunWithCacheRequest request = StoreRequest("logits");
   for (int i = 0; i < 100; ++i) ASSERT_THAT(server.RunWithCache(request).status, IsOk()) << i;
 }
 
 TEST_F(StoredRuns, PatternsThatOverlapAreCountedOnce) {
   ModelServiceOptions options;
-  const auto needs = engine::ActivationBytes(
-      fixture_.model()->config(), engine::MatchingSites("blocks.0.*", fixture_.model()->config()),
-      fixture_.prompt("b").length(), fixture_.prompt("b").length());
+  const auto needs = engine::ActivationBytes(fixture_.model()->config(),
+                                             engine::MatchingSites("blocks.0.*", fixture_.model()->config()),
+                                             fixture_.prompt("b").length(), fixture_.prompt("b").length());
   options.max_activation_bytes = needs;
   ServiceFixture server(fixture_.model(), options);
   v1::RunWithCacheRequest request = StoreRequest("blocks.0.*");

@@ -107,7 +107,7 @@ TEST_F(StoredRunFile, IsSafetensors) {
   EXPECT_EQ(view->shape, (std::vector<int64_t>{3, 1, 16}));
   EXPECT_EQ(engine::ToHostTensor(*view)->values, std::vector<float>(48, 2.5));
   EXPECT_EQ((*opened)->metadata().at("prompt_token_ids"), "1 1 1");
-  EXPECT_EQ((*opened)->metadata().at("positions hook_embed"), "0-2");
+  EXPECT_EQ((*opened)->metadata().at("positions"), "0-2");
   ::remove(path.c_str());
 }
 
@@ -195,7 +195,8 @@ TEST_F(StoredRunFile, WhatTheModelDoesNotHaveGetsNotThrough) {
       {"\"0-2\"", "\"0 0 1\"", "positions"},
       {"\"0-2\"", "\"-1-1\"", "positions"},
       {"\"0-2\"", "\"\"", "positions"},
-      {"positions hook_embed", "position", "lacks positions"},
+      {"\"positions\"", "\"position\"", "lacks positions"},
+      {"\"positions\":", "\"positions hook_embed\":\"0\",\"positions\":", "shape"},
       {"1 1 1", "1 1 1000", "tokens"},
       {"1 1 1", "1 1 -1", "tokens"},
       {"1 1 1", "1 1 99999999999999999999", "tokens"},

@@ -25,7 +25,8 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
   std::unique_lock lock(mutex_);
   const int64_t for_requests = limit_bytes_ - fixed_bytes_;
   const int64_t missing = Missing(bytes, stored);
-  if (missing > 0 && stored > 0 && bytes <= for_requests && free_memory_) {
+  // Not for what other requests hold: then nothing is won by it.
+  if (missing > 0 && missing <= stored && free_memory_) {
     lock.unlock();
     free_memory_(missing);
     stored = stored_bytes_();

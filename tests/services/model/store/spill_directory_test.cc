@@ -4,12 +4,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#include <sys/mount.h>
+#endif
 
 #include <csignal>
 #include <filesystem>
@@ -180,6 +182,16 @@ int InAChild(const Body& body) {
 
 constexpr int kNotPossibleHere = 77;
 
+// A file system of 128 KiB at this folder, which this process alone sees; whether that may be.
+bool MountSmallDisk(const std::string& folder) {
+#ifdef __linux__
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=128k,mode=0700") == 0;
+#else
+  return false;
+#endif
+}
+
 // Fills the disk of a store: the last run is refused, the others stay, nothing half-written is left.
 void FillTheDisk(ActivationStore& store, const std::string& reason) {
   std::vector<std::string> handles;
@@ -203,10 +215,7 @@ void FillTheDisk(ActivationStore& store, const std::string& reason) {
 TEST_F(SpillDirectoryTest, AFullDiskRefusesTheNewRunAndKeepsTheOldOnes) {
   const int result = InAChild([&] {
     std::filesystem::create_directory(folder_);
-    const bool mounted = ::unshare(CLONE_NEWNS) == 0 &&
-                         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-                         ::mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=128k,mode=0700") == 0;
-    if (!mounted) ::_exit(kNotPossibleHere);
+    if (!MountSmallDisk(folder_)) ::_exit(kNotPossibleHere);
     const auto store = MakeStore(10 * BytesOf(*StreamRun(60)));
     FillTheDisk(*store, "No space left on device");
     for (const auto& entry : std::filesystem::directory_iterator(folder_)) {

@@ -19,7 +19,7 @@ namespace {
 using testing::HasSubstr;
 
 class StoredRuns : public testing::Test {
- protected:
+ public:
   StoredRuns()
       : folder_(testing::TempDir() + "/abstract-stored-runs-" + std::to_string(::getpid()) + "-" +
                 testing::UnitTest::GetInstance()->current_test_info()->name()) {
@@ -31,6 +31,7 @@ class StoredRuns : public testing::Test {
     std::filesystem::remove_all(folder_, ignored);
   }
 
+ protected:
   // A server with this folder, and so many bytes of memory for stored runs.
   ServiceFixture& Serve(int64_t max_stored_bytes, int64_t memory_limit_bytes = 0) {
     server_.reset();

@@ -112,7 +112,7 @@ TEST_F(ActivationStoreTest, TheLeastRecentlyUsedLeavesMemoryFirst) {
   const auto store = MakeStore(BytesOf(*StreamRun(40)) * 5 / 2);
   std::vector<std::string> handles;
   for (int i = 0; i < 2; ++i) {
-    handles.push_back(*store->Put("", StreamRun(40, i), absl::Hours(1)));
+    handles.push_back(*store->Put("", StreamRun(40, static_cast<float>(i)), absl::Hours(1)));
     now_ += absl::Seconds(1);
   }
   EXPECT_THAT(store->Get("", handles[0]), IsOk());

@@ -24,10 +24,11 @@ bool SameBits(const engine::RecordedRun& a, const engine::RecordedRun& b);
 
 // A folder of the test's own, removed at the end; a clock that stands still; a store's surroundings.
 class StoreTest : public testing::Test {
- protected:
+ public:
   StoreTest();
   ~StoreTest() override;
 
+ protected:
   StoredRunFormat Format(const std::string& serving_hash = "hash") const {
     return {SmallConfig(), serving_hash};
   }

@@ -75,20 +75,23 @@ absl::Status Create(const Tool& tool, const TokenFlags& flags) {
     ABSTRACT_RETURN_IF_ERROR(WriteTokenFile(flags.tokens, tokens));
     return status;
   }
-  tool.Note(absl::StrCat("the token of ", flags.name, ", which nobody can show again; servers started with --tokens ",
-                         flags.tokens, " take it at once:"));
+  tool.Note(absl::StrCat("the token of ", flags.name,
+                         ", which nobody can show again; servers started with --tokens ", flags.tokens,
+                         " take it at once:"));
   tool.streams.out << token << std::endl;
   return absl::OkStatus();
 }
 
 absl::Status List(const Tool& tool, const TokenFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<TokenRecord> tokens, ReadTokenFile(flags.tokens));
-  TextTable table({"name", "access", "priority", "weight", "requests", "stored bytes", "tokens a minute", "expires"});
+  TextTable table(
+      {"name", "access", "priority", "weight", "requests", "stored bytes", "tokens a minute", "expires"});
   table.AlignLeft({1, 2, 7});
   const auto limit = [](const auto& value) { return value ? absl::StrCat(*value) : std::string("-"); };
   for (const TokenRecord& token : tokens) {
     const Caller& caller = token.caller;
-    std::string expires = token.expires ? absl::FormatTime("%Y-%m-%d", *token.expires, absl::UTCTimeZone()) : "-";
+    std::string expires =
+        token.expires ? absl::FormatTime("%Y-%m-%d", *token.expires, absl::UTCTimeZone()) : "-";
     if (token.expires && *token.expires <= absl::Now()) expires += " (over)";
     table.AddRow({caller.name, caller.read_only ? "read-only" : "full", PriorityName(caller.priority),
                   absl::StrCat(caller.weight), limit(caller.max_requests), limit(caller.max_stored_bytes),
@@ -123,23 +126,29 @@ void AddTokenCommand(Command app, Tool& tool) {
       "token", "Make, list and revoke the tokens that a server started with --tokens wants");
   const auto flags = std::make_shared<TokenFlags>();
   command
-      .AddChoice("action", flags->action,
-                 {{"create", TokenAction::kCreate}, {"list", TokenAction::kList}, {"revoke", TokenAction::kRevoke}},
-                 "create, list or revoke")
+      .AddChoice(
+          "action", flags->action,
+          {{"create", TokenAction::kCreate}, {"list", TokenAction::kList}, {"revoke", TokenAction::kRevoke}},
+          "create, list or revoke")
       .Required();
   command.AddOption("name", flags->name, "Whose it is: a word, as it shall stand in logs and metrics");
   command.AddOption("--tokens", flags->tokens, "The file of tokens; only hashes are kept in it");
-  command.AddChoice("--priority", flags->priority,
-                    {{"interactive", Priority::kInteractive}, {"batch", Priority::kBatch}, {"bulk", Priority::kBulk}},
-                    "The most urgent that its requests may be");
+  command.AddChoice(
+      "--priority", flags->priority,
+      {{"interactive", Priority::kInteractive}, {"batch", Priority::kBatch}, {"bulk", Priority::kBulk}},
+      "The most urgent that its requests may be");
   command.AddFlag("--read-only", flags->read_only, "It may look and run, but neither store nor delete");
   command.AddOption("--weight", flags->weight, "Its share when several want the engine: twice as much for 2")
       .InRange(0.01, 100.0);
-  command.AddOption("--max-requests", flags->max_requests, "Requests in progress and waiting; 0: no limit of its own")
+  command
+      .AddOption("--max-requests", flags->max_requests,
+                 "Requests in progress and waiting; 0: no limit of its own")
       .NonNegative();
-  command.AddOption("--max-stored-bytes", flags->max_stored_bytes, "Activations stored, as in 2GB; 0: no limit")
+  command
+      .AddOption("--max-stored-bytes", flags->max_stored_bytes, "Activations stored, as in 2GB; 0: no limit")
       .ByteSuffixes(ByteUnits::kKiloIs1000);
-  command.AddOption("--tokens-per-minute", flags->tokens_per_minute, "Of prompts and answers; 0: no limit").NonNegative();
+  command.AddOption("--tokens-per-minute", flags->tokens_per_minute, "Of prompts and answers; 0: no limit")
+      .NonNegative();
   command.AddOption("--days", flags->days, "Days until it expires; 0: never").InRange(0, 36'500);
   tool.SetActionOf(command, [&tool, flags] { return RunToken(tool, *flags); });
 }

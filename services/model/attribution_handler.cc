@@ -28,8 +28,11 @@ struct ParsedAttribution {
 
 class AttributionParser {
  public:
-  AttributionParser(ServedModel& served, const v1::RunAttributionRequest& request)
-      : request_(request), served_(served), parser_(*served.model, served.store), parsed_(served.config()) {}
+  AttributionParser(ServiceCall& call, const v1::RunAttributionRequest& request)
+      : request_(request),
+        served_(call.served),
+        parser_(*served_.model, served_.store, call.owner()),
+        parsed_(served_.config()) {}
 
   absl::StatusOr<ParsedAttribution> Parse() {
     ParseMethod();
@@ -238,7 +241,7 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, int64_t top_coun
 
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
                                   MessageWriter<v1::RunAttributionResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call.served, request).Parse());
+  ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call, request).Parse());
   const int64_t bytes =
       ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed);
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, bytes));

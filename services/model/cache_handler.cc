@@ -12,6 +12,7 @@
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
+#include "services/rpc/access_control.h"
 
 namespace mechinterp {
 namespace {
@@ -34,8 +35,9 @@ int64_t CaptureBytes(const engine::ModelConfig& config, const engine::CaptureReq
   return engine::ActivationBytes(config, capture.sites, positions, prompt.length());
 }
 
-absl::StatusOr<ParsedCapture> ParseCapture(ServedModel& served, const v1::RunWithCacheRequest& request) {
-  RequestParser parser(*served.model, served.store);
+absl::StatusOr<ParsedCapture> ParseCapture(ServiceCall& call, const v1::RunWithCacheRequest& request) {
+  ServedModel& served = call.served;
+  RequestParser parser(*served.model, served.store, call.owner());
   const FieldViolations violations = parser.violations();
   ParsedCapture parsed(served.config());
   parsed.prompt = parser.PromptToRun(request.prompt(), 0, violations.At("prompt"));
@@ -57,6 +59,21 @@ absl::StatusOr<ParsedCapture> ParseCapture(ServedModel& served, const v1::RunWit
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());
   return parsed;
+}
+
+// Whether the client may store so many bytes more.
+absl::Status MayStore(ServiceCall& call, int64_t bytes) {
+  const Caller& caller = call.rpc->caller();
+  ABSTRACT_RETURN_IF_ERROR(CheckPermission(caller, {.access = Access::kWrite}));
+  if (!caller.max_stored_bytes) return absl::OkStatus();
+  int64_t stored = 0;
+  for (const ActivationStore::Entry& entry : call.served.store.List(caller.owner()))
+    stored += ByteCount(*entry.info);
+  if (stored + bytes <= *caller.max_stored_bytes) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                         absl::StrCat("you store ", stored, " bytes and may store ", *caller.max_stored_bytes,
+                                      "; this run has ", bytes, ". Delete some, or wait until they expire"),
+                         "STORED_BYTES_QUOTA");
 }
 
 template <typename Response>
@@ -98,7 +115,8 @@ Call::Source RestOfStream(const ServedModel& served, std::shared_ptr<const engin
 
 absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest& request,
                                 MessageWriter<v1::RunWithCacheResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ParsedCapture parsed, ParseCapture(call.served, request));
+  ABSTRACT_ASSIGN_OR_RETURN(const ParsedCapture parsed, ParseCapture(call, request));
+  if (request.store()) ABSTRACT_RETURN_IF_ERROR(MayStore(call, parsed.capture_bytes));
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.capture_bytes));
   call.CountPrompt(parsed.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
@@ -110,7 +128,8 @@ absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest
   *summary.mutable_timings() = call.Timings();
   summary.set_total_byte_count(ByteCount(*run));
   if (request.store()) {
-    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(), call.served.store.Put(run, parsed.time_to_live));
+    ABSTRACT_ASSIGN_OR_RETURN(*summary.mutable_handle(),
+                              call.served.store.Put(call.owner(), run, parsed.time_to_live));
     v1::RunWithCacheResponse message;
     *message.mutable_summary() = std::move(summary);
     return writer.Write(message);
@@ -122,11 +141,12 @@ absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest
 
 absl::Status HandleGetActivation(ServedModel& served, Call& call, const v1::GetActivationRequest& request,
                                  MessageWriter<v1::GetActivationResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ActivationStore::Entry entry, served.store.Get(request.handle()));
+  ABSTRACT_ASSIGN_OR_RETURN(const ActivationStore::Entry entry,
+                            served.store.Get(call.caller().owner(), request.handle()));
   ABSTRACT_RETURN_IF_ERROR(WriteHeader(served, *entry.run, writer));
   v1::RunSummary summary;
-  summary.set_handle(entry.handle);
-  summary.set_total_byte_count(entry.bytes);
+  summary.set_handle(entry.info->handle);
+  summary.set_total_byte_count(ByteCount(*entry.run));
   call.SendRest(RestOfStream<v1::GetActivationResponse>(served, entry.run, summary, /*kept=*/0));
   return absl::OkStatus();
 }

@@ -24,8 +24,10 @@ struct Choice {
 
 class CircuitParser {
  public:
-  CircuitParser(ServedModel& served, const v1::RunCircuitRequest& request)
-      : request_(request), config_(served.config()), parser_(*served.model, served.store) {}
+  CircuitParser(ServiceCall& call, const v1::RunCircuitRequest& request)
+      : request_(request),
+        config_(call.served.config()),
+        parser_(*call.served.model, call.served.store, call.owner()) {}
 
   // But how circuits are made.
   absl::StatusOr<engine::CircuitRequest> Parse() {
@@ -199,7 +201,7 @@ class CircuitWriter {
 absl::Status HandleRunCircuit(ServiceCall& call, const v1::RunCircuitRequest& request,
                               MessageWriter<v1::RunCircuitResponse>& writer) {
   const engine::ModelConfig& config = call.served.config();
-  CircuitParser parser(call.served, request);
+  CircuitParser parser(call, request);
   ABSTRACT_ASSIGN_OR_RETURN(engine::CircuitRequest parsed, parser.Parse());
   parsed.circuit = [&](int i) { return BuildCircuit(config, request.circuits(i), parser.choice()); };
   ABSTRACT_RETURN_IF_ERROR(call.Admit(

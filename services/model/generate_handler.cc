@@ -32,8 +32,9 @@ struct ParsedGeneration {
   }
 };
 
-absl::StatusOr<ParsedGeneration> ParseGeneration(ServedModel& served, const v1::GenerateRequest& request) {
-  RequestParser parser(*served.model, served.store);
+absl::StatusOr<ParsedGeneration> ParseGeneration(ServiceCall& call, const v1::GenerateRequest& request) {
+  ServedModel& served = call.served;
+  RequestParser parser(*served.model, served.store, call.owner());
   const FieldViolations violations = parser.violations();
   ParsedGeneration parsed(served.config());
   parsed.sampling = parser.Sampling(request.sampling(), violations.At("sampling"));
@@ -114,7 +115,7 @@ class GenerationWriter {
 
 absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& request,
                             MessageWriter<v1::GenerateResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ParsedGeneration parsed, ParseGeneration(call.served, request));
+  ABSTRACT_ASSIGN_OR_RETURN(const ParsedGeneration parsed, ParseGeneration(call, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
   call.CountPrompt(parsed.prompt.length());

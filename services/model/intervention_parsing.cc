@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,7 +74,7 @@ engine::ActivationSource ParseSource(RequestParser& parser, const v1::Activation
       result.origin = ParseTensor(source.tensor(), at.At("tensor"));
       break;
     case v1::ActivationSource::kStored: {
-      absl::StatusOr<ActivationStore::Entry> entry = parser.store().Get(source.stored().handle());
+      absl::StatusOr<ActivationStore::Entry> entry = parser.Stored(source.stored().handle());
       if (entry.ok()) {
         result.origin = entry->run;
       } else {
@@ -213,6 +214,13 @@ engine::PositionSelector ParsePositions(const v1::PositionSelector& positions, c
   return result;
 }
 
+// A site that several patterns match is recorded, and counted, once. The first of each stays
+// where it is: faults are told by its index.
+void RemoveRepeated(std::vector<engine::HookSite>& sites) {
+  std::set<engine::HookSite> seen;
+  std::erase_if(sites, [&](const engine::HookSite& site) { return !seen.insert(site).second; });
+}
+
 engine::CaptureRequest ParseFilter(RequestParser& parser, const v1::ActivationFilter& filter,
                                    const FieldViolations& at) {
   engine::CaptureRequest capture;
@@ -231,6 +239,7 @@ engine::CaptureRequest ParseFilter(RequestParser& parser, const v1::ActivationFi
     }
     capture.sites.insert(capture.sites.end(), sites.begin(), sites.end());
   }
+  RemoveRepeated(capture.sites);
   capture.positions = ParsePositions(filter.positions(), at.At("positions"));
   return capture;
 }

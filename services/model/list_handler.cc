@@ -32,14 +32,14 @@ absl::Status HandleListHookPoints(const ServedModel& served, const v1::ListHookP
 }
 
 absl::Status HandleListActivations(ServedModel& served, const v1::ListActivationsRequest& request,
-                                   v1::ListActivationsResponse& response) {
+                                   v1::ListActivationsResponse& response, const std::string& owner) {
   Violations violations;
   Page page(request.page_size(), violations.At("page_size"));
   const auto last = ReadPageToken(request.page_token(), violations.At("page_token"));
   ABSTRACT_RETURN_IF_ERROR(ToStatus(violations));
   PagePosition taken;
-  for (const ActivationStore::Entry& entry : served.store.List()) {
-    const PagePosition position{absl::ToUnixNanos(entry.create_time), entry.handle};
+  for (const ActivationStore::Entry& entry : served.store.List(owner)) {
+    const PagePosition position{absl::ToUnixNanos(entry.info->create_time), entry.info->handle};
     if (last && !(*last < position)) continue;
     v1::StoredRun run = BuildStoredRun(served.config(), entry);
     if (!page.Take(run)) {

@@ -1,6 +1,8 @@
 #ifndef SERVICES_MODEL_LIST_HANDLER_H_
 #define SERVICES_MODEL_LIST_HANDLER_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "mechinterp/v1/model_service.pb.h"
 #include "services/model/served_model.h"
@@ -14,10 +16,10 @@ namespace mechinterp {
 absl::Status HandleListHookPoints(const ServedModel& served, const v1::ListHookPointsRequest& request,
                                   v1::ListHookPointsResponse& response);
 
-// ListActivations: stored runs in the order of their creation. One that is deleted between two
-// pages makes no other be left out.
+// ListActivations: this owner's stored runs in the order of their creation. One that is deleted
+// between two pages makes no other be left out.
 absl::Status HandleListActivations(ServedModel& served, const v1::ListActivationsRequest& request,
-                                   v1::ListActivationsResponse& response);
+                                   v1::ListActivationsResponse& response, const std::string& owner = "");
 
 }  // namespace mechinterp
 

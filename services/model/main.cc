@@ -115,6 +115,15 @@ absl::StatusOr<std::unique_ptr<HttpServer>> ServeMetrics(
   return server;
 }
 
+// What stored runs may lie in besides memory; null: nothing.
+absl::StatusOr<std::shared_ptr<SpillDirectory>> OpenStoreDirectory(const std::string& path,
+                                                                   const engine::Model& model) {
+  if (path.empty()) return nullptr;
+  auto directory = SpillDirectory::Open(path, StoredRunFormat(model.config(), model.serving_hash()));
+  if (!directory.ok()) return WithContext(directory.status(), "cannot use --store-directory");
+  return directory;
+}
+
 // Until a signal comes.
 absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
   // First, so that a mistake does not wait for a model to be loaded.
@@ -126,6 +135,8 @@ absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
 
   auto registry = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics(registry);
+  ABSTRACT_ASSIGN_OR_RETURN(options.service.store_directory,
+                            OpenStoreDirectory(options.store_directory, *model));
   ModelService service(model, options.service, metrics);
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<HttpServer> metrics_server,
                             ServeMetrics(options.metrics_address, registry));

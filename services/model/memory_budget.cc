@@ -21,10 +21,18 @@ MemoryBudget::MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::functi
       on_change_(std::move(on_change)) {}
 
 absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
-  const int64_t stored = stored_bytes_();
-  std::lock_guard lock(mutex_);
+  int64_t stored = stored_bytes_();
+  std::unique_lock lock(mutex_);
   const int64_t for_requests = limit_bytes_ - fixed_bytes_;
-  if (limit_bytes_ == 0 || bytes + stored + reserved_bytes_ <= for_requests) {
+  const int64_t missing = Missing(bytes, stored);
+  // Not for what other requests hold: then nothing is won by it.
+  if (missing > 0 && missing <= stored && free_memory_) {
+    lock.unlock();
+    free_memory_(missing);
+    stored = stored_bytes_();
+    lock.lock();
+  }
+  if (Missing(bytes, stored) <= 0) {
     Add(bytes);
     return Reservation(this, bytes);
   }
@@ -46,6 +54,10 @@ absl::StatusOr<MemoryBudget::Reservation> MemoryBudget::Reserve(int64_t bytes) {
   return TryAgainLater(absl::StrCat(need, "requests in progress hold ", Mebibytes(reserved_bytes_),
                                     " of the server's ", Mebibytes(for_requests), "; try again shortly"),
                        "MEMORY_LIMIT", absl::Seconds(1));
+}
+
+int64_t MemoryBudget::Missing(int64_t bytes, int64_t stored) const {
+  return limit_bytes_ == 0 ? 0 : bytes + stored + reserved_bytes_ - (limit_bytes_ - fixed_bytes_);
 }
 
 int64_t MemoryBudget::reserved_bytes() const {

@@ -44,6 +44,12 @@ class MemoryBudget {
   MemoryBudget(int64_t limit_bytes, int64_t fixed_bytes, std::function<int64_t()> stored_bytes,
                std::function<void(int64_t reserved_bytes)> on_change = nullptr);
 
+  // Before the budget is used: how stored activations are moved out of memory, so many bytes of
+  // them, where they are what a request lacks.
+  void set_free_memory(std::function<void(int64_t bytes)> free_memory) {
+    free_memory_ = std::move(free_memory);
+  }
+
   // RESOURCE_EXHAUSTED, reason MEMORY_LIMIT, saying what was needed and what there
   // is; with RetryInfo when other requests hold what is missing, without when
   // waiting would not help.
@@ -58,6 +64,8 @@ class MemoryBudget {
   }
 
  private:
+  // What is missing for so much more; with the lock held.
+  int64_t Missing(int64_t bytes, int64_t stored) const;
   void GiveBack(int64_t bytes);
   void Add(int64_t bytes);  // with the lock held
 
@@ -65,6 +73,7 @@ class MemoryBudget {
   const int64_t fixed_bytes_;
   const std::function<int64_t()> stored_bytes_;
   const std::function<void(int64_t)> on_change_;
+  std::function<void(int64_t)> free_memory_;
   mutable std::mutex mutex_;
   int64_t reserved_bytes_ = 0;
 };

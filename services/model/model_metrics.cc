@@ -72,8 +72,7 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                                           "Positions x layers that sweeps computed.")),
       sweep_naive_token_layers(Counter(*registry_, "mechinterp_sweep_naive_token_layers_total",
                                        "Positions x layers that one full pass per run would have computed.")),
-      stored_runs(Gauge(*registry_, "mechinterp_stored_runs", "Runs stored by RunWithCache.")),
-      stored_bytes(Gauge(*registry_, "mechinterp_stored_bytes", "Bytes of activations stored.")) {}
+      store(*registry_) {}
 
 void ModelMetrics::SetModel(const engine::Model& model) {
   device_ = model.device();

@@ -11,6 +11,7 @@
 #include "prometheus/registry.h"
 #include "services/engine/model.h"
 #include "services/model/pass_planner.h"
+#include "services/model/store_metrics.h"
 
 namespace mechinterp {
 
@@ -55,8 +56,7 @@ class ModelMetrics {
   prometheus::Counter& circuit_runs;
   prometheus::Counter& sweep_computed_token_layers;
   prometheus::Counter& sweep_naive_token_layers;
-  prometheus::Gauge& stored_runs;
-  prometheus::Gauge& stored_bytes;
+  StoreMetrics store;
 };
 
 }  // namespace mechinterp

@@ -47,7 +47,7 @@ absl::Status ModelService::GetModel(v1::GetModelResponse& response) {
   response = BuildModelResponse(*served_.model, served_.device_check.passed_id());
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   const std::pair<v1::MemoryPart, int64_t> parts[] = {
-      {v1::MEMORY_PART_ACTIVATIONS, served_.store.total_bytes()},
+      {v1::MEMORY_PART_ACTIVATIONS, served_.store.memory_bytes()},
       {v1::MEMORY_PART_KEY_VALUE_CACHE, use.key_value_caches},
       {v1::MEMORY_PART_SCRATCH, use.scratch},
   };
@@ -168,18 +168,20 @@ void ModelService::AddRuns(ServiceMethods& methods) {
 
 void ModelService::AddStoredRuns(ServiceMethods& methods) {
   const MethodTraits read;
+  const MethodTraits from_disk = {Lane::kWork};  // perhaps
   const MethodTraits write = {Lane::kLookup, Priority::kInteractive, Access::kWrite};
   methods.AddUnary<v1::ListActivationsRequest, v1::ListActivationsResponse>(
-      "ListActivations", read, [this](Call&, const auto& request, auto& response) {
-        return HandleListActivations(served_, request, response);
+      "ListActivations", read, [this](Call& call, const auto& request, auto& response) {
+        return HandleListActivations(served_, request, response, call.caller().owner());
       });
   methods.AddStream<v1::GetActivationRequest, v1::GetActivationResponse>(
-      "GetActivation", read, [this](Call& call, const auto& request, auto& writer) {
+      "GetActivation", from_disk, [this](Call& call, const auto& request, auto& writer) {
         return HandleGetActivation(served_, call, request, writer);
       });
   methods.AddUnary<v1::DeleteActivationRequest, v1::DeleteActivationResponse>(
-      "DeleteActivation", write,
-      [this](Call&, const auto& request, auto&) { return served_.store.Delete(request.handle()); });
+      "DeleteActivation", write, [this](Call& call, const auto& request, auto&) {
+        return served_.store.Delete(call.caller().owner(), request.handle());
+      });
 }
 
 ServiceMethods ModelService::Methods() {

@@ -26,8 +26,9 @@ struct ParsedPatch {
   }
 };
 
-absl::StatusOr<ParsedPatch> ParsePatch(ServedModel& served, const v1::RunWithPatchRequest& request) {
-  RequestParser parser(*served.model, served.store);
+absl::StatusOr<ParsedPatch> ParsePatch(ServiceCall& call, const v1::RunWithPatchRequest& request) {
+  ServedModel& served = call.served;
+  RequestParser parser(*served.model, served.store, call.owner());
   const FieldViolations violations = parser.violations();
   ParsedPatch parsed(served.config());
   if (request.has_continuation()) {
@@ -59,7 +60,7 @@ void WriteResponse(const ServedModel& served, const ParsedPatch& parsed, const e
 
 absl::Status HandleRunWithPatch(ServiceCall& call, const v1::RunWithPatchRequest& request,
                                 v1::RunWithPatchResponse& response) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ParsedPatch parsed, ParsePatch(call.served, request));
+  ABSTRACT_ASSIGN_OR_RETURN(const ParsedPatch parsed, ParsePatch(call, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans,
       call.AdmitAndCompile(parsed.compiler,

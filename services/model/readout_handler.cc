@@ -48,8 +48,10 @@ struct ParsedReadout {
 
 class ReadoutParser {
  public:
-  ReadoutParser(ServedModel& served, const v1::RunReadoutRequest& request)
-      : request_(request), parser_(*served.model, served.store), parsed_(served.config()) {}
+  ReadoutParser(ServiceCall& call, const v1::RunReadoutRequest& request)
+      : request_(request),
+        parser_(*call.served.model, call.served.store, call.owner()),
+        parsed_(call.served.config()) {}
 
   absl::StatusOr<ParsedReadout> Parse() {
     ParseMetrics();
@@ -161,7 +163,7 @@ absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, Reado
 
 absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& request,
                               MessageWriter<v1::RunReadoutResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(ParsedReadout parsed, ReadoutParser(call.served, request).Parse());
+  ABSTRACT_ASSIGN_OR_RETURN(ParsedReadout parsed, ReadoutParser(call, request).Parse());
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
   ReadoutWriter out(call.served, writer);

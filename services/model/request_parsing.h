@@ -1,6 +1,8 @@
 #ifndef SERVICES_MODEL_REQUEST_PARSING_H_
 #define SERVICES_MODEL_REQUEST_PARSING_H_
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,7 +21,9 @@ namespace mechinterp {
 // is kept as a status of its own. Make one for each request; not thread-safe.
 class RequestParser {
  public:
-  RequestParser(const engine::Model& model, ActivationStore& store) : model_(model), store_(store) {}
+  // `owner`: whose stored runs the request may read (ActivationStore).
+  RequestParser(const engine::Model& model, ActivationStore& store, std::string owner = "")
+      : model_(model), store_(store), owner_(std::move(owner)) {}
 
   // What is wrong so far: the first status of its own, else INVALID_ARGUMENT with
   // all violations, else OK.
@@ -29,7 +33,9 @@ class RequestParser {
   void Fail(const absl::Status& status);
 
   const engine::Model& model() const { return model_; }
-  ActivationStore& store() const { return store_; }
+  absl::StatusOr<ActivationStore::Entry> Stored(const std::string& handle) const {
+    return store_.Get(owner_, handle);
+  }
 
   engine::TokenizedPrompt Prompt(const v1::Prompt& prompt, const FieldViolations& at,
                                  bool omit_begin_of_text = false);
@@ -51,6 +57,7 @@ class RequestParser {
 
   const engine::Model& model_;
   ActivationStore& store_;
+  const std::string owner_;
   Violations violations_;
   absl::Status failure_;
 };

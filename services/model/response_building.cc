@@ -1,6 +1,8 @@
 #include "services/model/response_building.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -235,13 +237,20 @@ v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::strin
 
 v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry) {
   v1::StoredRun stored;
-  stored.set_handle(entry.handle);
-  for (engine::TokenId id : entry.run->prompt.ids) stored.add_prompt_token_ids(id);
-  for (const engine::HookSite& site : OrderedSites(config, *entry.run)) {
-    *stored.add_activations() = BuildActivationInfo(config, site, entry.run->activations.at(site));
+  const StoredRunInfo& info = *entry.info;
+  stored.set_handle(info.handle);
+  for (engine::TokenId id : info.prompt.ids) stored.add_prompt_token_ids(id);
+  std::map<engine::HookSite, std::array<int64_t, 3>> shapes;
+  for (const auto& [site, shape] : info.activations) shapes[site] = shape;
+  for (const engine::HookSite& site : engine::AllSites(config)) {
+    const auto found = shapes.find(site);
+    if (found == shapes.end()) continue;
+    *stored.add_activations() = BuildActivationInfo(
+        site, engine::PublicShape(site.point, config, found->second[0], found->second[2]));
   }
-  stored.set_total_byte_count(entry.bytes);
-  *stored.mutable_create_time() = BuildTimestamp(entry.create_time);
+  stored.set_total_byte_count(ByteCount(info));
+  stored.set_place(entry.run ? v1::STORAGE_PLACE_MEMORY : v1::STORAGE_PLACE_DISK);
+  *stored.mutable_create_time() = BuildTimestamp(info.create_time);
   *stored.mutable_expire_time() = BuildTimestamp(entry.expire_time);
   return stored;
 }

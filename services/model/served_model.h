@@ -16,9 +16,12 @@ namespace mechinterp {
 
 struct ModelServiceOptions {
   SchedulerOptions scheduler;
-  // Most bytes that one request may record, and that stored runs may hold.
+  // Most bytes that one request may record, and that stored runs may take of memory.
   int64_t max_activation_bytes = int64_t{2} << 30;
   int64_t max_stored_bytes = int64_t{4} << 30;
+  // Of the disk, where there is a folder for stored runs.
+  int64_t max_stored_disk_bytes = int64_t{16} << 30;
+  std::shared_ptr<SpillDirectory> store_directory;  // null: stored runs lie in memory only
   // Most bytes of memory for the model, forward passes, requests and stored runs
   // together; 0: no limit.
   int64_t memory_limit_bytes = 0;
@@ -29,6 +32,8 @@ struct ServedModel {
   // `model_metrics` must outlive it.
   ServedModel(std::shared_ptr<const engine::Model> loaded, const ModelServiceOptions& service_options,
               ModelMetrics& model_metrics);
+  // Stored runs that lie in memory go to the disk, if they may lie there.
+  ~ServedModel() { store.SpillAll(); }
 
   v1::ModelIdentity Identity() const;
   const engine::ModelConfig& config() const { return model->config(); }

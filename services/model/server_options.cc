@@ -114,7 +114,14 @@ void AddLimits(Command command, ServerOptions& options) {
       .Positive();
   command
       .AddOption("--max-stored-bytes", options.service.max_stored_bytes,
-                 "Most bytes of activations kept for clients")
+                 "Most bytes of memory that activations kept for clients may take")
+      .Positive();
+  command.AddOption("--store-directory", options.store_directory,
+                    "Private folder to which stored activations move when memory has no room for them, and "
+                    "where they outlive the server; empty: memory only");
+  command
+      .AddOption("--max-stored-disk-bytes", options.service.max_stored_disk_bytes,
+                 "Most bytes of that folder")
       .Positive();
   command
       .AddOption("--shutdown-grace-seconds", options.shutdown_grace_seconds,

@@ -20,6 +20,7 @@ struct ServerOptions {
   engine::DevicePreference device = engine::DevicePreference::kAuto;
   bool skip_device_check = false;
   std::string save_quantized;
+  std::string store_directory;
   int threads = 0;
   int shutdown_grace_seconds = 10;
   int max_requests = 32;

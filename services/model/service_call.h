@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,6 +32,9 @@ struct ServiceCall {
   // edits read and returns the plans. The compiler's violations must have been looked at.
   absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> AdmitAndCompile(
       const engine::PlanCompiler& compiler, int64_t run_bytes);
+
+  // Whose the things are that this client stores; empty: everybody's (ActivationStore).
+  std::string owner() const { return rpc == nullptr ? "" : rpc->caller().owner(); }
 
   // What the log tells of the request.
   void CountPrompt(int tokens);

@@ -69,8 +69,9 @@ void AddSets(const google::protobuf::RepeatedPtrField<v1::InterventionSet>& sets
   }
 }
 
-absl::StatusOr<ParsedSweep> ParseSweep(ServedModel& served, const v1::RunPatchSweepRequest& request) {
-  RequestParser parser(*served.model, served.store);
+absl::StatusOr<ParsedSweep> ParseSweep(ServiceCall& call, const v1::RunPatchSweepRequest& request) {
+  ServedModel& served = call.served;
+  RequestParser parser(*served.model, served.store, call.owner());
   ParsedSweep parsed(served.config());
   AddPrompts(request, parser, parsed.sweep);
   if (request.has_base()) {
@@ -173,7 +174,7 @@ class SweepWriter {
 
 absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepRequest& request,
                                  MessageWriter<v1::RunPatchSweepResponse>& writer) {
-  ABSTRACT_ASSIGN_OR_RETURN(ParsedSweep parsed, ParseSweep(call.served, request));
+  ABSTRACT_ASSIGN_OR_RETURN(ParsedSweep parsed, ParseSweep(call, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       parsed.sweep.plans,
       call.AdmitAndCompile(parsed.compiler,

@@ -98,7 +98,8 @@ absl::Status Dispatcher::Admit(const grpc::ServerContextBase& context, ServerCal
     return ErrorWithReason(absl::StatusCode::kUnimplemented, "the server has no such method",
                            "UNKNOWN_METHOD");
   }
-  return CheckPermission(setup.caller, setup.method->traits);
+  if (absl::Status status = CheckPermission(setup.caller, setup.method->traits); !status.ok()) return status;
+  return setup.method->traits.lane == Lane::kWork ? rate_.Check(setup.caller, absl::Now()) : absl::OkStatus();
 }
 
 ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& context) {
@@ -161,6 +162,7 @@ grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackS
 
 void Dispatcher::Finished(ServerCall& call) {
   const RequestRecord record = call.Record();
+  rate_.Spend(call.caller(), record.facts.prompt_tokens + record.facts.new_tokens, absl::Now());
   if (metrics_ != nullptr) {
     const Entry* entry = &unknown_;
     if (call.method() != nullptr) entry = &methods_.at(call.method()->path());

@@ -21,6 +21,7 @@
 #include "services/rpc/rpc_metrics.h"
 #include "services/rpc/server_call.h"
 #include "services/rpc/service_methods.h"
+#include "services/rpc/token_rate.h"
 #include "services/rpc/work_queue.h"
 
 namespace mechinterp {
@@ -80,6 +81,7 @@ class Dispatcher final : public grpc::CallbackGenericService {
   const std::shared_ptr<RpcMetrics> metrics_;
   std::unordered_map<std::string, Entry> methods_;  // by path
   Entry unknown_;
+  TokenRate rate_;
   std::shared_ptr<const Reflection> reflection_;  // null: nobody may ask
 
   std::mutex mutex_;

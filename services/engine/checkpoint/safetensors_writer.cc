@@ -157,6 +157,12 @@ absl::StatusOr<uint64_t> TensorBytes(const TensorSource& tensor) {
   return static_cast<uint64_t>(bytes);
 }
 
+absl::StatusOr<std::string> SafetensorsPrologue(absl::Span<const TensorSource> tensors,
+                                                const std::map<std::string, std::string>& metadata) {
+  ABSTRACT_ASSIGN_OR_RETURN(Layout layout, LayOut(tensors, metadata));
+  return std::move(layout.prologue);
+}
+
 absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const TensorSource> tensors,
                                   const std::map<std::string, std::string>& metadata) {
   ABSTRACT_ASSIGN_OR_RETURN(const Layout layout, LayOut(tensors, metadata));

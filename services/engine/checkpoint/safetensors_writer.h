@@ -43,6 +43,12 @@ absl::StatusOr<uint64_t> TensorBytes(const TensorSource& tensor);
 absl::Status WriteSafetensorsFile(const std::string& path, absl::Span<const TensorSource> tensors,
                                   const std::map<std::string, std::string>& metadata);
 
+// The beginning of such a file: its header, and before it the header's length. The tensors' bytes
+// follow without a gap, widest type first, else in the order given. Errors: those of
+// WriteSafetensorsFile about names, shapes and metadata.
+absl::StatusOr<std::string> SafetensorsPrologue(absl::Span<const TensorSource> tensors,
+                                                const std::map<std::string, std::string>& metadata);
+
 // A tensor to write: fp32 values, stored as `dtype` (kF32, kF16 or kBF16,
 // rounded to nearest even).
 struct TensorToWrite {

@@ -62,6 +62,21 @@ TEST_F(MemoryBudgetTest, NorIsWhatStoredActivationsHold) {
   EXPECT_THAT(budget_.Reserve(100), IsOk());
 }
 
+TEST_F(MemoryBudgetTest, StoredActivationsMakeWayWhereThatHelps) {
+  stored_ = 300;
+  std::vector<int64_t> asked;
+  budget_.set_free_memory([&](int64_t bytes) {
+    asked.push_back(bytes);
+    stored_ -= bytes;
+  });
+  const auto first = budget_.Reserve(400);
+  EXPECT_THAT(first, IsOk());
+  EXPECT_THAT(asked, testing::ElementsAre(100));
+  EXPECT_FALSE(budget_.Reserve(201).ok());  // the first request holds it
+  EXPECT_FALSE(budget_.Reserve(601).ok());
+  EXPECT_THAT(asked, testing::ElementsAre(100));
+}
+
 TEST(MemoryBudget, WithoutALimitOnlyCounts) {
   MemoryBudget budget(0, 400, [] { return int64_t{0}; });
   const auto reserved = budget.Reserve(int64_t{1} << 60);

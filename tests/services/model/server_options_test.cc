@@ -92,6 +92,16 @@ TEST_F(ServerOptionsTest, MemoryLimitsBelowZeroAreRefused) {
   EXPECT_THAT(Parse("--memory-limit lots"), HasSubstr("--memory-limit"));
 }
 
+TEST_F(ServerOptionsTest, StoredRunsLieInMemoryUnlessAFolderIsNamed) {
+  EXPECT_EQ(Parse(""), "");
+  EXPECT_EQ(options_.store_directory, "");
+  EXPECT_EQ(Parse("--store-directory runs --max-stored-bytes 5 --max-stored-disk-bytes 7"), "");
+  EXPECT_EQ(options_.store_directory, "runs");
+  EXPECT_EQ(options_.service.max_stored_bytes, 5);
+  EXPECT_EQ(options_.service.max_stored_disk_bytes, 7);
+  EXPECT_THAT(Parse("--max-stored-disk-bytes 0"), HasSubstr("--max-stored-disk-bytes"));
+}
+
 TEST_F(ServerOptionsTest, HelpTellsTheDefaults) {
   // CLI11 writes "=auto", newer ones " [auto]".
   EXPECT_THAT(Parse("--help"), AllOf(ContainsRegex("cuda\\}(=| \\[)auto"), ContainsRegex("(=| \\[)float32")));

@@ -15,6 +15,7 @@
 #include "services/common/status.h"
 #include "services/rpc/token_access.h"
 #include "services/rpc/token_file.h"
+#include "services/rpc/token_rate.h"
 #include "tests/services/rpc/fake_service.h"
 #include "tests/status_matchers.h"
 
@@ -184,6 +185,31 @@ TEST_F(TokenTest, WhoTriesTooOftenIsToldToWaitWhileOthersAreServed) {
   EXPECT_THAT(access->Identify("Bearer " + token, "bad"), IsOk());
   now_ += absl::Seconds(61);
   EXPECT_EQ(access->Identify("Bearer x", "bad").status().code(), absl::StatusCode::kUnauthenticated);
+}
+
+TEST(TokenRate, LetsACallerUseAMinutesWorthAndThenWhatComes) {
+  TokenRate rate;
+  Caller caller;
+  caller.name = "alice";
+  caller.tokens_per_minute = 600;
+  absl::Time now = absl::UnixEpoch();
+  EXPECT_THAT(rate.Check(caller, now), IsOk());
+  rate.Spend(caller, 599, now);
+  EXPECT_THAT(rate.Check(caller, now), IsOk());
+  rate.Spend(caller, 101, now);  // 100 too many: ten seconds' worth
+  const absl::Status refused = rate.Check(caller, now);
+  EXPECT_EQ(ErrorReason(refused), "TOKEN_RATE");
+  EXPECT_NEAR(absl::ToDoubleSeconds(*RetryDelay(refused)), 10.1, 0.01);
+  EXPECT_FALSE(rate.Check(caller, now + absl::Seconds(9.9)).ok());
+  EXPECT_THAT(rate.Check(caller, now + absl::Seconds(10.1)), IsOk());
+  // A bucket holds a minute's worth, however long it filled.
+  now += absl::Hours(1);
+  rate.Spend(caller, 600, now);
+  EXPECT_FALSE(rate.Check(caller, now).ok());
+  Caller other;
+  other.name = "bob";
+  rate.Spend(other, 1'000'000, now);
+  EXPECT_THAT(rate.Check(other, now), IsOk());
 }
 
 RpcServerOptions With(std::shared_ptr<AccessControl> access) {

@@ -18,6 +18,7 @@
 #include "services/model/list_handler.h"
 #include "services/model/patch_handler.h"
 #include "services/model/readout_handler.h"
+#include "services/model/request_limits.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
@@ -186,6 +187,7 @@ void ModelService::AddStoredRuns(ServiceMethods& methods) {
 
 ServiceMethods ModelService::Methods() {
   ServiceMethods methods(v1::GetModelRequest::descriptor()->file()->FindServiceByName("ModelService"));
+  methods.set_check(CheckRequestLimits);
   AddLookups(methods);
   AddRuns(methods);
   AddStoredRuns(methods);

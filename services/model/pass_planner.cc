@@ -1,14 +1,16 @@
 #include "services/model/pass_planner.h"
 
 #include <algorithm>
+#include <map>
 
 namespace mechinterp {
 namespace {
 
 class Planner {
  public:
-  Planner(absl::Span<const PendingRun* const> runs, const PassLimits& limits)
-      : runs_(runs), limits_(limits), next_(runs.size(), 0) {}
+  Planner(absl::Span<const PendingRun* const> runs, const PassLimits& limits,
+          absl::Span<const RunShare> shares)
+      : runs_(runs), limits_(limits), shares_(shares), next_(runs.size(), 0) {}
 
   std::vector<PassPiece> Plan() {
     std::vector<int> wanting;
@@ -19,7 +21,10 @@ class Planner {
     left_ = std::max(1, limits_.max_rows - reserved);
     TakeDecodes();
     left_ += reserved;
-    if (!pieces_.empty()) left_ = std::min(left_, limits_.chunk_rows);
+    if (!pieces_.empty()) {
+      left_ =
+          std::min(left_, limits_.rows_beside_decodes > 0 ? limits_.rows_beside_decodes : limits_.chunk_rows);
+    }
     while (left_ > 0 && !wanting.empty()) wanting = TakeShares(wanting);
     return std::move(pieces_);
   }
@@ -50,12 +55,29 @@ class Planner {
     }
   }
 
+  // What is left, divided among clients by weight, and a client's part among its runs.
+  std::vector<int> DivideAmong(const std::vector<int>& wanting) const {
+    if (shares_.empty()) return std::vector<int>(wanting.size(), left_ / static_cast<int>(wanting.size()));
+    std::map<int, int> runs_of;  // by client
+    double weights = 0;
+    for (const int run : wanting) {
+      if (++runs_of[shares_[run].client] == 1) weights += shares_[run].weight;
+    }
+    std::vector<int> rows;
+    for (const int run : wanting) {
+      const RunShare& share = shares_[run];
+      rows.push_back(static_cast<int>(left_ * share.weight / weights / runs_of[share.client]));
+    }
+    return rows;
+  }
+
   // Gives each of the runs its share of what is left. Returns those that want
   // more and were not kept from it by what is left.
   std::vector<int> TakeShares(const std::vector<int>& wanting) {
-    const int share = left_ / static_cast<int>(wanting.size());
+    const std::vector<int> rows_of = DivideAmong(wanting);
     std::vector<int> want_more;
-    for (int run : wanting) {
+    for (size_t i = 0; i < wanting.size(); ++i) {
+      const int run = wanting[i], share = rows_of[i];
       int taken = 0;
       bool has_room = true, has_more = true;
       while (has_more) {
@@ -87,6 +109,7 @@ class Planner {
 
   const absl::Span<const PendingRun* const> runs_;
   const PassLimits& limits_;
+  const absl::Span<const RunShare> shares_;
   std::vector<size_t> next_;  // segment of each run to look at
   std::vector<PassPiece> pieces_;
   bool is_rest_empty_ = true;  // no pieces but decoding steps yet
@@ -95,8 +118,9 @@ class Planner {
 
 }  // namespace
 
-std::vector<PassPiece> PlanPass(absl::Span<const PendingRun* const> runs, const PassLimits& limits) {
-  return Planner(runs, limits).Plan();
+std::vector<PassPiece> PlanPass(absl::Span<const PendingRun* const> runs, const PassLimits& limits,
+                                absl::Span<const RunShare> shares) {
+  return Planner(runs, limits, shares).Plan();
 }
 
 }  // namespace mechinterp

@@ -126,9 +126,11 @@ engine::TokenizedPrompt RequestParser::ChatPrompt(const v1::ChatPrompt& chat, co
 std::vector<engine::TokenId> RequestParser::TokenIds(const google::protobuf::RepeatedField<uint32_t>& ids,
                                                      const FieldViolations& at, absl::string_view field) {
   std::vector<engine::TokenId> result;
+  result.reserve(ids.size());
   const auto limit = static_cast<uint32_t>(model_.config().vocabulary_size);
+  size_t faults = 0;
   for (int i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= limit)
+    if (ids[i] >= limit && ++faults <= Violations::kMaxKept)
       at.At(field, i).Add(absl::StrCat("token id ", ids[i], " is not in [0, ", limit, ")"));
     result.push_back(static_cast<engine::TokenId>(std::min(ids[i], limit - 1)));
   }

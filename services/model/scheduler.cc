@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -37,7 +39,7 @@ RowKind KindOf(const engine::Segment& segment) {
 // thread's.
 struct Scheduler::Job {
   Job(const Request& request, absl::Span<engine::Segment* const> segments, const engine::ModelConfig& config)
-      : request_id(request.id_), idle_since(absl::Now()) {
+      : request_id(request.id_), owner(request.owner_), idle_since(absl::Now()) {
     chunks.reserve(segments.size());
     pending.reserve(segments.size());
     for (engine::Segment* segment : segments) {
@@ -48,6 +50,7 @@ struct Scheduler::Job {
   }
 
   const int64_t request_id;
+  const RequestOwner& owner;                  // the request's
   std::vector<engine::SegmentChunks> chunks;  // of each segment
   PendingRun pending;                         // of those with rows left
   bool in_pass = false;
@@ -177,11 +180,38 @@ bool Scheduler::WaitForWork(std::unique_lock<std::mutex>& lock) {
   return false;
 }
 
+// A client's own prompts delay its own tokens as far as it pleases; others' by as much again as
+// the tokens take by themselves.
+int Scheduler::RowsBesideDecodes() const {
+  const std::string* decoding = nullptr;
+  bool has_strangers = false;
+  for (const bool looks_at_decodes : {true, false}) {
+    for (const Job* job : waiting_) {
+      for (const PendingSegment& segment : job->pending) {
+        if ((segment.kind == RowKind::kDecode) != looks_at_decodes) continue;
+        if (decoding == nullptr && looks_at_decodes) decoding = &job->owner.client;
+        has_strangers = has_strangers || (decoding != nullptr && job->owner.client != *decoding);
+      }
+    }
+  }
+  const int most = std::min(options_.prefill_chunk_rows, options_.max_batch_rows);
+  const std::optional<int> fair = times_.RowsThatDoubleADecode();
+  return has_strangers && fair ? std::clamp(*fair, std::min(8, most), most) : most;
+}
+
 Scheduler::Pass Scheduler::PlanNextPass() {
   std::vector<const PendingRun*> runs;
-  for (const Job* job : waiting_) runs.push_back(&job->pending);
-  const std::vector<PassPiece> pieces = PlanPass(
-      runs, {options_.max_batch_rows, std::min(options_.prefill_chunk_rows, options_.max_batch_rows)});
+  std::vector<RunShare> shares;
+  std::map<std::string, int> clients;
+  for (const Job* job : waiting_) {
+    runs.push_back(&job->pending);
+    const int client = clients.try_emplace(job->owner.client, static_cast<int>(clients.size())).first->second;
+    shares.push_back({client, job->owner.weight});
+  }
+  PassLimits limits = {options_.max_batch_rows,
+                       std::min(options_.prefill_chunk_rows, options_.max_batch_rows)};
+  limits.rows_beside_decodes = RowsBesideDecodes();
+  const std::vector<PassPiece> pieces = PlanPass(runs, limits, shares);
   Pass pass;
   const absl::Time now = absl::Now();
   for (const PassPiece& piece : pieces) {
@@ -283,6 +313,8 @@ void Scheduler::FinishPass(Pass& pass, absl::Duration took) {
       waiting_.push_back(job);  // behind those that got no rows
     }
   }
+  const int decode_rows = pass.rows[static_cast<int>(RowKind::kDecode)];
+  times_.Observe(decode_rows, std::accumulate(pass.rows.begin(), pass.rows.end(), 0) - decode_rows, took);
   gather_.PassEnded(now, took, expected_back);
   CountQueue();
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "services/model/gather_window.h"
 #include "services/model/model_metrics.h"
 #include "services/model/pass_planner.h"
+#include "services/model/pass_times.h"
 
 namespace mechinterp {
 
@@ -28,6 +30,12 @@ struct SchedulerOptions {
   GatherOptions gather;
   // How often a waiting request checks whether its client is still there.
   absl::Duration cancellation_poll = absl::Milliseconds(50);
+};
+
+// For whom a request runs.
+struct RequestOwner {
+  std::string client;  // requests of one client share its part of a pass
+  double weight = 1;   // of the client; above 0
 };
 
 // Runs the model, in a thread of its own. Requests hand it segments from their
@@ -71,6 +79,8 @@ class Scheduler {
   // Blocks until it is time for a pass; false when stopping.
   bool WaitForWork(std::unique_lock<std::mutex>& lock);
   Pass PlanNextPass();
+  // How many rows may run beside decoding steps.
+  int RowsBesideDecodes() const;
   bool IsAbandoned(absl::Span<const Part> parts) const;
   void FinishPass(Pass& pass, absl::Duration took);
   void Finish(Job& job, const absl::Status& status);
@@ -91,6 +101,7 @@ class Scheduler {
   std::condition_variable changed_;  // for the engine's thread
   std::deque<Job*> waiting_;         // longest-waiting first
   GatherWindow gather_;
+  PassTimes times_;
   int request_count_ = 0;
   int64_t last_request_id_ = 0;
   bool stopping_ = false;
@@ -103,8 +114,8 @@ class Scheduler::Request final : public engine::Executor {
  public:
   // `is_cancelled` (null: never) is asked while the request waits, from the
   // thread that waits.
-  Request(Scheduler& scheduler, std::function<bool()> is_cancelled)
-      : scheduler_(scheduler), is_cancelled_(std::move(is_cancelled)) {}
+  Request(Scheduler& scheduler, std::function<bool()> is_cancelled, RequestOwner owner = {})
+      : scheduler_(scheduler), is_cancelled_(std::move(is_cancelled)), owner_(std::move(owner)) {}
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
   ~Request() override { Leave(); }
@@ -127,6 +138,7 @@ class Scheduler::Request final : public engine::Executor {
   friend class Scheduler;
   Scheduler& scheduler_;
   const std::function<bool()> is_cancelled_;
+  const RequestOwner owner_;
   int64_t id_ = 0;  // 0: not admitted
 };
 

@@ -1,7 +1,9 @@
 #include "services/model/service_call.h"
 
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/cached_run.h"
@@ -9,11 +11,24 @@
 
 namespace mechinterp {
 
+namespace {
+
+// How much more of a pass a client's work may want than work of the next priority.
+constexpr double kUrgency = 4;
+
+// A client's urgent work and its other work are told apart, so that the one does not wait for the other.
+RequestOwner OwnerOf(const Call& call) {
+  const int rank = static_cast<int>(call.priority());
+  return {absl::StrCat(call.caller().name, "/", rank), call.caller().weight * std::pow(kUrgency, -rank)};
+}
+
+}  // namespace
+
 ServiceCall::ServiceCall(ServedModel& served_model, Call& call)
     : rpc(&call),
       is_cancelled([&call] { return call.IsCancelled(); }),
       served(served_model),
-      request(served.scheduler, is_cancelled),
+      request(served.scheduler, is_cancelled, OwnerOf(call)),
       context{request, is_cancelled, absl::ZeroDuration()},
       start(absl::Now()) {}
 
@@ -42,6 +57,11 @@ void ServiceCall::CountNewTokens(int tokens) {
 absl::Status ServiceCall::Admit(int64_t bytes) {
   ABSTRACT_RETURN_IF_ERROR(served.device_check.MayServe());
   return AdmitUnchecked(bytes);
+}
+
+absl::Status ServiceCall::HoldForParsing(int64_t bytes) {
+  ABSTRACT_ASSIGN_OR_RETURN(parsing_memory, served.budget.Reserve(bytes));
+  return absl::OkStatus();
 }
 
 absl::Status ServiceCall::AdmitUnchecked(int64_t bytes) {

@@ -33,6 +33,9 @@ struct ServiceCall {
   absl::StatusOr<std::vector<std::shared_ptr<const engine::HookPlan>>> AdmitAndCompile(
       const engine::PlanCompiler& compiler, int64_t run_bytes);
 
+  // Reserves what reading the request takes, until the call ends. As MemoryBudget::Reserve.
+  absl::Status HoldForParsing(int64_t bytes);
+
   // Whose the things are that this client stores; empty: everybody's (ActivationStore).
   std::string owner() const { return rpc == nullptr ? "" : rpc->caller().owner(); }
 
@@ -48,6 +51,7 @@ struct ServiceCall {
   const std::function<bool()> is_cancelled;
   ServedModel& served;
   MemoryBudget::Reservation memory;
+  MemoryBudget::Reservation parsing_memory;
   Scheduler::Request request;  // to be admitted once the RPC is known to be good
   engine::RunContext context;
   const absl::Time start;

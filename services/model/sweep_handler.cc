@@ -14,6 +14,9 @@
 namespace mechinterp {
 namespace {
 
+// What reading a request may take besides its reservation: an ordinary one's few sets.
+constexpr int64_t kUnreservedBytes = 1 << 20;
+
 struct ParsedSweep {
   explicit ParsedSweep(const engine::ModelConfig& config) : compiler(config) {}
 
@@ -47,11 +50,15 @@ void AddPrompts(const v1::RunPatchSweepRequest& request, RequestParser& parser, 
   }
 }
 
-void AddGrid(const engine::ModelConfig& config, const v1::SweepGrid& request, RequestParser& parser,
-             ParsedSweep& parsed) {
+void AddGrid(ServiceCall& call, const v1::SweepGrid& request, RequestParser& parser, ParsedSweep& parsed) {
+  const engine::ModelConfig& config = call.served.config();
   const FieldViolations at_grid = parser.violations().At("grid");
   const engine::SweepGrid grid = ParseGrid(parser, request, at_grid);
   if (!parser.status().ok() || parsed.sweep.prompt.length() == 0) return;
+  if (const int64_t bytes = engine::ExpandedGridBytes(grid, config, parsed.sweep.prompt);
+      bytes > kUnreservedBytes) {
+    if (absl::Status status = call.HoldForParsing(bytes); !status.ok()) return parser.Fail(status);
+  }
   engine::ExpandedGrid expanded = engine::ExpandGrid(grid, config, parsed.sweep.prompt, at_grid);
   for (size_t i = 0; i < expanded.sets.size(); ++i) {
     parser.Compile(parsed.sweep.prompt, expanded.sets[i], {}, parsed.compiler, at_grid.At("expanded", i));
@@ -59,6 +66,9 @@ void AddGrid(const engine::ModelConfig& config, const v1::SweepGrid& request, Re
   }
   parsed.sites = std::move(expanded.sites);
 }
+
+// Of each set, with what the compiler makes of it, for a byte of the request; measured.
+constexpr int64_t kBytesPerRequestByte = 40;
 
 void AddSets(const google::protobuf::RepeatedPtrField<v1::InterventionSet>& sets, RequestParser& parser,
              ParsedSweep& parsed) {
@@ -84,8 +94,10 @@ absl::StatusOr<ParsedSweep> ParseSweep(ServiceCall& call, const v1::RunPatchSwee
   if (request.has_grid() == !request.sets().empty()) {
     parser.violations().At("grid").Add("exactly one of sets and grid must be given");
   } else if (request.has_grid()) {
-    AddGrid(served.config(), request.grid(), parser, parsed);
+    AddGrid(call, request.grid(), parser, parsed);
   } else {
+    const auto bytes = static_cast<int64_t>(request.ByteSizeLong()) * kBytesPerRequestByte;
+    if (bytes > kUnreservedBytes) ABSTRACT_RETURN_IF_ERROR(call.HoldForParsing(bytes));
     AddSets(request.sets(), parser, parsed);
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());

@@ -36,6 +36,8 @@ class Call {
   virtual ~Call() = default;
 
   virtual const Caller& caller() const = 0;
+  // The method's, or the caller's where that is less urgent.
+  virtual Priority priority() const = 0;
   // Whether nobody waits for the answer any longer: the client has left or does not read, the
   // deadline is over, the token was revoked, or the server stops. Thread-safe.
   virtual bool IsCancelled() const = 0;

@@ -59,7 +59,7 @@ void ServerCall::Enqueue() {
   WorkQueue::Task task;
   task.client = setup_.caller.name;
   task.weight = setup_.caller.weight;
-  task.priority = std::max(setup_.method->traits.priority, setup_.caller.priority);
+  task.priority = priority();
   task.bytes = static_cast<int64_t>(request_.Length());
   task.client_max_tasks = setup_.caller.max_requests.value_or(0);
   task.run = [call = shared_from_this()] { call->Run(); };
@@ -240,6 +240,10 @@ void ServerCall::CheckTime(absl::Time now) {
     }
   }
   if (!reason.ok()) Cancel(reason);
+}
+
+Priority ServerCall::priority() const {
+  return std::max(setup_.method->traits.priority, setup_.caller.priority);
 }
 
 absl::Status ServerCall::cancellation() const {

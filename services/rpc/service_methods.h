@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "services/rpc/call.h"
 #include "services/rpc/caller.h"
@@ -42,15 +43,19 @@ class ServiceMethods {
  public:
   explicit ServiceMethods(const google::protobuf::ServiceDescriptor* service) : service_(service) {}
 
+  // What every request is checked by before its handler sees it. Before any method is added.
+  using RequestCheck = absl::Status (*)(const google::protobuf::Message& request);
+  void set_check(RequestCheck check) { check_ = check; }
+
   // `handler` must be thread-safe. Ends the program for a method that the service does not have
   // or that has other messages: a mistake of the programmer's.
   template <typename Request, typename Response>
   void AddUnary(const std::string& name, const MethodTraits& traits,
                 std::function<absl::Status(Call&, const Request&, Response&)> handler) {
     Add(name, traits, Request::descriptor(), Response::descriptor(), /*streams=*/false,
-        [handler = std::move(handler)](Call& call, grpc::ByteBuffer& bytes) {
+        [handler = std::move(handler), check = check_](Call& call, grpc::ByteBuffer& bytes) {
           Request request;
-          if (absl::Status status = ParseRequest(bytes, request); !status.ok()) return status;
+          if (absl::Status status = ParseRequest(bytes, request, check); !status.ok()) return status;
           Response response;
           if (absl::Status status = handler(call, request, response); !status.ok()) return status;
           return call.Write(Serialized(response));
@@ -61,9 +66,9 @@ class ServiceMethods {
   void AddStream(const std::string& name, const MethodTraits& traits,
                  std::function<absl::Status(Call&, const Request&, MessageWriter<Response>&)> handler) {
     Add(name, traits, Request::descriptor(), Response::descriptor(), /*streams=*/true,
-        [handler = std::move(handler)](Call& call, grpc::ByteBuffer& bytes) {
+        [handler = std::move(handler), check = check_](Call& call, grpc::ByteBuffer& bytes) {
           Request request;
-          if (absl::Status status = ParseRequest(bytes, request); !status.ok()) return status;
+          if (absl::Status status = ParseRequest(bytes, request, check); !status.ok()) return status;
           MessageWriter<Response> writer(call);
           return handler(call, request, writer);
         });
@@ -75,9 +80,10 @@ class ServiceMethods {
 
  private:
   template <typename Request>
-  static absl::Status ParseRequest(grpc::ByteBuffer& bytes, Request& request) {
+  static absl::Status ParseRequest(grpc::ByteBuffer& bytes, Request& request, RequestCheck check) {
     const grpc::Status status = grpc::SerializationTraits<Request>::Deserialize(&bytes, &request);
-    return status.ok() ? absl::OkStatus() : NotAMessage(Request::descriptor());
+    if (!status.ok()) return NotAMessage(Request::descriptor());
+    return check == nullptr ? absl::OkStatus() : check(request);
   }
   static absl::Status NotAMessage(const google::protobuf::Descriptor* type);
 
@@ -86,6 +92,7 @@ class ServiceMethods {
            std::function<absl::Status(Call&, grpc::ByteBuffer&)> handle);
 
   const google::protobuf::ServiceDescriptor* const service_;
+  RequestCheck check_ = nullptr;
   std::vector<Method> methods_;
 };
 

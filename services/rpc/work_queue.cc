@@ -37,9 +37,11 @@ absl::Status WorkQueue::CheckRoom(const Task& task, const Client& client) const 
                                       "may have; try again shortly"),
                          "TOO_MANY_REQUESTS", kRetrySoon);
   }
-  // What can begin at once needs no room to wait in.
-  if (load_.queued == 0 && running_ < options_.max_running) return absl::OkStatus();
-  if (load_.queued >= options_.max_queued || load_.queued_bytes + task.bytes > options_.max_queued_bytes) {
+  // Those that a thread is about to take need no room to wait in.
+  const int about_to_begin = std::max(0, options_.max_running - running_);
+  if (load_.queued < about_to_begin) return absl::OkStatus();
+  if (load_.queued - about_to_begin >= options_.max_queued ||
+      load_.queued_bytes + task.bytes > options_.max_queued_bytes) {
     return TryAgainLater(
         absl::StrCat(running_, " requests are in progress and ", load_.queued, " (", load_.queued_bytes,
                      " bytes) wait, which is all that the server takes; "
@@ -48,7 +50,7 @@ absl::Status WorkQueue::CheckRoom(const Task& task, const Client& client) const 
   }
   const int own_tasks = ShareOf(options_.max_queued_per_client, options_.max_queued);
   const int64_t own_bytes = ShareOf(options_.max_queued_bytes_per_client, options_.max_queued_bytes);
-  if (client.queued >= own_tasks || client.queued_bytes + task.bytes > own_bytes) {
+  if (client.queued - about_to_begin >= own_tasks || client.queued_bytes + task.bytes > own_bytes) {
     return TryAgainLater(
         absl::StrCat(client.queued, " requests of yours (", client.queued_bytes,
                      " bytes) wait, which is all that one client may have; try again shortly"),

@@ -50,7 +50,7 @@ class Expansion {
       : grid_(grid), config_(config), prompt_(prompt) {}
 
   // False, and nothing is added, where there would be more than kMaxSets.
-  bool AddSite(const HookSite& site, const std::vector<int>& selected_positions) {
+  bool AddSite(const HookSite& site, const std::vector<int>& selected_positions, bool only_count) {
     const SiteShape shape = ShapeOf(site.point, config_);
     const int width = shape.width == kWidthIsKeys ? prompt_.length() : shape.width;
     const auto positions = Choices(grid_.split_positions, selected_positions);
@@ -60,7 +60,9 @@ class Expansion {
     const std::vector<size_t> ends =
         grid_.dims_per_group == 0 ? std::vector<size_t>{0} : GroupEnds(dims, grid_.dims_per_group);
     const double count = static_cast<double>(positions.size()) * heads.size() * ends.size();
-    if (expanded_.sets.size() + count > kMaxSets) return false;
+    if (static_cast<double>(count_) + count > kMaxSets) return false;
+    count_ += static_cast<int64_t>(count);
+    if (only_count) return true;
     for (std::optional<int> position : positions) {
       for (std::optional<int> head : heads) {
         for (size_t i = 0; i < ends.size(); ++i)
@@ -70,6 +72,7 @@ class Expansion {
     return true;
   }
 
+  int64_t count() const { return count_; }
   ExpandedGrid Take() { return std::move(expanded_); }
 
  private:
@@ -97,7 +100,49 @@ class Expansion {
   const ModelConfig& config_;
   const TokenizedPrompt& prompt_;
   ExpandedGrid expanded_;
+  int64_t count_ = 0;
 };
+
+int64_t BytesOf(const ActivationSource& source) {
+  const HostTensor* tensor = std::get_if<HostTensor>(&source.origin);
+  return tensor == nullptr ? 0 : static_cast<int64_t>(tensor->values.size() * sizeof(float));
+}
+
+int64_t BytesOf(const std::vector<ActivationSource>& sources) {
+  int64_t bytes = 0;
+  for (const ActivationSource& source : sources) bytes += BytesOf(source);
+  return bytes;
+}
+
+// Of what an edit brings along.
+int64_t BytesOf(const Edit& edit) {
+  return std::visit(
+      [](const auto& one) -> int64_t {
+        int64_t bytes = 0;
+        if constexpr (requires { one.source; }) bytes += BytesOf(one.source);
+        if constexpr (requires { one.sources; }) bytes += BytesOf(one.sources);
+        if constexpr (requires { one.vector; })
+          bytes += static_cast<int64_t>(one.vector.values.size() * sizeof(float));
+        if constexpr (requires { one.direction; }) {
+          bytes += static_cast<int64_t>(one.direction.values.size() * sizeof(float));
+        }
+        return bytes;
+      },
+      edit);
+}
+
+// Every site, in the order of the results; false as soon as AddSite is.
+bool AddSites(const SweepGrid& grid, const ModelConfig& config, const std::vector<int>& positions,
+              bool only_count, Expansion& expansion) {
+  for (HookPoint point : AscendingOnce(grid.points)) {
+    const std::vector<int> layers =
+        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count()) : std::vector<int>{0};
+    for (int layer : layers) {
+      if (!expansion.AddSite({point, layer}, positions, only_count)) return false;
+    }
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -121,16 +166,21 @@ ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const 
   if (!violations.empty()) return {};
 
   Expansion expansion(grid, config, prompt);
-  for (HookPoint point : AscendingOnce(grid.points)) {
-    const std::vector<int> layers =
-        HasLayer(point) ? SelectedOrAll(grid.layers, config.layer_count()) : std::vector<int>{0};
-    for (int layer : layers) {
-      if (expansion.AddSite({point, layer}, positions)) continue;
-      violations.Add(absl::StrCat("expands to more than ", kMaxSets, " runs"));
-      return {};
-    }
-  }
-  return expansion.Take();
+  if (AddSites(grid, config, positions, /*only_count=*/false, expansion)) return expansion.Take();
+  violations.Add(absl::StrCat("expands to more than ", kMaxSets, " runs"));
+  return {};
+}
+
+int64_t ExpandedGridBytes(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt) {
+  // Sets, sites and what the compiler makes of them, measured.
+  constexpr int64_t kBytesPerSet = 1024;
+  Violations ignored;
+  const std::vector<int> positions =
+      ResolvePositions(grid.prototype.selector.positions, prompt, ignored.root());
+  Expansion expansion(grid, config, prompt);
+  AddSites(grid, config, positions, /*only_count=*/true, expansion);
+  // The set's own copy, and the plan's.
+  return expansion.count() * (kBytesPerSet + 2 * BytesOf(grid.prototype.edit));
 }
 
 }  // namespace mechinterp::engine

@@ -1,6 +1,7 @@
 #ifndef SERVICES_ENGINE_INTERVENTIONS_SWEEP_GRID_H_
 #define SERVICES_ENGINE_INTERVENTIONS_SWEEP_GRID_H_
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -42,6 +43,9 @@ struct ExpandedGrid {
 // counts from the end, so that it means the same in a source of other length.
 ExpandedGrid ExpandGrid(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt,
                         const FieldViolations& violations);
+
+// About the memory that ExpandGrid's sets and their compiled plans take; expands nothing.
+int64_t ExpandedGridBytes(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt);
 
 }  // namespace mechinterp::engine
 

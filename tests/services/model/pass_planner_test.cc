@@ -5,6 +5,9 @@
 
 #include <map>
 #include <numeric>
+#include <optional>
+
+#include "services/model/pass_times.h"
 
 namespace mechinterp {
 namespace {
@@ -167,6 +170,51 @@ TEST(PlanPass, EverybodyGetsThereAndNobodyWaitsForLong) {
       order.insert(order.end(), served.begin(), served.end());
     }
   }
+}
+
+Rows SharesOf(const std::vector<PendingRun>& runs, const std::vector<RunShare>& shares) {
+  std::vector<const PendingRun*> pointers;
+  for (const PendingRun& run : runs) pointers.push_back(&run);
+  return RowsByRun(PlanPass(pointers, kLimits, shares));
+}
+
+// Three requests of one client get together what one request of another gets.
+TEST(PlanPass, DividesAmongClientsNotRequests) {
+  const std::vector<PendingRun> runs = {Sweep(900, 1), Sweep(900, 1), Sweep(900, 1), Sweep(900, 1)};
+  const Rows rows = SharesOf(runs, {{0, 1}, {0, 1}, {0, 1}, {1, 1}});
+  EXPECT_NEAR(rows.at(3), 256, 4);
+  EXPECT_NEAR(rows.at(0), 85, 4);
+}
+
+TEST(PlanPass, DividesByWeight) {
+  const Rows rows = SharesOf({Sweep(900, 1), Sweep(900, 1)}, {{0, 3}, {1, 1}});
+  EXPECT_NEAR(rows.at(0), 384, 2);
+  EXPECT_NEAR(rows.at(1), 128, 2);
+}
+
+TEST(PlanPass, GivesOthersWhatOneDoesNotWant) {
+  const Rows rows = SharesOf({Sweep(10, 1), Sweep(900, 1)}, {{0, 100}, {1, 1}});
+  EXPECT_EQ(rows, (Rows{{0, 10}, {1, 502}}));
+}
+
+TEST(PlanPass, HoldsWhatRunsBesideDecodingToItsBound) {
+  PassLimits limits = kLimits;
+  limits.rows_beside_decodes = 11;
+  EXPECT_EQ(RowsByRun(Plan({{Decode()}, {Prompt(1000)}}, limits)), (Rows{{0, 1}, {1, 11}}));
+  EXPECT_EQ(RowsByRun(Plan({{Prompt(1000)}}, limits)), (Rows{{0, 256}}));
+}
+
+TEST(PassTimes, TellWhatDoublesADecodingPass) {
+  PassTimes times;
+  EXPECT_EQ(times.RowsThatDoubleADecode(), std::nullopt);
+  times.Observe(1, 0, absl::Milliseconds(30));
+  EXPECT_EQ(times.RowsThatDoubleADecode(), std::nullopt);
+  times.Observe(0, 256, absl::Milliseconds(768));  // 3 ms a row
+  EXPECT_EQ(times.RowsThatDoubleADecode(), 10);
+  times.Observe(0, 8, absl::Seconds(9));  // too few to tell
+  EXPECT_EQ(times.RowsThatDoubleADecode(), 10);
+  for (int i = 0; i < 200; ++i) times.Observe(2, 0, absl::Milliseconds(60));
+  EXPECT_NEAR(*times.RowsThatDoubleADecode(), 20, 1);
 }
 
 }  // namespace

@@ -1,0 +1,16 @@
+#ifndef SERVICES_MODEL_REQUEST_LIMITS_H_
+#define SERVICES_MODEL_REQUEST_LIMITS_H_
+
+#include "absl/status/status.h"
+#include "google/protobuf/message.h"
+
+namespace mechinterp {
+
+// How much of what a request may hold: entries of lists, bytes of texts, so that no work begins
+// that a few bytes made endless. INVALID_ARGUMENT naming each field that holds more, what it
+// holds and what it may. Takes time in proportion to the request's own size. Thread-safe.
+absl::Status CheckRequestLimits(const google::protobuf::Message& request);
+
+}  // namespace mechinterp
+
+#endif  // SERVICES_MODEL_REQUEST_LIMITS_H_

@@ -21,6 +21,7 @@
 #include "services/engine/kernels/parallel.h"
 #include "services/engine/model.h"
 #include "services/engine/weights/save_quantized.h"
+#include "services/model/heap_trimmer.h"
 #include "services/model/model_service.h"
 #include "services/model/server_options.h"
 #include "services/rpc/rpc_server.h"
@@ -166,6 +167,7 @@ absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
 }  // namespace mechinterp
 
 int main(int argc, char** argv) {
+  mechinterp::PrepareHeap();
   mechinterp::TerminationSignals signals;
   mechinterp::ServerOptions options;
   mechinterp::CommandLine command_line(

@@ -19,19 +19,19 @@ using google::protobuf::Message;
 // take on the wire, and are checked against the model where they are read.
 const std::map<std::string, int>& Limits() {
   static const auto& limits = *new std::map<std::string, int>{
-      {"interventions", 4096},    // of one run; a thousand sites of an 8B model, four edits each
-      {"sets", 1'000'000},        // as many as a grid may expand to
-      {"sources", 4096},          // prompts or stored runs of a mean
-      {"points", 256},            // there are some thirty
+      {"interventions", 4096},  // of one run; a thousand sites of an 8B model, four edits each
+      {"sets", 1'000'000},      // as many as a grid may expand to
+      {"sources", 4096},        // prompts or stored runs of a mean
+      {"points", 256},          // there are some thirty
       {"layers", 65'536},
       {"axes", 16},
       {"name_patterns", 256},
-      {"sites", 65'536},          // of a filter
-      {"messages", 4096},         // of a chat
+      {"sites", 65'536},   // of a filter
+      {"messages", 4096},  // of a chat
       {"refusal_openings", 4096},
       {"compliance_openings", 4096},
       {"stop_token_ids", 4096},
-      {"edges", 4'000'000},       // all of an 8B model's are 1.6 million
+      {"edges", 4'000'000},  // all of an 8B model's are 1.6 million
       {"nodes", 1'000'000},
       {"circuits", 10'000},
       {"prompts", 10'000},
@@ -81,7 +81,8 @@ class Check {
     const google::protobuf::Reflection& reflection = *message.GetReflection();
     const int count = reflection.FieldSize(message, &field);
     const int limit = LimitOf(field, kOtherEntries);
-    if (count > limit) return Fault(field, absl::StrCat("has ", count, " entries, of which there may be ", limit));
+    if (count > limit)
+      return Fault(field, absl::StrCat("has ", count, " entries, of which there may be ", limit));
     for (int i = 0; i < count; ++i) {
       if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         path_.push_back({&field, i});

@@ -27,7 +27,10 @@ ServedModel::ServedModel(std::shared_ptr<const engine::Model> loaded,
           options.memory_limit_bytes,
           model->total_weight_bytes() + engine::ScratchBytes(config(), options.scheduler.max_batch_rows),
           [this] { return store.memory_bytes(); },
-          [this](int64_t reserved) { metrics.SetReserved(reserved); }),
+          [this](int64_t reserved) {
+            metrics.SetReserved(reserved);
+            trimmer.ReservedChanged(reserved);
+          }),
       scheduler(model, options.scheduler, metrics) {
   metrics.SetModel(*model);
   store.set_reserve([this](int64_t bytes) { return budget.Reserve(bytes); });

@@ -8,6 +8,7 @@
 #include "services/engine/model.h"
 #include "services/model/activation_store.h"
 #include "services/model/device_check.h"
+#include "services/model/heap_trimmer.h"
 #include "services/model/memory_budget.h"
 #include "services/model/model_metrics.h"
 #include "services/model/scheduler.h"
@@ -41,6 +42,7 @@ struct ServedModel {
   const std::shared_ptr<const engine::Model> model;
   const ModelServiceOptions options;
   ModelMetrics& metrics;
+  HeapTrimmer trimmer;
   ActivationStore store;
   MemoryBudget budget;
   DeviceCheck device_check;

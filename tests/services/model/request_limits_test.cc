@@ -37,7 +37,8 @@ TEST(RequestLimits, NameWhatHoldsTooMuchAndHowMuchItMay) {
   for (int i = 0; i < 4097; ++i) request.mutable_sets(2)->add_interventions();
   request.mutable_prompt()->set_text(std::string((4 << 20) + 1, 'a'));
   for (int i = 0; i < 4097; ++i) request.mutable_metrics()->add_refusal_openings();
-  EXPECT_THAT(FieldsOver(request), ElementsAre("prompt.text", "sets[2].interventions", "metrics.refusal_openings"));
+  EXPECT_THAT(FieldsOver(request),
+              ElementsAre("prompt.text", "sets[2].interventions", "metrics.refusal_openings"));
   EXPECT_THAT(CheckRequestLimits(request).message(), HasSubstr("4097 entries, of which there may be 4096"));
 
   v1::ListHookPointsRequest list;
@@ -63,7 +64,8 @@ TEST(RequestLimits, TellOfTheFirstHundredOfMany) {
 class HostileRequests : public ::testing::Test {
  protected:
   template <typename Request, typename Response>
-  grpc::Status Call(grpc::Status (v1::ModelService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+  grpc::Status Call(grpc::Status (v1::ModelService::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                                   Response*),
                     const Request& request) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
@@ -78,11 +80,13 @@ TEST_F(HostileRequests, AreRefusedByField) {
   v1::RunWithPatchRequest patch;
   patch.mutable_prompt()->mutable_token_ids()->add_ids(1);
   for (int i = 0; i < 100'000; ++i) patch.add_interventions()->mutable_zeroing();
-  EXPECT_THAT(FieldsAtFault(Call(&v1::ModelService::Stub::RunWithPatch, patch)), ElementsAre("interventions"));
+  EXPECT_THAT(FieldsAtFault(Call(&v1::ModelService::Stub::RunWithPatch, patch)),
+              ElementsAre("interventions"));
 
   v1::ListHookPointsRequest list;
   list.set_name_pattern(std::string(40'000'000, '*'));
-  EXPECT_THAT(FieldsAtFault(Call(&v1::ModelService::Stub::ListHookPoints, list)), ElementsAre("name_pattern"));
+  EXPECT_THAT(FieldsAtFault(Call(&v1::ModelService::Stub::ListHookPoints, list)),
+              ElementsAre("name_pattern"));
 
   v1::DetokenizeRequest ids;
   ids.mutable_ids()->Resize(10'000'000, 4'000'000'000u);
@@ -95,7 +99,8 @@ TEST_F(HostileRequests, CostNoMoreThanTheyAreLong) {
   patch.mutable_prompt()->mutable_token_ids()->mutable_ids()->Resize(3'000'000, 4'000'000'000u);
   patch.add_interventions();
   const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(Call(&v1::ModelService::Stub::RunWithPatch, patch).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Call(&v1::ModelService::Stub::RunWithPatch, patch).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
 }
 
@@ -103,8 +108,9 @@ TEST_F(HostileRequests, CostNoMoreThanTheyAreLong) {
 TEST(HostileGrids, AreHeldToTheMemoryLimit) {
   const auto model = engine::Fixture("llama3-gqa").model();
   ModelServiceOptions options;
-  options.memory_limit_bytes =
-      model->total_weight_bytes() + engine::ScratchBytes(model->config(), options.scheduler.max_batch_rows) + (64 << 20);
+  options.memory_limit_bytes = model->total_weight_bytes() +
+                               engine::ScratchBytes(model->config(), options.scheduler.max_batch_rows) +
+                               (64 << 20);
   ServiceFixture service(model, options);
   v1::RunPatchSweepRequest request;
   for (int i = 0; i < 40; ++i) request.mutable_prompt()->mutable_token_ids()->add_ids(1);

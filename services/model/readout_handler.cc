@@ -76,9 +76,7 @@ class ReadoutParser {
   void ParseMetrics() {
     const FieldViolations at = parser_.violations().At("metrics");
     common_.metrics = parser_.Metrics(request_.metrics(), at);
-    if (!request_.metrics().refusal_openings().empty()) at.At("refusal_openings").Add("must be empty here");
-    if (!request_.metrics().compliance_openings().empty())
-      at.At("compliance_openings").Add("must be empty here");
+    RequestParser::RefuseOpenings(request_.metrics(), at);
   }
 
   void ParseLens() {

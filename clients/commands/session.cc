@@ -1,8 +1,10 @@
 #include "clients/commands/session.h"
 
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "clients/lib/channel_wait.h"
 #include "clients/lib/connection.h"
 #include "services/common/status_macros.h"
 
@@ -47,7 +49,9 @@ std::unique_ptr<ModelClient> Session::MakeClient(const std::string& address,
   if (!tool_.quiet && !RespondsWithin(*channel, kSoon)) {
     monitor_->Remark(absl::StrCat("no answer from ", address, " yet; still trying"));
   }
-  return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), OptionsFor(address));
+  ModelClientOptions options = OptionsFor(address);
+  options.sleep = WaitOn(channel);
+  return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), std::move(options));
 }
 
 std::unique_ptr<ModelClient> Session::ConnectToAnother(const std::string& address) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -119,6 +120,13 @@ class ReadoutParser {
   void ParsePrompts() {
     const engine::InterventionSet interventions =
         ParseInterventions(parser_, request_.interventions(), parser_.violations());
+    if (parsed_.direct) {
+      std::set<int> edited;
+      for (const engine::Intervention& intervention : interventions) {
+        if (intervention.site.point == engine::HookPoint::kResult) edited.insert(intervention.site.layer);
+      }
+      parsed_.direct->edited_result_layers = static_cast<int>(edited.size());
+    }
     const FieldViolations at_positions = parser_.violations().At("positions");
     engine::PositionSelector positions;
     positions.named = {engine::NamedPosition::kLast};

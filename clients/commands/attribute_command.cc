@@ -23,6 +23,7 @@ struct AttributeFlags {
   std::string source_prompt;
   std::string source_token_ids;
   std::vector<std::string> filters = {"blocks.*.attn.hook_z", "blocks.*.mlp.hook_post"};
+  bool filter_is_given = false;
   std::string positions;
   std::string method = "gradient";
   int steps = 5;
@@ -68,16 +69,24 @@ absl::StatusOr<v1::RunAttributionRequest> MakeRequest(const Tool& tool, const At
   ABSTRACT_ASSIGN_OR_RETURN(*pair.mutable_source_prompt(), SourcePrompt(flags));
   ABSTRACT_ASSIGN_OR_RETURN(*pair.mutable_prompt(), flags.prompt.Read(tool.streams.in));
   request.set_metric(MetricOf(flags.metric));
-  ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_metrics(), flags.tokens.Make(client, flags.prompt));
+  if (request.metric() != v1::ATTRIBUTION_METRIC_KL_FROM_CLEAN) {
+    ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_metrics(), flags.tokens.Make(client, flags.prompt));
+  }
   request.set_method(MethodOf(flags.method));
   if (request.method() == v1::ATTRIBUTION_METHOD_INTEGRATED_GRADIENTS) {
     request.set_steps(static_cast<uint32_t>(flags.steps));
   }
   request.set_exact_softmax(flags.exact_softmax);
   request.set_edges(flags.edges);
-  if (flags.edges && (!flags.output.empty() || !flags.positions.empty())) {
-    return FlagError("--edges",
-                     "goes with --top, not with --output or --positions: they are of all positions");
+  if (flags.edges && (!flags.output.empty() || !flags.positions.empty() || flags.filter_is_given)) {
+    return FlagError(
+        "--edges",
+        "goes with --top, not with --output, --positions or --filter: they are of the whole model, "
+        "at all positions");
+  }
+  if (flags.exact_softmax && !flags.filter_is_given) {
+    return FlagError("--exact-softmax",
+                     "is of queries and keys: give --filter 'blocks.*.attn.hook_q', hook_k, or both");
   }
   if (!flags.edges) {
     request.mutable_filter()->mutable_name_patterns()->Assign(flags.filters.begin(), flags.filters.end());
@@ -195,8 +204,9 @@ void AddAttributeCommand(Command app, Tool& tool) {
   flags->prompt.AddTo(command);
   command.AddOption("--source-prompt", flags->source_prompt, "The prompt to compare with, of the same form");
   command.AddOption("--source-token-ids", flags->source_token_ids, "The same as token ids, with commas");
-  command.AddOption("--filter", flags->filters, "Glob over hook names: where nodes are; may be repeated")
-      .OneValueEachTime();
+  const Option filter =
+      command.AddOption("--filter", flags->filters, "Glob over hook names: where nodes are; may be repeated")
+          .OneValueEachTime();
   command.AddOption("--positions", flags->positions,
                     "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");
   command
@@ -217,7 +227,10 @@ void AddAttributeCommand(Command app, Tool& tool) {
   command.AddFlag("--gradients", flags->gradients, "With --output: the gradients themselves");
   command.AddOption("--output,-o", flags->output, "Write all scores to this .safetensors file instead")
       .Environment("ABSTRACT_ATTRIBUTE_OUTPUT");
-  tool.SetActionOf(command, [&tool, flags] { return RunAttribute(tool, *flags); });
+  tool.SetActionOf(command, [&tool, flags, filter] {
+    flags->filter_is_given = filter.given();
+    return RunAttribute(tool, *flags);
+  });
 }
 
 }  // namespace mechinterp

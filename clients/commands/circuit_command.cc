@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -115,7 +116,11 @@ std::string CurveTable(const v1::CircuitResults& results) {
       table.ToString());
 }
 
-std::string TestText(const v1::CircuitResults& results) {
+// Of the nodes that were found, where any were.
+std::string NodesText(const v1::CircuitResults& results) {
+  if (!results.has_faithfulness()) {
+    return "no node has an effect as large as --least-effect: there are none to be tested\n";
+  }
   const auto needed = std::count_if(results.minimality().begin(), results.minimality().end(),
                                     [](const v1::MemberDrop& drop) { return drop.drop().lower() > 0; });
   std::string text = absl::StrCat(
@@ -128,13 +133,28 @@ std::string TestText(const v1::CircuitResults& results) {
                     " nats when these nodes are patched among them, and by ",
                     EstimateText(results.random_specificity()), " with as many random nodes\n");
   }
-  const v1::CircuitStability& stability = results.stability();
-  absl::StrAppend(
-      &text, absl::StrFormat("circuits of %d edges from %d resamples of the pairs share %.2f of their "
-                             "edges (Jaccard; 5th percentile %.2f)\n",
-                             stability.edge_count(), stability.resample_count(), stability.mean_jaccard(),
-                             stability.low_jaccard()));
   return text;
+}
+
+std::string StabilityText(const v1::CircuitStability& stability) {
+  if (stability.resample_count() < 2)
+    return "stability was not measured: it takes two --resamples at least\n";
+  return absl::StrFormat(
+      "circuits of %d edges from %d resamples of the pairs share %.2f of their edges (Jaccard; 5th "
+      "percentile "
+      "%.2f)\n",
+      stability.edge_count(), stability.resample_count(), stability.mean_jaccard(), stability.low_jaccard());
+}
+
+// "On 30 other pairs"
+std::string TestedOn(const v1::CircuitResults& results) {
+  const std::set<std::string> chosen(results.pair_ids().begin(), results.pair_ids().end());
+  const auto both = std::count_if(results.test_pair_ids().begin(), results.test_pair_ids().end(),
+                                  [&](const std::string& id) { return chosen.count(id) > 0; });
+  const int count = results.test_pair_ids_size();
+  if (both == 0) return absl::StrCat("On ", count, " other pairs");
+  if (both == count) return absl::StrCat("On ", count, " pairs, all of which it was chosen on");
+  return absl::StrCat("On ", count, " pairs, ", both, " of which it was chosen on");
 }
 
 std::string AgreementText(std::string_view what, const v1::AttributionAgreement& agreement) {
@@ -163,8 +183,9 @@ std::string Describe(const v1::CircuitResults& results, int show) {
                     " decoys, which write into the logits and move nothing\n", DecoyTable(results, show));
   }
   absl::StrAppend(&text, "\n", results.edges_size(), " edges, by exact path patching\n",
-                  EdgeTable(results, show), "\nOn ", results.test_pair_ids_size(), " other pairs\n",
-                  CurveTable(results), TestText(results), AgreementText("heads", results.head_agreement()),
+                  EdgeTable(results, show), "\n", TestedOn(results), "\n", CurveTable(results),
+                  NodesText(results), StabilityText(results.stability()),
+                  AgreementText("heads", results.head_agreement()),
                   AgreementText("neuron groups", results.neuron_group_agreement()));
   return text;
 }
@@ -214,8 +235,10 @@ void AddCircuitCommand(Command app, Tool& tool) {
                  "Nodes to ablate one by one in a round that looks for backups")
       .NonNegative();
   command.AddOption("--rounds", options.most_rounds, "Such rounds at most").NonNegative();
-  command.AddOption("--resamples", options.resample_count, "Resamples of the pairs, for stability")
-      .NonNegative();
+  command
+      .AddOption("--resamples", options.resample_count,
+                 "Resamples of the pairs, for stability; 0: not measured")
+      .InRange(0, kMostResamples);
   command.AddOption("--show", flags->show, "Rows of each table to print").NonNegative();
   flags->openings.AddTo(command);
   tool.SetActionOf(command,

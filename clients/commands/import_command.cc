@@ -6,9 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "clients/commands/tool.h"
 #include "clients/lib/analysis_client.h"
+#include "clients/lib/channel_wait.h"
 #include "clients/lib/connection.h"
 #include "clients/lib/files.h"
 #include "clients/lib/results_io.h"
@@ -55,10 +56,11 @@ std::string UrlOf(const v1::ImportRunResponse& run, const ImportFlags& flags) {
 }
 
 // Says at the first of its waits that the service is not there.
-std::function<void(absl::Duration)> SleepAndTell(const Tool& tool, const std::string& address) {
-  return [&tool, address, told = false](absl::Duration wait) mutable {
+std::function<void(absl::Duration)> WaitAndTell(const Tool& tool, const std::string& address,
+                                                std::function<void(absl::Duration)> pause) {
+  return [&tool, address, pause = std::move(pause), told = false](absl::Duration wait) mutable {
     if (!std::exchange(told, true)) tool.Note(absl::StrCat("no answer from ", address, "; trying again"));
-    absl::SleepFor(wait);
+    pause(wait);
   };
 }
 
@@ -72,7 +74,7 @@ absl::StatusOr<AnalysisClient> Connect(const Tool& tool, const std::string& addr
   RetryPolicy retry;
   retry.max_attempts = tool.max_attempts;
   return AnalysisClient(v1::AnalysisService::NewStub(channel), absl::Seconds(tool.timeout_seconds), retry,
-                        SleepAndTell(tool, address));
+                        WaitAndTell(tool, address, WaitOn(channel)));
 }
 
 absl::Status RunImport(Tool& tool, const ImportFlags& flags) {

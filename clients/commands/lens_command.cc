@@ -33,6 +33,12 @@ struct LensFlags {
   std::string interventions_file;
 };
 
+// Whether it can select no more than one.
+bool IsOnePosition(const v1::PositionSelector& positions) {
+  if (positions.indices_size() + positions.named_size() != 1 || !positions.ranges().empty()) return false;
+  return positions.named().empty() || positions.named(0) != v1::NAMED_POSITION_TEMPLATE_TAIL;
+}
+
 absl::StatusOr<v1::RunReadoutRequest> MakeRequest(const Tool& tool, const LensFlags& flags,
                                                   ModelClient& client) {
   v1::RunReadoutRequest request;
@@ -40,8 +46,10 @@ absl::StatusOr<v1::RunReadoutRequest> MakeRequest(const Tool& tool, const LensFl
   if (flags.metric.Suit(flags.prompt)) {
     ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_metrics(), flags.metric.Make(client, flags.prompt));
   }
-  request.mutable_metrics()->set_top_token_count(static_cast<uint32_t>(flags.top));
   ABSTRACT_ASSIGN_OR_RETURN(*request.mutable_positions(), ParsePositions(flags.positions));
+  // Of several positions one is shown.
+  const bool shows_all = tool.json || IsOnePosition(request.positions());
+  request.mutable_metrics()->set_top_token_count(shows_all ? static_cast<uint32_t>(flags.top) : 1);
   if (!flags.interventions_file.empty()) {
     ABSTRACT_ASSIGN_OR_RETURN(const v1::InterventionSet set, ReadInterventions(flags.interventions_file));
     *request.mutable_interventions() = set.interventions();
@@ -98,17 +106,21 @@ std::string LikeliestOf(const v1::LensReading& reading) {
   return reading.top_tokens().empty() ? "" : TextOf(reading.top_tokens(0), 12);
 }
 
-// The likeliest token, in a column of this width, and the logit difference where it is known.
-std::string GridCell(const v1::LensReading& reading, size_t width) {
-  const std::string token = LikeliestOf(reading);
-  if (!reading.has_logit_difference()) return token;
-  return absl::StrFormat("%s%s %+6.2f", token, std::string(width - CharacterCount(token), ' '),
-                         reading.logit_difference());
+// The likeliest token, in a column of this width, the logit difference where it is known, and the
+// target's probability where that is asked for.
+std::string GridCell(const v1::LensReading& reading, size_t width, bool has_target) {
+  std::string cell = LikeliestOf(reading);
+  if (!reading.has_logit_difference() && !has_target) return cell;
+  cell.resize(cell.size() + width - CharacterCount(cell), ' ');
+  if (reading.has_logit_difference()) absl::StrAppendFormat(&cell, " %+6.2f", reading.logit_difference());
+  if (has_target) absl::StrAppendFormat(&cell, " %5.1f %%", 100 * reading.target().probability());
+  return cell;
 }
 
-// Streams by positions: the likeliest token, and the logit difference where it is known.
-// `readings` are of each position one after the other, `per_position` of each.
-std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t first, size_t count) {
+// Streams by positions: of each its GridCell. `readings` are of each position one after the other,
+// `per_position` of each.
+std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t first, size_t count,
+                 bool has_target) {
   std::vector<std::string> header = {"stream"};
   std::vector<size_t> left, widths;
   const auto reading = [&](size_t position, size_t site) -> const v1::LensReading& {
@@ -130,15 +142,20 @@ std::string Grid(const ReadoutOfPrompt& of_prompt, size_t per_position, size_t f
   for (size_t site = 0; site < per_position; ++site) {
     std::vector<std::string> row = {StreamName(reading(first, site).site())};
     for (size_t i = first; i < first + count; ++i)
-      row.push_back(GridCell(reading(i, site), widths[i - first]));
+      row.push_back(GridCell(reading(i, site), widths[i - first], has_target));
     table.AddRow(row);
   }
   return table.ToString();
 }
 
-void Print(const Tool& tool, const ReadoutOfPrompt& of_prompt) {
+std::set<uint32_t> PositionsOf(const ReadoutOfPrompt& of_prompt) {
   std::set<uint32_t> positions;
   for (const v1::LensReading& reading : of_prompt.readings) positions.insert(reading.position());
+  return positions;
+}
+
+void Print(const Tool& tool, const ReadoutOfPrompt& of_prompt, bool has_target) {
+  const std::set<uint32_t> positions = PositionsOf(of_prompt);
   if (positions.empty()) return;
   if (positions.size() == 1) {
     tool.Note(absl::StrCat(PositionName(of_prompt.prompt, *positions.begin()),
@@ -148,22 +165,31 @@ void Print(const Tool& tool, const ReadoutOfPrompt& of_prompt) {
     return;
   }
   const bool has_metrics = of_prompt.readings.front().has_logit_difference();
-  tool.Note(absl::StrCat("by position, the likeliest next token if the stream went straight to the head",
-                         has_metrics ? ", and the logit difference, refusal - compliance" : ""));
+  tool.Note(absl::StrCat(
+      "by position, the likeliest next token if the stream went straight to the head",
+      has_metrics ? ", and the logit difference, refusal - compliance" : "",
+      has_target ? absl::StrCat(", and the probability of ", TextOf(of_prompt.readings.front().target(), 12))
+                 : ""));
   const size_t per_position = of_prompt.readings.size() / positions.size();
   for (size_t first = 0; first < positions.size(); first += kPositionsPerTable) {
     if (first > 0) tool.Print("\n");
-    tool.Print(Grid(of_prompt, per_position, first, std::min(kPositionsPerTable, positions.size() - first)));
+    tool.Print(Grid(of_prompt, per_position, first, std::min(kPositionsPerTable, positions.size() - first),
+                    has_target));
   }
 }
 
 absl::Status RunLens(Tool& tool, const LensFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto session, Session::Open(tool, "lens"));
-  ABSTRACT_ASSIGN_OR_RETURN(const v1::RunReadoutRequest request, MakeRequest(tool, flags, session->client()));
-  ABSTRACT_ASSIGN_OR_RETURN(const Readout readout, session->client().RunReadout(request));
+  ABSTRACT_ASSIGN_OR_RETURN(v1::RunReadoutRequest request, MakeRequest(tool, flags, session->client()));
+  ABSTRACT_ASSIGN_OR_RETURN(Readout readout, session->client().RunReadout(request));
+  const auto wanted = static_cast<uint32_t>(flags.top);
+  if (request.metrics().top_token_count() < wanted && PositionsOf(readout.prompts[0]).size() == 1) {
+    request.mutable_metrics()->set_top_token_count(wanted);
+    ABSTRACT_ASSIGN_OR_RETURN(readout, session->client().RunReadout(request));
+  }
   const ReadoutOfPrompt& of_prompt = readout.prompts[0];
   if (!tool.json) {
-    Print(tool, of_prompt);
+    Print(tool, of_prompt, flags.target_id >= 0);
     return absl::OkStatus();
   }
   v1::LensReport report;

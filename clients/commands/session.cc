@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "clients/lib/channel_wait.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -50,7 +51,9 @@ std::unique_ptr<ModelClient> Session::MakeClient(const std::string& address,
   if (!tool_.quiet && !RespondsWithin(*channel, kSoon)) {
     monitor_->Remark(absl::StrCat("no answer from ", address, " yet; still trying"));
   }
-  return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), OptionsFor(address));
+  ModelClientOptions options = OptionsFor(address);
+  options.sleep = WaitOn(channel);
+  return std::make_unique<ModelClient>(v1::ModelService::NewStub(channel), std::move(options));
 }
 
 absl::StatusOr<std::unique_ptr<ModelClient>> Session::ConnectToAnother(const std::string& address) {

@@ -60,7 +60,12 @@ absl::StatusOr<std::vector<std::vector<v1::JudgedResponse>>> AblationRunner::Run
   };
   ABSTRACT_ASSIGN_OR_RETURN(
       std::vector<v1::JudgedResponse> answers,
-      RunParts<v1::JudgedResponse>(context, stage, keys, ask, [](const auto&) { return 1; }));
+      RunParts<v1::JudgedResponse>(context, stage, keys, ask,
+                                   {[](const auto&) { return 1; },
+                                    [&](int i, const v1::JudgedResponse& response) {
+                                      const StudyPrompt& prompt = prompts[i % prompts.size()];
+                                      return IsResponseTo(response, *prompt.pair, prompt.prompt_class);
+                                    }}));
   std::vector<std::vector<v1::JudgedResponse>> by_condition(conditions.size());
   for (size_t i = 0; i < answers.size(); ++i) {
     by_condition[i / prompts.size()].push_back(std::move(answers[i]));

@@ -65,9 +65,13 @@ absl::StatusOr<v1::BaselineResults> RunBaseline(const ExperimentContext& context
   const auto answer = [&](int i) {
     return Answer(context, options, tokens, prompts[static_cast<size_t>(i)]);
   };
-  ABSTRACT_ASSIGN_OR_RETURN(
-      const std::vector<v1::JudgedResponse> responses,
-      RunParts<v1::JudgedResponse>(context, "baseline", keys, answer, [](const auto&) { return 1; }));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::JudgedResponse> responses,
+                            RunParts<v1::JudgedResponse>(context, "baseline", keys, answer,
+                                                         {[](const auto&) { return 1; },
+                                                          [&](int i, const v1::JudgedResponse& response) {
+                                                            return IsResponseTo(response, *prompts[i].pair,
+                                                                                prompts[i].prompt_class);
+                                                          }}));
 
   v1::BaselineResults results;
   *results.mutable_provenance() = ProvenanceOf(context, options.pairs.size());

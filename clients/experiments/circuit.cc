@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,25 +17,50 @@
 namespace mechinterp {
 namespace {
 
-// Both directions of the pairs whose prompts are of one length and that the model tells apart.
+void Remark(const ExperimentContext& context, const std::string& text) {
+  if (context.monitor != nullptr) context.monitor->Remark(text);
+}
+
+// Whether a part is of a pair's metrics, whose lengths are counts.
+bool HasLengths(const v1::CircuitPart& part) {
+  constexpr double kMost = 1 << 30;
+  return std::isfinite(part.values(0)) && std::isfinite(part.values(1)) &&
+         std::max(part.values(2), part.values(3)) <= kMost && std::min(part.values(2), part.values(3)) >= 1;
+}
+
+// Both directions of the pairs whose prompts are of one length and that the model tells apart. `what`:
+// "pairs", "test pairs".
 absl::StatusOr<CircuitTasks> MakeTasks(const ExperimentContext& context, const CircuitProbe& probe,
                                        const MetricTokens& tokens, const std::vector<PromptPair>& pairs,
-                                       v1::CircuitResults& results) {
+                                       std::string_view what, v1::CircuitResults& results) {
   constexpr double kLeastGap = 1e-3;
   std::vector<CircuitTask> asked;
   for (const PromptPair& pair : pairs) asked.push_back(TaskOf(pair, tokens));
   ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
                             RunTasks(
-                                context, "prompts", asked, "metrics",
+                                context, {"prompts", {4, 0}, "", HasLengths}, asked,
                                 [&](const CircuitTask& task) { return probe.Metrics(task); }, results));
   CircuitTasks tasks;
+  int unequal = 0, alike = 0;
   for (size_t i = 0; i < asked.size(); ++i) {
     const v1::CircuitPart& part = parts[i];
+    if (part.values(2) != part.values(3)) {
+      ++unequal;
+      continue;
+    }
     asked[i].gap = part.values(1) - part.values(0);
     asked[i].length = static_cast<int>(part.values(2));
-    if (part.values(2) != part.values(3) || std::abs(asked[i].gap) < kLeastGap) continue;
+    if (std::abs(asked[i].gap) < kLeastGap) {
+      ++alike;
+      continue;
+    }
     tasks.noising.push_back(asked[i]);
     tasks.denoising.push_back(asked[i].Reversed());
+  }
+  if (unequal + alike > 0) {
+    Remark(context, absl::StrCat(unequal + alike, " of ", pairs.size(), " ", std::string(what),
+                                 " left out: ", unequal, " with prompts of unequal length in tokens, ", alike,
+                                 " that the metric does not tell apart"));
   }
   return tasks;
 }
@@ -44,21 +71,39 @@ struct Split {
   std::vector<CircuitTask> tested;
 };
 
+// Tests that have the id of another pair that the circuit is chosen on get one of their own.
+void TellApart(const std::vector<CircuitTask>& chosen, std::vector<CircuitTask>& tested) {
+  std::map<std::string, std::string> keys;  // by id
+  for (const CircuitTask& task : chosen) keys[task.pair_id] = task.key();
+  for (CircuitTask& task : tested) {
+    const auto namesake = keys.find(task.pair_id);
+    if (namesake != keys.end() && namesake->second != task.key()) absl::StrAppend(&task.pair_id, " (test)");
+  }
+}
+
 absl::StatusOr<Split> SplitPairs(const ExperimentContext& context, const CircuitProbe& probe,
                                  const MetricTokens& tokens, const CircuitOptions& options,
                                  v1::CircuitResults& results) {
   ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tasks,
-                            MakeTasks(context, probe, tokens, options.pairs, results));
+                            MakeTasks(context, probe, tokens, options.pairs, "pairs", results));
   if (tasks.noising.empty()) {
     return absl::FailedPreconditionError(
         "no pair has prompts of equal length that the metric tells apart: everything outside a circuit is as "
-        "at "
-        "the same position of the pair's other prompt");
+        "at the same position of the pair's other prompt");
   }
-  ABSTRACT_ASSIGN_OR_RETURN(const CircuitTasks tests,
-                            MakeTasks(context, probe, tokens, options.test_pairs, results));
-  if (!tests.noising.empty()) return Split{tasks, tests.noising};
-  if (tasks.noising.size() < 3) return Split{tasks, tasks.noising};
+  ABSTRACT_ASSIGN_OR_RETURN(CircuitTasks tests,
+                            MakeTasks(context, probe, tokens, options.test_pairs, "test pairs", results));
+  if (!tests.noising.empty()) {
+    TellApart(tasks.noising, tests.noising);
+    return Split{tasks, tests.noising};
+  }
+  const std::string want = options.test_pairs.empty() ? "" : "no test pair is left; ";
+  if (tasks.noising.size() < 3) {
+    Remark(context,
+           want + "the circuit is tested on the pairs that it is chosen on, which are fewer than three");
+    return Split{tasks, tasks.noising};
+  }
+  if (!want.empty()) Remark(context, want + "the circuit is tested on every third of the pairs instead");
   Split split;
   for (size_t i = 0; i < tasks.noising.size(); ++i) {
     if (i % 3 == 2) {

@@ -12,7 +12,9 @@ namespace mechinterp {
 
 struct CircuitOptions {
   // What the circuit is chosen on, and what it is tested on: pairs of prompts of equal length; others
-  // are left out. Without test pairs every third one is kept for testing.
+  // are left out, of which the monitor is told. Without test pairs every third one is kept for testing, but
+  // of fewer than three none: then all are both. A test pair that has the id of another one that the
+  // circuit is chosen on is called "ID (test)" in the results.
   std::vector<PromptPair> pairs;
   std::vector<PromptPair> test_pairs;
   Openings openings;
@@ -27,9 +29,10 @@ struct CircuitOptions {
   int most_rounds = 3;
   // What writes so large a share of the metric's difference into the logits, and moves nothing, is a decoy.
   double least_decoy = 0.1;
-  // Of the pairs, for the circuit's stability.
+  // Of the pairs, for the circuit's stability; at most kMostResamples.
   int resample_count = 100;
 };
+inline constexpr int kMostResamples = 10'000;
 
 // The circuit of refusal, measured: attribution ranks all heads, single neurons and edges; the leaders
 // are patched exactly in both directions; leaders are ablated one by one and everything is ranked

@@ -47,23 +47,28 @@ class Round {
   // Nodes that move the metric with leaders ablated, and did not before: by leaders.
   absl::StatusOr<std::vector<v1::MeasuredNode>> Find(const std::set<std::string>& known,
                                                      v1::CircuitResults& results) const {
+    const std::vector<CircuitPartSize> of_scores(leaders_.size(),
+                                                 {0, static_cast<size_t>(probe_.graph().node_count())});
     ABSTRACT_ASSIGN_OR_RETURN(const auto scores, ForEach(
-                                                     "leaders ablated", "scores",
+                                                     "leaders ablated", of_scores,
                                                      [&](const CircuitTask& task, size_t i) {
                                                        return probe_.NodeScores(task, leaders_[i]);
                                                      },
                                                      results));
     std::vector<std::vector<Node>> candidates;
-    for (size_t i = 0; i < leaders_.size(); ++i)
+    std::vector<CircuitPartSize> of_candidates;
+    for (size_t i = 0; i < leaders_.size(); ++i) {
       candidates.push_back(Candidates(leaders_[i], Of(scores, i), known));
+      of_candidates.push_back({candidates.back().size(), 0});
+    }
     ABSTRACT_ASSIGN_OR_RETURN(const auto before, ForEach(
-                                                     "what they hid, before", "before",
+                                                     "what they hid, before", of_candidates,
                                                      [&](const CircuitTask& task, size_t i) {
                                                        return probe_.NodeEffects(task, candidates[i]);
                                                      },
                                                      results));
     ABSTRACT_ASSIGN_OR_RETURN(const auto after, ForEach(
-                                                    "what they hid, after", "after",
+                                                    "what they hid, after", of_candidates,
                                                     [&](const CircuitTask& task, size_t i) {
                                                       return probe_.NodeEffects(task, candidates[i],
                                                                                 leaders_[i]);
@@ -85,27 +90,13 @@ class Round {
  private:
   using Parts = std::vector<v1::CircuitPart>;
 
-  // A part for each set of leaders and task.
+  // A part of these sizes for each set of leaders and task.
   template <typename Compute>
-  absl::StatusOr<Parts> ForEach(std::string_view stage, const std::string& key, const Compute& compute,
-                                v1::CircuitResults& results) const {
-    std::vector<std::string> keys;
-    for (const Leaders& leaders : leaders_) {
-      for (const CircuitTask& task : tasks_.noising) {
-        keys.push_back(absl::StrCat(task.key(), "/ablated/", KeyOf(leaders), "/", key));
-      }
-    }
-    const size_t tasks = tasks_.noising.size();
-    ABSTRACT_ASSIGN_OR_RETURN(
-        Parts parts, RunParts<v1::CircuitPart>(
-                         context_, stage, keys,
-                         [&](int i) {
-                           return compute(tasks_.noising[static_cast<size_t>(i) % tasks],
-                                          static_cast<size_t>(i) / tasks);
-                         },
-                         [](const v1::CircuitPart& part) { return static_cast<int>(part.run_count()); }));
-    for (const v1::CircuitPart& part : parts) results.set_run_count(results.run_count() + part.run_count());
-    return parts;
+  absl::StatusOr<Parts> ForEach(const std::string& name, const std::vector<CircuitPartSize>& sizes,
+                                const Compute& compute, v1::CircuitResults& results) const {
+    std::vector<CircuitStage> stages;
+    for (size_t i = 0; i < leaders_.size(); ++i) stages.push_back({name, sizes[i], KeyOf(leaders_[i])});
+    return RunStages(context_, stages, tasks_.noising, compute, results);
   }
   // Those of one set of leaders.
   absl::Span<const v1::CircuitPart> Of(const Parts& parts, size_t leaders) const {
@@ -258,7 +249,7 @@ absl::Status FindBackupEdges(const ExperimentContext& context, const CircuitProb
     ABSTRACT_ASSIGN_OR_RETURN(
         const auto parts,
         RunTasks(
-            context, "backups' edges", tasks.noising, absl::StrCat("paths/", backup.name()),
+            context, {"backups' edges", {2 * (1 + edges.own.size()), 0}, backup.name()}, tasks.noising,
             [&](const CircuitTask& task) { return probe.Circuits(task, edges.request); }, results));
     for (size_t i = 0; i < edges.own.size(); ++i) {
       std::vector<double> effects;

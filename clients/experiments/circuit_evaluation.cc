@@ -146,21 +146,31 @@ v1::RunCircuitRequest FoundRequest(const v1::CircuitResults& results) {
   return request;
 }
 
+// Of each circuit its faithfulness, and then of each its divergence.
+absl::StatusOr<std::vector<v1::CircuitPart>> RunCircuits(const ExperimentContext& context,
+                                                         const CircuitProbe& probe, const std::string& stage,
+                                                         const std::vector<CircuitTask>& tasks,
+                                                         const v1::RunCircuitRequest& request,
+                                                         v1::CircuitResults& results) {
+  const size_t values = 2 * static_cast<size_t>(request.circuits_size());
+  return RunTasks(
+      context, {stage, {values, 0}}, tasks,
+      [&](const CircuitTask& task) { return probe.Circuits(task, request); }, results);
+}
+
 }  // namespace
 
 absl::Status EvaluateCircuit(const ExperimentContext& context, const CircuitProbe& probe,
                              const std::vector<CircuitTask>& tests, const CircuitScores& scores,
                              v1::CircuitResults& results) {
   const CircuitGraph& graph = probe.graph();
-  const auto run = [&](std::string_view stage, const v1::RunCircuitRequest& request, const std::string& key) {
-    return RunTasks(
-        context, stage, tests, key, [&](const CircuitTask& task) { return probe.Circuits(task, request); },
-        results);
+  const auto run = [&](const std::string& stage, const v1::RunCircuitRequest& request) {
+    return RunCircuits(context, probe, stage, tests, request, results);
   };
   const auto draw = [&](const std::string& what, const Ranked& ranked, bool of_edges,
                         v1::CircuitCurve& curve) -> absl::Status {
     ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
-                              run(absl::StrCat("circuits of ", what), CurveRequest(ranked, of_edges), what));
+                              run(absl::StrCat("circuits of ", what), CurveRequest(ranked, of_edges)));
     curve = CurveOf(parts, ranked.counts, context.seed);
     return absl::OkStatus();
   };
@@ -179,7 +189,7 @@ absl::Status EvaluateCircuit(const ExperimentContext& context, const CircuitProb
     without.set_leading(static_cast<uint32_t>(count));
     without.add_except(static_cast<uint32_t>(i));
   }
-  ABSTRACT_ASSIGN_OR_RETURN(std::vector<v1::CircuitPart> parts, run("the circuit", found, "circuit"));
+  ABSTRACT_ASSIGN_OR_RETURN(std::vector<v1::CircuitPart> parts, run("the circuit", found));
   *results.mutable_faithfulness() = EstimateOf(parts, 0, context.seed);
   *results.mutable_complement_faithfulness() = EstimateOf(parts, 1, context.seed);
   for (int i = 0; i < count; ++i) {
@@ -244,10 +254,8 @@ absl::Status EvaluateSpecificity(const ExperimentContext& context, const Circuit
   random.set_complement(true);
   const std::vector<CircuitTask> pairs = HarmlessPairs(tests);
   if (pairs.empty()) return absl::OkStatus();
-  ABSTRACT_ASSIGN_OR_RETURN(
-      const auto parts, RunTasks(
-                            context, "specificity", pairs, "specificity",
-                            [&](const CircuitTask& task) { return probe.Circuits(task, request); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
+                            RunCircuits(context, probe, "specificity", pairs, request, results));
   // Values are two faithfulnesses, then two divergences.
   *results.mutable_specificity() = EstimateOf(parts, 2, context.seed);
   *results.mutable_random_specificity() = EstimateOf(parts, 3, context.seed);
@@ -256,6 +264,7 @@ absl::Status EvaluateSpecificity(const ExperimentContext& context, const Circuit
 
 v1::CircuitStability StabilityOf(const CircuitScores& scores, size_t pair_count, int edge_count,
                                  int resample_count, uint64_t seed) {
+  constexpr size_t kMostCompared = 20'000;
   v1::CircuitStability stability;
   stability.set_resample_count(static_cast<uint32_t>(resample_count));
   stability.set_edge_count(static_cast<uint32_t>(std::max(10, edge_count)));
@@ -275,8 +284,16 @@ v1::CircuitStability StabilityOf(const CircuitScores& scores, size_t pair_count,
     circuits.push_back(std::move(edges));
   }
   std::vector<double> indices;
-  for (size_t a = 0; a < circuits.size(); ++a) {
-    for (size_t b = 0; b < a; ++b) indices.push_back(JaccardIndex(circuits[a], circuits[b]));
+  const size_t count = circuits.size();
+  if (count * (count - 1) / 2 <= kMostCompared) {
+    for (size_t a = 0; a < count; ++a) {
+      for (size_t b = 0; b < a; ++b) indices.push_back(JaccardIndex(circuits[a], circuits[b]));
+    }
+  } else {
+    for (size_t draw = 0; draw < kMostCompared; ++draw) {
+      const size_t a = random() % count, b = (a + 1 + random() % (count - 1)) % count;
+      indices.push_back(JaccardIndex(circuits[a], circuits[b]));
+    }
   }
   if (indices.empty()) return stability;
   std::sort(indices.begin(), indices.end());

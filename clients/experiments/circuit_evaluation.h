@@ -22,7 +22,7 @@ absl::Status EvaluateSpecificity(const ExperimentContext& context, const Circuit
                                  const std::vector<CircuitTask>& tests, v1::CircuitResults& results);
 
 // How alike the circuits of resampled pairs are: of each as many edges as the one that was found,
-// at least 10.
+// at least 10. Where there are more than 20,000 pairs of them, so many are drawn by `seed`.
 v1::CircuitStability StabilityOf(const CircuitScores& scores, size_t pair_count, int edge_count,
                                  int resample_count, uint64_t seed);
 

@@ -12,7 +12,7 @@ namespace mechinterp {
 
 // What the circuit experiment reads off its parts. Pure functions.
 
-// Element by element.
+// Element by element; of rows of one length.
 std::vector<double> MeanOf(absl::Span<const std::vector<float>> rows);
 
 // The index-th value of each task's part.

@@ -43,6 +43,8 @@ v1::AttributionAgreement Agreement(absl::Span<const double> estimated, absl::Spa
   return agreement;
 }
 
+size_t CountOf(int count) { return static_cast<size_t>(count); }
+
 // The mean over the tasks of each value.
 std::vector<double> Means(absl::Span<const v1::CircuitPart> parts) {
   std::vector<double> means;
@@ -95,33 +97,58 @@ std::vector<CircuitTask> CircuitTasks::Both() const {
   return both;
 }
 
-absl::StatusOr<std::vector<v1::CircuitPart>> RunTasks(const ExperimentContext& context,
-                                                      std::string_view stage,
-                                                      const std::vector<CircuitTask>& tasks,
-                                                      const std::string& key, const CircuitCompute& compute,
-                                                      v1::CircuitResults& results) {
+std::string CircuitStage::KeyOf(const CircuitTask& task) const {
+  return absl::StrCat(name, "/", subject, "/", task.key());
+}
+
+absl::StatusOr<std::vector<v1::CircuitPart>> RunStages(
+    const ExperimentContext& context, const std::vector<CircuitStage>& stages,
+    const std::vector<CircuitTask>& tasks,
+    const std::function<absl::StatusOr<v1::CircuitPart>(const CircuitTask& task, size_t stage)>& compute,
+    v1::CircuitResults& results) {
   std::vector<std::string> keys;
-  for (const CircuitTask& task : tasks) keys.push_back(absl::StrCat(task.key(), "/", key));
-  ABSTRACT_ASSIGN_OR_RETURN(
-      std::vector<v1::CircuitPart> parts,
-      RunParts<v1::CircuitPart>(
-          context, stage, keys, [&](int i) { return compute(tasks[static_cast<size_t>(i)]); },
-          [](const v1::CircuitPart& part) { return static_cast<int>(part.run_count()); }));
+  for (const CircuitStage& stage : stages) {
+    for (const CircuitTask& task : tasks) keys.push_back(stage.KeyOf(task));
+  }
+  const PartTraits<v1::CircuitPart> traits = {
+      [](const v1::CircuitPart& part) { return static_cast<int>(part.run_count()); },
+      [&](int i, const v1::CircuitPart& part) {
+        const CircuitStage& stage = stages[static_cast<size_t>(i) / tasks.size()];
+        return SizeOf(part) == stage.size && (stage.holds == nullptr || stage.holds(part));
+      }};
+  ABSTRACT_ASSIGN_OR_RETURN(std::vector<v1::CircuitPart> parts,
+                            RunParts<v1::CircuitPart>(
+                                context, stages[0].name, keys,
+                                [&](int i) {
+                                  const auto index = static_cast<size_t>(i);
+                                  return compute(tasks[index % tasks.size()], index / tasks.size());
+                                },
+                                traits));
   for (const v1::CircuitPart& part : parts) results.set_run_count(results.run_count() + part.run_count());
   return parts;
 }
 
+absl::StatusOr<std::vector<v1::CircuitPart>> RunTasks(const ExperimentContext& context,
+                                                      const CircuitStage& stage,
+                                                      const std::vector<CircuitTask>& tasks,
+                                                      const CircuitCompute& compute,
+                                                      v1::CircuitResults& results) {
+  return RunStages(
+      context, {stage}, tasks, [&](const CircuitTask& task, size_t) { return compute(task); }, results);
+}
+
 absl::StatusOr<CircuitScores> ScoreEverything(const ExperimentContext& context, const CircuitProbe& probe,
                                               const CircuitTasks& tasks, v1::CircuitResults& results) {
+  const CircuitGraph& graph = probe.graph();
   CircuitScores scores;
-  ABSTRACT_ASSIGN_OR_RETURN(const auto nodes,
-                            RunTasks(
-                                context, "attribution to nodes", tasks.Both(), "nodes",
-                                [&](const CircuitTask& task) { return probe.NodeScores(task); }, results));
-  ABSTRACT_ASSIGN_OR_RETURN(const auto edges,
-                            RunTasks(
-                                context, "attribution to edges", tasks.Both(), "edges",
-                                [&](const CircuitTask& task) { return probe.EdgeScores(task); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto nodes, RunTasks(
+                            context, {"attribution to nodes", {0, CountOf(graph.node_count())}}, tasks.Both(),
+                            [&](const CircuitTask& task) { return probe.NodeScores(task); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto edges, RunTasks(
+                            context, {"attribution to edges", {0, CountOf(graph.edge_count())}}, tasks.Both(),
+                            [&](const CircuitTask& task) { return probe.EdgeScores(task); }, results));
   for (const v1::CircuitPart& part : nodes) scores.nodes.push_back(ScoresOf(part));
   for (const v1::CircuitPart& part : edges) scores.edges.push_back(ScoresOf(part));
   const absl::Span<const std::vector<float>> all = scores.nodes;
@@ -141,14 +168,15 @@ absl::Status CompareGroups(const ExperimentContext& context, const CircuitProbe&
   const CircuitGraph& graph = probe.graph();
   const int neurons = static_cast<int>(context.model.d_ff());
   const int size = std::max(1, (neurons + 15) / 16), groups = (neurons + size - 1) / size;
+  const int layers = static_cast<int>(context.model.layer_count());
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto parts,
       RunTasks(
-          context, "neuron groups", tasks.noising, "groups",
+          context, {"neuron groups", {CountOf(layers * groups), 0}}, tasks.noising,
           [&](const CircuitTask& task) { return probe.NeuronGroupEffects(task, size); }, results));
   const std::vector<double> exact = Means(parts);
   std::vector<double> estimated;
-  for (int layer = 0; layer < static_cast<int>(context.model.layer_count()); ++layer) {
+  for (int layer = 0; layer < layers; ++layer) {
     for (int first = 0; first < neurons; first += size) {
       double sum = 0;
       for (int n = first; n < std::min(first + size, neurons); ++n) {
@@ -172,11 +200,11 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
   const CircuitGraph& graph = probe.graph();
   ABSTRACT_ASSIGN_OR_RETURN(const auto heads,
                             RunTasks(
-                                context, "heads", tasks.Both(), "heads",
+                                context, {"heads", {CountOf(graph.head_count()), 0}}, tasks.Both(),
                                 [&](const CircuitTask& task) { return probe.HeadEffects(task); }, results));
   ABSTRACT_ASSIGN_OR_RETURN(const auto mlps,
                             RunTasks(
-                                context, "MLPs", tasks.Both(), "MLPs",
+                                context, {"MLPs", {context.model.layer_count(), 0}}, tasks.Both(),
                                 [&](const CircuitTask& task) { return probe.MlpEffects(task); }, results));
   const std::vector<double> effects = InOrderOfThePass(Means(heads), Means(mlps));
   scores.heads_and_mlps = LargestBySize(effects, static_cast<int>(effects.size()));
@@ -184,7 +212,7 @@ absl::Status FindMembers(const ExperimentContext& context, const CircuitProbe& p
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto of_neurons,
       RunTasks(
-          context, "neurons", tasks.Both(), "neurons",
+          context, {"neurons", {neurons.size(), 0}}, tasks.Both(),
           [&](const CircuitTask& task) { return probe.NodeEffects(task, neurons); }, results));
   std::vector<v1::MeasuredNode> all;
   for (int i = 0; i < graph.head_count() + static_cast<int>(neurons.size()); ++i) {
@@ -216,10 +244,10 @@ absl::Status FindDecoys(const ExperimentContext& context, const CircuitProbe& pr
                         v1::CircuitResults& results) {
   constexpr int kMostDecoys = 10;
   const CircuitGraph& graph = probe.graph();
-  ABSTRACT_ASSIGN_OR_RETURN(const auto parts,
-                            RunTasks(
-                                context, "direct attribution", tasks.Both(), "direct",
-                                [&](const CircuitTask& task) { return probe.DirectScores(task); }, results));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const auto parts, RunTasks(
+                            context, {"direct attribution", {0, CountOf(graph.node_count())}}, tasks.Both(),
+                            [&](const CircuitTask& task) { return probe.DirectScores(task); }, results));
   std::vector<std::vector<float>> rows;
   for (const v1::CircuitPart& part : parts) rows.push_back(ScoresOf(part));
   const std::vector<double> harmful = MeanOf(absl::MakeConstSpan(rows).subspan(0, tasks.noising.size()));
@@ -242,7 +270,7 @@ absl::Status FindDecoys(const ExperimentContext& context, const CircuitProbe& pr
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto effects,
       RunTasks(
-          context, "decoys", tasks.Both(), "decoys",
+          context, {"decoys", {candidates.size(), 0}}, tasks.Both(),
           [&](const CircuitTask& task) { return probe.NodeEffects(task, candidates); }, results));
   for (size_t i = 0; i < candidates.size(); ++i) {
     v1::MeasuredNode node = Describe(candidates[i]);
@@ -297,7 +325,7 @@ absl::Status FindEdges(const ExperimentContext& context, const CircuitProbe& pro
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto parts,
       RunTasks(
-          context, "edges", tasks.Both(), "paths",
+          context, {"edges", {edges.size(), 0}}, tasks.Both(),
           [&](const CircuitTask& task) { return probe.EdgeEffects(task, edges); }, results));
   std::vector<v1::MeasuredEdge> all;
   for (size_t i = 0; i < edges.size(); ++i) {

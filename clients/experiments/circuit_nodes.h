@@ -33,13 +33,34 @@ struct CircuitScores {
   std::vector<int> heads_and_mlps;
 };
 
+// What is asked of each of several tasks.
+struct CircuitStage {
+  // As people see it.
+  std::string name;
+  // Of each answer.
+  CircuitPartSize size;
+  // What it is about, where other stages bear its name.
+  std::string subject = {};
+  // What else must hold of an answer; null: nothing.
+  bool (*holds)(const v1::CircuitPart& part) = nullptr;
+
+  // Of a task's part in the journal.
+  std::string KeyOf(const CircuitTask& task) const;
+};
+
 // A part of the journal for each task, made where it is not there yet.
 using CircuitCompute = std::function<absl::StatusOr<v1::CircuitPart>(const CircuitTask& task)>;
 absl::StatusOr<std::vector<v1::CircuitPart>> RunTasks(const ExperimentContext& context,
-                                                      std::string_view stage,
+                                                      const CircuitStage& stage,
                                                       const std::vector<CircuitTask>& tasks,
-                                                      const std::string& key, const CircuitCompute& compute,
+                                                      const CircuitCompute& compute,
                                                       v1::CircuitResults& results);
+// The same for several stages of one name, one after the other; `compute` is told which of them.
+absl::StatusOr<std::vector<v1::CircuitPart>> RunStages(
+    const ExperimentContext& context, const std::vector<CircuitStage>& stages,
+    const std::vector<CircuitTask>& tasks,
+    const std::function<absl::StatusOr<v1::CircuitPart>(const CircuitTask& task, size_t stage)>& compute,
+    v1::CircuitResults& results);
 
 absl::StatusOr<CircuitScores> ScoreEverything(const ExperimentContext& context, const CircuitProbe& probe,
                                               const CircuitTasks& tasks, v1::CircuitResults& results);

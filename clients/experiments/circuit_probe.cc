@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "clients/experiments/patching_sweeps.h"
+#include "services/common/hash.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -50,7 +51,10 @@ void Ablate(CircuitProbe::Nodes nodes, const v1::Prompt& source,
 }  // namespace
 
 std::string CircuitTask::key() const {
-  return absl::StrCat(pair_id, "/", std::string(DirectionName(direction)));
+  const uint64_t prompts =
+      Fnv1a(source.SerializeAsString(), Fnv1a("\xff", Fnv1a(prompt.SerializeAsString())));
+  return absl::StrCat(pair_id, "/", std::string(DirectionName(direction)), "/",
+                      absl::Hex(prompts, absl::kZeroPad16));
 }
 
 CircuitTask CircuitTask::Reversed() const {
@@ -239,6 +243,10 @@ absl::StatusOr<v1::CircuitPart> CircuitProbe::Circuits(const CircuitTask& task,
   for (const v1::CircuitResult& result : run.results) part.add_values(result.metrics().kl_from_clean() + 0.0);
   part.set_run_count(static_cast<uint32_t>(run.results.size()));
   return part;
+}
+
+CircuitPartSize SizeOf(const v1::CircuitPart& part) {
+  return {static_cast<size_t>(part.values_size()), part.scores().size() / sizeof(float)};
 }
 
 std::vector<float> ScoresOf(const v1::CircuitPart& part) {

@@ -23,7 +23,8 @@ struct CircuitTask {
   // Metric of the source's run less that of the prompt's: what effects are shares of. Not 0.
   double gap = 1;
 
-  std::string key() const;  // "p01/noising"
+  // "p01/noising/9e3779b97f4a7c15", the last of the two prompts.
+  std::string key() const;
   // The other way.
   CircuitTask Reversed() const;
 };
@@ -88,6 +89,14 @@ class CircuitProbe {
 
 // A part's scores.
 std::vector<float> ScoresOf(const v1::CircuitPart& part);
+
+// How much a part holds.
+struct CircuitPartSize {
+  size_t values = 0;
+  size_t scores = 0;
+  bool operator==(const CircuitPartSize&) const = default;
+};
+CircuitPartSize SizeOf(const v1::CircuitPart& part);
 
 }  // namespace mechinterp
 

@@ -1,5 +1,7 @@
 #include "clients/experiments/compare.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -40,10 +42,20 @@ absl::StatusOr<v1::CompareResults> RunCompare(const ExperimentContext& context,
   const auto compare = [&](int i) {
     return ComparePrompt(context, options, options.prompts[static_cast<size_t>(i)]);
   };
-  const auto runs = [](const v1::PromptComparison& part) { return part.has_continuation() ? 4 : 2; };
+  const PartTraits<v1::PromptComparison> traits = {
+      [](const v1::PromptComparison& part) { return part.has_continuation() ? 4 : 2; },
+      [&](int i, const v1::PromptComparison& part) {
+        return part.prompt_id() == options.prompts[i].id && part.prompt() == options.prompts[i].text &&
+               part.has_continuation() == (options.max_new_tokens > 0) &&
+               std::all_of(part.positions().begin(), part.positions().end(),
+                           [&](const v1::PositionComparison& position) {
+                             return position.residual_relative_errors_size() ==
+                                    static_cast<int>(context.model.layer_count());
+                           });
+      }};
   ABSTRACT_ASSIGN_OR_RETURN(
       const std::vector<v1::PromptComparison> prompts,
-      RunParts<v1::PromptComparison>(context, "compare", KeysOf(options.prompts), compare, runs));
+      RunParts<v1::PromptComparison>(context, "compare", KeysOf(options.prompts), compare, traits));
 
   v1::CompareResults results;
   *results.mutable_provenance() = ProvenanceOf(context, 0);

@@ -120,11 +120,8 @@ void AddLayerErrors(v1::CompareResults& results) {
     v1::LayerError& error = *results.add_layers();
     error.set_layer(layer);
     SetQuantiles(Joined(Collect(results,
-                                [layer](const auto& position) -> std::optional<double> {
-                                  const auto& errors = position.residual_relative_errors();
-                                  // A journal's position may have fewer than the model has layers.
-                                  if (layer >= static_cast<uint32_t>(errors.size())) return std::nullopt;
-                                  return errors[static_cast<int>(layer)];
+                                [layer](const auto& position) {
+                                  return position.residual_relative_errors(static_cast<int>(layer));
                                 })),
                  error);
   }

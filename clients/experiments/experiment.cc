@@ -13,6 +13,13 @@ absl::Status CheckModelFitsStudy(const v1::GetModelResponse& model) {
                    " has no chat template; serve a chat model with its tokenizer"));
 }
 
+void TellOfDistrust(const ExperimentContext& context) {
+  if (context.monitor == nullptr) return;
+  context.monitor->Remark(absl::StrCat("the journal of an interrupted run was set aside as ",
+                                       context.journal->set_aside_path(), ": ",
+                                       context.journal->discard_reason()));
+}
+
 v1::JudgedResponse ResponseTo(const PromptPair& pair, v1::PromptClass prompt_class) {
   v1::JudgedResponse response;
   response.set_pair_id(pair.id);
@@ -20,6 +27,11 @@ v1::JudgedResponse ResponseTo(const PromptPair& pair, v1::PromptClass prompt_cla
   response.set_prompt_class(prompt_class);
   response.set_prompt(pair.prompt(prompt_class));
   return response;
+}
+
+bool IsResponseTo(const v1::JudgedResponse& response, const PromptPair& pair, v1::PromptClass prompt_class) {
+  return response.pair_id() == pair.id && response.category() == pair.category &&
+         response.prompt_class() == prompt_class && response.prompt() == pair.prompt(prompt_class);
 }
 
 void RecordJudgement(const RefusalJudge& judge, const std::string& text, size_t max_characters,

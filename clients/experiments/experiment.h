@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ v1::JudgedResponse ResponseTo(const PromptPair& pair, v1::PromptClass prompt_cla
 void RecordJudgement(const RefusalJudge& judge, const std::string& text, size_t max_characters,
                      v1::JudgedResponse& response);
 
+// Whether it is of that prompt, as ResponseTo begins one.
+bool IsResponseTo(const v1::JudgedResponse& response, const PromptPair& pair, v1::PromptClass prompt_class);
+
 // Both classes of every pair, harmful first.
 struct StudyPrompt {
   const PromptPair* pair;
@@ -58,19 +62,42 @@ std::vector<StudyPrompt> BothClasses(const std::vector<PromptPair>& pairs);
 // Model, seed, time and number of pairs; the command adds the rest.
 v1::Provenance ProvenanceOf(const ExperimentContext& context, size_t pair_count);
 
-// Computes part i under keys[i] (in the journal; unique), several at a time,
-// skipping those that the journal has. `runs` tells how many model runs a part
-// took. Returned in the order of the keys.
+// How the parts of a stage are read.
+template <typename Part>
+struct PartTraits {
+  // How many model runs a part took.
+  std::function<int(const Part&)> runs;
+  // Whether part i is of the form that those who read it rely on.
+  std::function<bool(int i, const Part&)> fits;
+};
+
+// Tells the monitor that the journal was set aside, and why.
+void TellOfDistrust(const ExperimentContext& context);
+
+// Computes part i under keys[i] (in the journal; unique in all the experiment), several at a time,
+// skipping those that the journal has. A journal with a part that does not fit is a damaged one, of which
+// nothing more is used. Returned in the order of the keys.
+// Errors: DataLoss for a computed part that does not fit.
 template <typename Part>
 absl::StatusOr<std::vector<Part>> RunParts(const ExperimentContext& context, std::string_view stage,
                                            const std::vector<std::string>& keys,
                                            const std::function<absl::StatusOr<Part>(int)>& compute,
-                                           const std::function<int(const Part&)>& runs) {
+                                           const PartTraits<Part>& traits) {
   std::vector<Part> parts(keys.size());
-  std::vector<int> missing;
-  for (size_t i = 0; i < keys.size(); ++i) {
+  std::vector<int> missing, all(keys.size());
+  std::iota(all.begin(), all.end(), 0);
+  std::string misfit;
+  for (const int i : all) {
     const bool found = context.journal != nullptr && context.journal->Find(keys[i], &parts[i]);
-    if (!found) missing.push_back(static_cast<int>(i));
+    if (!found) missing.push_back(i);
+    if (found && !traits.fits(i, parts[i])) misfit = keys[i];
+  }
+  if (!misfit.empty()) {
+    if (absl::Status status = context.journal->Distrust(keys, "no such part is made: " + misfit);
+        !status.ok())
+      return status;
+    TellOfDistrust(context);
+    missing = all;
   }
   ExperimentMonitor ignored;
   ExperimentMonitor& monitor = context.monitor != nullptr ? *context.monitor : ignored;
@@ -79,11 +106,14 @@ absl::StatusOr<std::vector<Part>> RunParts(const ExperimentContext& context, std
     const size_t i = static_cast<size_t>(missing[static_cast<size_t>(m)]);
     absl::StatusOr<Part> part = compute(static_cast<int>(i));
     if (!part.ok()) return part.status();
+    if (!traits.fits(static_cast<int>(i), *part)) {
+      return absl::DataLossError("the server's answer is not of the form that was asked for: " + keys[i]);
+    }
     parts[i] = *std::move(part);
     if (context.journal != nullptr) {
       if (absl::Status status = context.journal->Record(keys[i], parts[i]); !status.ok()) return status;
     }
-    monitor.Advance(runs(parts[i]));
+    monitor.Advance(traits.runs(parts[i]));
     return absl::OkStatus();
   };
   const absl::Status status = ParallelFor(static_cast<int>(missing.size()), context.concurrency, run_one);

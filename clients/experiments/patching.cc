@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
@@ -90,6 +91,34 @@ absl::StatusOr<v1::PatchingResults> RunTask(const ExperimentContext& context, co
   return EffectsOf(sweep, task.direction);
 }
 
+// Components of a family that are the model's, each once, with one effect of the pair at most.
+bool Fits(const v1::PatchingResults& part, const Task& task, const ExperimentContext& context,
+          const PatchingOptions& options) {
+  const v1::GetModelResponse& model = context.model;
+  const int layers = static_cast<int>(model.layer_count()), group = NeuronsPerGroup(context, options);
+  std::set<std::string> names;
+  for (const v1::ComponentEffect& effect : part.effects()) {
+    const v1::Component& component = effect.component();
+    if (FamilyOf(component.kind()) != task.family || component.layer() >= model.layer_count() ||
+        component.head() >= model.head_count() || component.neuron_begin() >= model.d_ff() ||
+        component.neuron_end() > model.d_ff() || component.name() != ComponentName(component) ||
+        effect.direction() != task.direction || effect.pair_effects_size() > 1 ||
+        !names.insert(component.name()).second) {
+      return false;
+    }
+  }
+  const int count = part.effects_size();
+  switch (task.family) {
+    case SweepFamily::kHeads:
+      return count == layers * static_cast<int>(model.head_count());
+    case SweepFamily::kNeurons:
+      return count == layers * ((static_cast<int>(model.d_ff()) + group - 1) / group);
+    case SweepFamily::kResidual:
+      return count > 0 && count % (3 * layers) == 0;
+  }
+  return false;
+}
+
 auto EffectOrder(const v1::ComponentEffect& effect) {
   const v1::Component& component = effect.component();
   return std::make_tuple(effect.direction(), component.kind(), component.layer(), component.position(),
@@ -165,9 +194,11 @@ absl::StatusOr<v1::PatchingResults> RunPatching(const ExperimentContext& context
   const auto run = [&](int i) {
     return RunTask(context, options, plan, tokens, tasks[static_cast<size_t>(i)]);
   };
-  const auto runs = [](const v1::PatchingResults& part) { return static_cast<int>(part.run_count()); };
+  const PartTraits<v1::PatchingResults> traits = {
+      [](const v1::PatchingResults& part) { return static_cast<int>(part.run_count()); },
+      [&](int i, const v1::PatchingResults& part) { return Fits(part, tasks[i], context, options); }};
   ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::PatchingResults> parts,
-                            RunParts<v1::PatchingResults>(context, "patching", keys, run, runs));
+                            RunParts<v1::PatchingResults>(context, "patching", keys, run, traits));
   v1::PatchingResults results = Describe(context, options, plan);
   AddEffects(tasks, parts, context.seed, results);
   AddMissingRanking(results);

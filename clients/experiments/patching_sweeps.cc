@@ -48,6 +48,11 @@ v1::ComponentKind KindOf(v1::HookPoint point) {
 
 }  // namespace
 
+SweepFamily FamilyOf(v1::ComponentKind kind) {
+  if (kind == v1::COMPONENT_KIND_HEAD) return SweepFamily::kHeads;
+  return kind == v1::COMPONENT_KIND_NEURON_GROUP ? SweepFamily::kNeurons : SweepFamily::kResidual;
+}
+
 std::string_view SweepFamilyName(SweepFamily family) {
   switch (family) {
     case SweepFamily::kHeads:

@@ -25,6 +25,8 @@ enum class SweepFamily {
 inline constexpr std::array<SweepFamily, 3> kSweepFamilies = {SweepFamily::kResidual, SweepFamily::kHeads,
                                                               SweepFamily::kNeurons};
 
+// Whose components those of this kind are.
+SweepFamily FamilyOf(v1::ComponentKind kind);
 // "residual", "heads", "neurons".
 std::string_view SweepFamilyName(SweepFamily family);
 // "denoising", "noising".

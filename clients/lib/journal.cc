@@ -111,6 +111,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& path,
   absl::StatusOr<Contents> contents = text.ok() ? ParseLines(*text) : text.status();
   if (contents.ok() && contents->fingerprint == fingerprint && !restart) {
     ABSTRACT_RETURN_IF_ERROR(journal->Resume(std::move(contents->parts), contents->valid_bytes));
+    journal->fingerprint_ = fingerprint;
     return journal;
   }
   std::string reason;
@@ -150,6 +151,7 @@ absl::Status Journal::Resume(Parts parts, size_t valid_bytes) {
 }
 
 absl::Status Journal::Begin(const Fingerprint& fingerprint) {
+  fingerprint_ = fingerprint;
   if (ftruncate(file_, 0) != 0) return FileError(path_, "cannot empty the journal", errno);
   return Append(Json{{"fingerprint", fingerprint}}.dump());
 }
@@ -157,15 +159,35 @@ absl::Status Journal::Begin(const Fingerprint& fingerprint) {
 bool Journal::Find(std::string_view key, google::protobuf::Message* value) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = parts_.find(key);
-  return found != parts_.end() && MessageFromJson(found->second, value).ok();
+  if (found == parts_.end() || !MessageFromJson(found->second, value).ok()) return false;
+  taken_.insert(found->first);
+  return true;
 }
 
 absl::Status Journal::Record(std::string_view key, const google::protobuf::Message& value) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string json, MessageToJson(value, JsonStyle::kCompact));
-  const std::string line = absl::StrCat("{\"key\":", Json(std::string(key)).dump(), ",\"value\":", json, "}");
   const std::lock_guard<std::mutex> lock(mutex_);
   parts_[std::string(key)] = json;
-  return Append(line);
+  taken_.insert(std::string(key));
+  return AppendPart(key, json);
+}
+
+absl::Status Journal::AppendPart(std::string_view key, const std::string& json) {
+  return Append(absl::StrCat("{\"key\":", Json(std::string(key)).dump(), ",\"value\":", json, "}"));
+}
+
+absl::Status Journal::Distrust(const std::vector<std::string>& doubted, const std::string& reason) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  discard_reason_ = absl::StrCat("it is damaged: ", reason);
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<Journal> fresh,
+                            SetAside(path_, ".damaged", discard_reason_));
+  set_aside_path_ = fresh->set_aside_path_;
+  std::swap(file_, fresh->file_);
+  for (const std::string& key : doubted) taken_.erase(key);
+  std::erase_if(parts_, [this](const auto& part) { return taken_.count(part.first) == 0; });
+  ABSTRACT_RETURN_IF_ERROR(Begin(Fingerprint(fingerprint_)));
+  for (const auto& [key, json] : parts_) ABSTRACT_RETURN_IF_ERROR(AppendPart(key, json));
+  return absl::OkStatus();
 }
 
 absl::Status Journal::Append(const std::string& line) {

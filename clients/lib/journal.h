@@ -4,8 +4,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -51,6 +53,10 @@ class Journal {
   // Fills `value` and returns true when the part is there.
   bool Find(std::string_view key, google::protobuf::Message* value) const;
   absl::Status Record(std::string_view key, const google::protobuf::Message& value);
+  // For an experiment that finds a part to be none of its own, which shows only when it is read: sets the
+  // file aside as Open does a damaged one, with `reason`, and goes on in a new one. That has what this
+  // run has found or recorded so far, but for `doubted`; all else is forgotten.
+  absl::Status Distrust(const std::vector<std::string>& doubted, const std::string& reason);
   // Deletes the file: the experiment is complete.
   absl::Status Remove();
 
@@ -63,14 +69,17 @@ class Journal {
   absl::Status Resume(Parts parts, size_t valid_bytes);
   absl::Status Begin(const Fingerprint& fingerprint);
   absl::Status Append(const std::string& line);
+  absl::Status AppendPart(std::string_view key, const std::string& json);
 
   const std::string path_;
   int file_;  // Descriptor, locked.
   int resumed_part_count_ = 0;
   std::string discard_reason_;
   std::string set_aside_path_;
+  Fingerprint fingerprint_;
   mutable std::mutex mutex_;
-  Parts parts_;  // Guarded by mutex_.
+  Parts parts_;                                       // Guarded by mutex_.
+  mutable std::set<std::string, std::less<>> taken_;  // Found or recorded by this run; likewise.
 };
 
 }  // namespace mechinterp

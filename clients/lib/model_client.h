@@ -21,7 +21,8 @@ struct ModelClientOptions {
   // Deadline of each attempt of a call; of a stream, for each of its messages.
   absl::Duration timeout = absl::Minutes(10);
   RetryPolicy retry;
-  // How a retry waits; tests give one that does not.
+  // How a retry waits. Of a channel that is to connect meanwhile: WaitOn (channel_wait.h). Tests give one
+  // that does not.
   std::function<void(absl::Duration)> sleep = absl::SleepFor;
   // Told of every attempt of a call and how it ended. May be empty. Called from
   // the calling thread.

@@ -50,6 +50,7 @@ class AttributionParser {
     } else {
       const engine::InterventionSet interventions =
           ParseInterventions(parser_, request_.interventions(), parser_.violations());
+      if (request_.exact_softmax()) CheckExactSoftmax(interventions);
       for (int i = 0; i < request_.pairs_size(); ++i) {
         ParsePair(i, interventions, filter.positions);
         if (!parser_.status().ok()) break;  // the others may be wrong in the same way, and are many
@@ -93,11 +94,8 @@ class AttributionParser {
   void ParseMetric() {
     const FieldViolations at = parser_.violations().At("metrics");
     common_.tokens = parser_.Metrics(request_.metrics(), at);
-    const bool has_openings = request_.metric() == v1::ATTRIBUTION_METRIC_OPENINGS;
-    for (const auto& [field, is_empty] :
-         {std::pair("refusal_openings", request_.metrics().refusal_openings().empty()),
-          {"compliance_openings", request_.metrics().compliance_openings().empty()}}) {
-      if (!is_empty && !has_openings) at.At(field).Add("must be empty with this metric");
+    if (request_.metric() != v1::ATTRIBUTION_METRIC_OPENINGS) {
+      RequestParser::RefuseOpenings(request_.metrics(), at);
     }
     if (request_.metrics().top_token_count() > 0) at.At("top_token_count").Add("must be 0 here");
     const auto needs = [&](absl::string_view field, bool has) {
@@ -145,8 +143,37 @@ class AttributionParser {
       }
     }
     common_.sites.assign(distinct.begin(), distinct.end());
+    const auto is_made_anew = [this](const engine::HookSite& site) { return IsMadeAnew(site.layer); };
+    if (request_.exact_softmax() && !distinct.empty() &&
+        std::none_of(distinct.begin(), distinct.end(), is_made_anew)) {
+      parser_.violations()
+          .At("exact_softmax")
+          .Add("changes nothing: the filter names no hook_q and no hook_k");
+    }
     if (distinct.empty() && parser_.violations().empty()) {
       parser_.violations().At("filter").Add("nothing that it names has nodes to attribute to");
+    }
+  }
+
+  // Whether the pattern of a layer is made anew of its queries or keys.
+  bool IsMadeAnew(int layer) const {
+    return std::any_of(common_.sites.begin(), common_.sites.end(), [layer](const engine::HookSite& site) {
+      return site.layer == layer &&
+             (site.point == engine::HookPoint::kQ || site.point == engine::HookPoint::kK);
+    });
+  }
+
+  // Edits between the query and the pattern would have no part in what is made anew.
+  void CheckExactSoftmax(const engine::InterventionSet& interventions) {
+    for (size_t i = 0; i < interventions.size(); ++i) {
+      const engine::HookSite& site = interventions[i].site;
+      if (site.point < engine::HookPoint::kRotQ || site.point > engine::HookPoint::kPattern) continue;
+      if (!IsMadeAnew(site.layer)) continue;
+      parser_.violations()
+          .At("interventions", i)
+          .At("site")
+          .Add(absl::StrCat(engine::SiteName(site),
+                            " lies between what exact_softmax replaces and the pattern that it computes"));
     }
   }
 

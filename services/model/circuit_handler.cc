@@ -34,11 +34,7 @@ class CircuitParser {
     engine::CircuitRequest parsed;
     const FieldViolations root = parser_.violations();
     parsed.metrics = parser_.Metrics(request_.metrics(), root.At("metrics"));
-    for (const auto& [field, is_empty] :
-         {std::pair("refusal_openings", parsed.metrics.refusal_openings.empty()),
-          {"compliance_openings", parsed.metrics.compliance_openings.empty()}}) {
-      if (!is_empty) root.At("metrics").At(field).Add("must be empty here");
-    }
+    RequestParser::RefuseOpenings(request_.metrics(), root.At("metrics"));
     parsed.prompt = parser_.PromptToRun(request_.prompt(), 0, root.At("prompt"));
     parsed.source = parser_.PromptToRun(request_.source_prompt(), 0, root.At("source_prompt"));
     if (parsed.prompt.length() > 0 && parsed.source.length() > 0 &&

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -78,9 +79,7 @@ class ReadoutParser {
   void ParseMetrics() {
     const FieldViolations at = parser_.violations().At("metrics");
     common_.metrics = parser_.Metrics(request_.metrics(), at);
-    if (!request_.metrics().refusal_openings().empty()) at.At("refusal_openings").Add("must be empty here");
-    if (!request_.metrics().compliance_openings().empty())
-      at.At("compliance_openings").Add("must be empty here");
+    RequestParser::RefuseOpenings(request_.metrics(), at);
   }
 
   void ParseLens() {
@@ -123,6 +122,13 @@ class ReadoutParser {
   void ParsePrompts() {
     const engine::InterventionSet interventions =
         ParseInterventions(parser_, request_.interventions(), parser_.violations());
+    if (parsed_.direct) {
+      std::set<int> edited;
+      for (const engine::Intervention& intervention : interventions) {
+        if (intervention.site.point == engine::HookPoint::kResult) edited.insert(intervention.site.layer);
+      }
+      parsed_.direct->edited_result_layers = static_cast<int>(edited.size());
+    }
     const FieldViolations at_positions = parser_.violations().At("positions");
     engine::PositionSelector positions;
     positions.named = {engine::NamedPosition::kLast};

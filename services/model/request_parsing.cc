@@ -182,6 +182,12 @@ engine::MetricOptions RequestParser::Metrics(const v1::MetricOptions& metrics, c
   return engine::AsSets(std::move(options));
 }
 
+void RequestParser::RefuseOpenings(const v1::MetricOptions& metrics, const FieldViolations& at) {
+  constexpr absl::string_view kRefusal = "must be empty here";
+  if (!metrics.refusal_openings().empty()) at.At("refusal_openings").Add(kRefusal);
+  if (!metrics.compliance_openings().empty()) at.At("compliance_openings").Add(kRefusal);
+}
+
 void RequestParser::Compile(const engine::TokenizedPrompt& prompt,
                             const engine::InterventionSet& interventions,
                             const engine::CaptureRequest& capture, engine::PlanCompiler& compiler,

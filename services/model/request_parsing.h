@@ -43,6 +43,8 @@ class RequestParser {
   engine::TokenizedPrompt PromptToRun(const v1::Prompt& prompt, int reserved, const FieldViolations& at);
   engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const FieldViolations& at);
   engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const FieldViolations& at);
+  // Where openings mean nothing.
+  static void RefuseOpenings(const v1::MetricOptions& metrics, const FieldViolations& at);
   // Has the compiler check and compile a prompt's interventions and captures; nothing for
   // a prompt that could not be read.
   static void Compile(const engine::TokenizedPrompt& prompt, const engine::InterventionSet& interventions,

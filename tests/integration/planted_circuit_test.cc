@@ -1,79 +1,33 @@
 // `abstract circuit`'s experiment on models whose circuit was put there: it finds that one.
 
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <set>
 
 #include "clients/experiments/circuit.h"
-#include "clients/lib/model_client.h"
-#include "data/make_planted/planted_model.h"
 #include "nlohmann/json.hpp"
-#include "services/model/model_service.h"
-#include "services/rpc/rpc_server.h"
+#include "tests/integration/planted_server.h"
 #include "tests/status_matchers.h"
 
 namespace mechinterp {
 namespace {
 
 using nlohmann::json;
-using testing::IsEmpty;
-using testing::IsSupersetOf;
+using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
+using testing::PlantedServer;
 using Names = std::set<std::string>;
 
-const std::string kData = ABSTRACT_SOURCE_DIR "/data/";
-
-// A planted model, served in this process.
-class Planted {
- public:
-  explicit Planted(const std::string& variant) {
-    make_planted::PlantedOptions options;
-    options.variant = variant;
-    options.tokenizer = kData + "models/tiny-llama-refusal";
-    options.prompts = kData + "prompts.json";
-    options.phrases = kData + "refusal_phrases.json";
-    const auto planted = make_planted::MakePlanted(options);
-    EXPECT_THAT(planted, IsOk());
-    truth_ = json::parse(planted->files.at("truth.json"));
-    directory_ = std::filesystem::temp_directory_path() /
-                 ("abstract-planted-" + variant + "-" + std::to_string(::getpid()));
-    EXPECT_THAT(make_planted::WritePlanted(directory_.string(), *planted), IsOk());
-    auto model = engine::Model::Load(directory_.string());
-    EXPECT_THAT(model, IsOk());
-    service_ = std::make_unique<ModelService>(*model, ModelServiceOptions(), metrics_);
-    server_ = *RpcServer::Start({}, {service_->Methods()});
-    client_ = std::make_unique<ModelClient>(v1::ModelService::NewStub(grpc::CreateChannel(
-        "127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials())));
-  }
-  ~Planted() { std::filesystem::remove_all(directory_); }
-
-  v1::CircuitResults Run() {
-    ExperimentContext context;
-    context.client = client_.get();
-    context.model = *client_->GetModel();
-    CircuitOptions options;
-    options.pairs = *LoadPromptPairs(kData + "prompts.json", 9);
-    options.neuron_count = 24;
-    options.edge_count = 100;
-    const auto results = RunCircuitExperiment(context, options);
-    EXPECT_THAT(results, IsOk());
-    return *results;
-  }
-
-  const json& truth() const { return truth_; }
-
- private:
-  json truth_;
-  std::filesystem::path directory_;
-  std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
-  ModelMetrics metrics_{registry_};
-  std::unique_ptr<ModelService> service_;
-  std::unique_ptr<RpcServer> server_;
-  std::unique_ptr<ModelClient> client_;
-};
+v1::CircuitResults ResultsOn(const PlantedServer& planted) {
+  CircuitOptions options;
+  options.pairs = *LoadPromptPairs(PlantedServer::Data("prompts.json"), 9);
+  options.neuron_count = 24;
+  options.edge_count = 100;
+  const auto results = RunCircuitExperiment(planted.context(), options);
+  EXPECT_THAT(results, IsOk());
+  return *results;
+}
 
 Names NodesOf(const v1::CircuitResults& results, v1::CircuitRole role) {
   Names names;
@@ -104,8 +58,8 @@ Names TruthOf(const json& list) {
 }
 
 TEST(PlantedCircuit, OfOnePathIsFoundWhole) {
-  Planted planted("single_path");
-  const v1::CircuitResults results = planted.Run();
+  const PlantedServer planted("single_path");
+  const v1::CircuitResults results = ResultsOn(planted);
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(planted.truth().at("nodes")));
   EXPECT_THAT(NodesOf(results, v1::CIRCUIT_ROLE_BACKUP), IsEmpty());
   EXPECT_EQ(EdgesOf(results), TruthOf(planted.truth().at("edges")));
@@ -119,8 +73,8 @@ TEST(PlantedCircuit, OfOnePathIsFoundWhole) {
 
 // Each is silent while the other speaks, so that neither is missed when it alone is patched.
 TEST(PlantedCircuit, ABackupIsToldFromBystanders) {
-  Planted planted("backup");
-  const v1::CircuitResults results = planted.Run();
+  const PlantedServer planted("backup");
+  const v1::CircuitResults results = ResultsOn(planted);
   const json& truth = planted.truth();
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(truth.at("nodes")));
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_BACKUP), TruthOf(truth.at("backups")));
@@ -136,15 +90,15 @@ TEST(PlantedCircuit, ABackupIsToldFromBystanders) {
 }
 
 TEST(PlantedCircuit, AnAndNeedsBothOfItsHeads) {
-  Planted planted("and");
-  const v1::CircuitResults results = planted.Run();
+  const PlantedServer planted("and");
+  const v1::CircuitResults results = ResultsOn(planted);
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(planted.truth().at("nodes")));
   EXPECT_THAT(EdgesOf(results), IsSupersetOf(TruthOf(planted.truth().at("edges"))));
 }
 
 TEST(PlantedCircuit, ADecoyIsNoMember) {
-  Planted planted("decoy");
-  const v1::CircuitResults results = planted.Run();
+  const PlantedServer planted("decoy");
+  const v1::CircuitResults results = ResultsOn(planted);
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(planted.truth().at("nodes")));
   EXPECT_THAT(NodesOf(results, v1::CIRCUIT_ROLE_BACKUP), IsEmpty());
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_DECOY), TruthOf(planted.truth().at("decoys")));

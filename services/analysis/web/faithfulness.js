@@ -79,11 +79,17 @@ function faithfulnessLayout(curves) {
   });
 }
 
+function testedOnText({ pair_ids, test_pair_ids }) {
+  const both = test_pair_ids.filter((id) => pair_ids.includes(id)).length;
+  if (both === 0) return countText(test_pair_ids.length, "other pair");
+  return `${countText(test_pair_ids.length, "pair")}, ${both} of which the circuit was chosen on`;
+}
+
 function drawFaithfulness(results, curves) {
   const areas = curves.map(({ name, cpr, cmd }) => `${name} ${signed(cpr, 3)} and ${signed(cmd, 3)}`);
   setCaption(
     "faithfulness",
-    `On ${countText(results.test_pair_ids.length, "other pair")}. MIB’s areas, CPR (1 is best) and CMD (0 is best): ` +
+    `On ${testedOnText(results)}. MIB’s areas, CPR (1 is best) and CMD (0 is best): ` +
       `${areas.join("; ")}.`,
   );
   setNumbers(
@@ -190,7 +196,10 @@ function agreementText(agreement) {
 function circuitFacts(results) {
   const { stability, specificity, random_specificity } = results;
   return [
-    ["Members and backups alone do", `${estimateText(results.faithfulness, 3)} of what the model does`],
+    [
+      "Members and backups alone do",
+      results.faithfulness ? `${estimateText(results.faithfulness, 3)} of what the model does` : "none was found",
+    ],
     ["Everything but them does", estimateText(results.complement_faithfulness, 3)],
     ["Their share of the parameters", percent(results.parameter_share, 3)],
     [
@@ -202,7 +211,7 @@ function circuitFacts(results) {
     ],
     [
       "Circuits of resampled pairs share",
-      stability
+      stability?.resample_count > 1
         ? `${signed(stability.mean_jaccard)} of their ${stability.edge_count} edges (Jaccard; 5th percentile ` +
           `${signed(stability.low_jaccard)}, ${stability.resample_count} resamples)`
         : "not measured",

@@ -3,17 +3,26 @@
 #include "services/engine/forward/gradient_hooks.h"
 
 namespace mechinterp::engine {
+namespace {
+
+bool StartsAtTheBeginning(const Segment& segment) {
+  return segment.entry_layer == 0 && segment.entry_point == HookPoint::kResidPre;
+}
+
+}  // namespace
 
 void BackwardSteps::Hook(HookPoint point, int layer, const Rows& gradient) {
   const HookSite site{point, layer};
   const SiteShape shape = ShapeOf(point, config_);
   for (const Batch::Item& item : batch_.items()) {
-    if (PartOf(point) == PassPart::kEmbedding && item.segment->tokens.empty()) continue;
-    const bool edits = Batch::Edits(item, site);
+    // A segment of the stream at the model's beginning was given its embeddings, with the edits of them.
+    const bool given = PartOf(point) == PassPart::kEmbedding && item.segment->tokens.empty();
+    if (given && !StartsAtTheBeginning(*item.segment)) continue;
+    const bool edits = !given && Batch::Edits(item, site);
     if (!edits && !WantsGradient(item, site)) continue;
     math_.WithHostRows(gradient.Part(item.first_row, item.rows), [&](float* data) {
       RecordGradient(item, site, run_, data, shape.heads, shape.width);
-      TransposeEdits(item, site, data, shape.heads, shape.width);
+      if (edits) TransposeEdits(item, site, data, shape.heads, shape.width);
       return edits;
     });
   }

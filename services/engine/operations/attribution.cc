@@ -12,6 +12,7 @@
 #include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/softmax_attribution.h"
 #include "services/engine/weights/pass_scratch.h"
+#include "services/engine/weights/weights.h"
 
 namespace mechinterp::engine {
 namespace {
@@ -283,9 +284,10 @@ class Attributor {
 
   HostTensor SoftmaxScores(const HookSite& site, const Activations& gradients) const {
     const HookSite query{HookPoint::kRotQ, site.layer}, key{HookPoint::kRotK, site.layer};
+    const RotaryFrequencies& rotary = context_.executor.model().weights().rotary_frequencies;
     const SoftmaxAttribution attention(
         config_, site.layer, {clean_.activations.at(query).values, clean_.activations.at(key).values},
-        {source_.activations.at(query).values, source_.activations.at(key).values},
+        source_.activations.at(site.point == HookPoint::kQ ? query : key).values, rotary,
         gradients.at({HookPoint::kPattern, site.layer}).values);
     return site.point == HookPoint::kQ ? attention.OfQueries() : attention.OfKeys();
   }
@@ -348,8 +350,11 @@ int64_t AttributionBytes(const ModelConfig& config, const AttributionRequest& re
   if (integrates) floats += (2 * length + rows) * d;
   // A layer that is made again is captured again.
   if (!request.keeps_all_layers) floats += length * values / std::max<int64_t>(1, LayersOf(request));
-  // While attention is taken back: the pattern, that after its edits, and their gradient.
-  if (request.exact_softmax) floats += 3 * length * length * config.head_count;
+  // While attention is taken back: the pattern, that after its edits, and their gradient. Then, of one
+  // site, what the source's run has there, turned.
+  if (request.exact_softmax) {
+    floats += 3 * length * length * config.head_count + request.source.length() * config.query_width();
+  }
   // Logits, and gradients with respect to them.
   floats += (2 + (1 + steps) * opening) * config.vocabulary_size;
   // Of what is captured or recorded, beside its values: positions, here and in the plan.

@@ -63,11 +63,12 @@ class DirectAttributor {
   }
 
  private:
-  // Where senders' values are read, and the direction is. Heads at z: the products by W_O that
-  // hook_result would take, for each head, are saved.
-  static HookSite SiteOf(const Sender& sender) {
-    return sender.kind == Sender::Kind::kHead ? HookSite{HookPoint::kZ, sender.layer}
-                                              : engine::SiteOf(sender);
+  // Where senders' values are read, and the direction is. Heads at z, but where hook_result is edited: the
+  // products by W_O that it would take, for each head, are saved.
+  HookSite SiteOf(const Sender& sender) const {
+    const HookSite site = engine::SiteOf(sender);
+    const bool is_edited = request_.plan != nullptr && request_.plan->edits.count(site) > 0;
+    return sender.kind == Sender::Kind::kHead && !is_edited ? HookSite{HookPoint::kZ, sender.layer} : site;
   }
 
   void FindSites() {
@@ -150,8 +151,9 @@ class DirectAttributor {
     return ScaleOfGradient() * std::inner_product(values, values + count, DirectionAt(site) + first, 0.0);
   }
   double TermOf(const Sender& sender) const {
-    const int64_t width = sender.kind == Sender::Kind::kHead ? config_.head_size : config_.d_model;
-    return Term(SiteOf(sender), sender.head * width, width);
+    const HookSite site = SiteOf(sender);
+    const int64_t width = site.point == HookPoint::kZ ? config_.head_size : config_.d_model;
+    return Term(site, sender.head * width, width);
   }
 
   // A bias is what attention adds where z is zero.
@@ -226,7 +228,8 @@ int64_t DirectAttributionBytes(const ModelConfig& config, const DirectAttributio
   const int64_t d = config.d_model, width = config.query_width();
   const int64_t layers = config.layer_count(), biases = OutputBiasCount(config);
   const bool neurons = request.neuron_count > 0;
-  const int64_t recorded = d + layers * (width + d + (neurons ? config.d_ff : 0));
+  const int64_t recorded = d + layers * (width + d + (neurons ? config.d_ff : 0)) +
+                           int64_t{request.edited_result_layers} * (config.head_count * d - width);
   // The gradient with respect to the logits; once it has gone back, directions, and what is made
   // of them.
   const int64_t directions = kFloat * (recorded + biases * config.head_count * d);

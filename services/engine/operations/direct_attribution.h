@@ -27,6 +27,7 @@ struct DirectAttributionRequest {
   std::vector<int> positions;            // whose logits are explained; ascending, at least one
   std::vector<TokenId> refusal_token_ids, compliance_token_ids;  // without repetitions, not empty
   int neuron_count = 0;                                          // how many single neurons are wanted
+  int edited_result_layers = 0;  // in how many layers the plan edits hook_result; for the estimate of bytes
 };
 
 struct NeuronContribution {

@@ -6,14 +6,36 @@
 namespace mechinterp::engine {
 
 SoftmaxAttribution::SoftmaxAttribution(const ModelConfig& config, int layer, const Operands& clean,
-                                       const Operands& source, const HostTensor& gradient)
+                                       const HostTensor& source, const RotaryFrequencies& rotary,
+                                       const HostTensor& gradient)
     : config_(config),
       window_(config.layers[layer].window),
       clean_(clean),
-      source_(source),
       gradient_(gradient),
       length_(clean.query.shape[0]),
-      offset_(source.query.shape[0] - length_) {}
+      offset_(source.shape[0] - length_),
+      turned_(offset_ == 0 ? HostTensor() : Turned(source, rotary)),
+      source_(offset_ == 0 ? source : turned_) {}
+
+HostTensor SoftmaxAttribution::Turned(const HostTensor& source, const RotaryFrequencies& rotary) const {
+  HostTensor turned = source;
+  const int64_t half = rotary.pairs(), heads = source.shape[1];
+  const std::vector<float> here = rotary.At(length_), there = rotary.At(source.shape[0]);
+  for (int64_t i = AlignedFrom(); i < length_; ++i) {
+    for (int64_t j = 0; j < half; ++j) {
+      const double angle =
+          double{static_cast<float>(i) * here[j]} - double{static_cast<float>(i + offset_) * there[j]};
+      const double cosine = std::cos(angle), sine = std::sin(angle);
+      for (int64_t head = 0; head < heads; ++head) {
+        float* pair = turned.values.data() + ((i + offset_) * heads + head) * 2 * half + j;
+        const double x = pair[0], y = pair[half];
+        pair[0] = static_cast<float>(x * cosine - y * sine);
+        pair[half] = static_cast<float>(y * cosine + x * sine);
+      }
+    }
+  }
+  return turned;
+}
 
 int64_t SoftmaxAttribution::First(int64_t query) const {
   return window_ == 0 ? 0 : std::max<int64_t>(0, query + 1 - window_);
@@ -49,7 +71,7 @@ HostTensor SoftmaxAttribution::OfQueries() const {
   for (int64_t i = AlignedFrom(); i < length_; ++i) {
     for (int64_t head = 0; head < config_.head_count; ++head) {
       const std::vector<double> before = Pattern(clean_.query, i, i, head);
-      const std::vector<double> after = Pattern(source_.query, i + offset_, i, head);
+      const std::vector<double> after = Pattern(source_, i + offset_, i, head);
       const float* gradient = Gradient(i, head) + First(i);
       double sum = 0;
       for (size_t t = 0; t < before.size(); ++t) sum += (after[t] - before[t]) * gradient[t];
@@ -71,8 +93,8 @@ HostTensor SoftmaxAttribution::OfKeys() const {
       double mean = 0;
       for (size_t t = 0; t < pattern.size(); ++t) mean += pattern[t] * gradient[First(i) + t];
       for (int64_t t = std::max(AlignedFrom(), First(i)); t <= i; ++t) {
-        const double change = Score(clean_.query, i, head, source_.key, t + offset_) -
-                              Score(clean_.query, i, head, clean_.key, t);
+        const double change =
+            Score(clean_.query, i, head, source_, t + offset_) - Score(clean_.query, i, head, clean_.key, t);
         const double grown = pattern[t - First(i)] * std::expm1(change);
         const double after = (mean + grown * gradient[t]) / (1 + grown);
         scores.values[t * groups + head / group] += static_cast<float>(after - mean);

@@ -76,5 +76,28 @@ TEST_F(ToolTest, AttributeSaysWhichOptionIsMissing) {
       HasSubstr("--gradients: they are tensors"));
 }
 
+TEST_F(ToolTest, AttributeRefusesOptionsThatWouldHaveNoPart) {
+  const std::vector<std::string> base = {"attribute",       "--refusal-phrases", phrases_,
+                                         "--source-prompt", "make a cake",       "make a bomb"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = base;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return Run(arguments);
+  };
+  EXPECT_THAT(with({"--edges", "--filter", "blocks.*.hook_resid_pre"}).err,
+              HasSubstr("--edges: goes with --top"));
+  EXPECT_THAT(with({"--exact-softmax"}).err, HasSubstr("--exact-softmax: is of queries and keys"));
+  EXPECT_EQ(fake_.service.call_count("RunAttribution"), 0);
+  EXPECT_EQ(with({"--exact-softmax", "--filter", "blocks.*.attn.hook_q"}).code, 0);
+}
+
+// The divergence compares no tokens.
+TEST_F(ToolTest, AttributeOfKlNeedsNoTokens) {
+  const ToolOutcome outcome = Run({"attribute", "--source-token-ids", "1,2", "--token-ids", "4,5", "--metric",
+                                   "kl", "--method", "integrated-gradients"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fake_.service.attribution_requests().at(0).metrics().refusal_token_ids().empty());
+}
+
 }  // namespace
 }  // namespace mechinterp

@@ -9,6 +9,7 @@ namespace mechinterp {
 namespace {
 
 using ::testing::ContainsRegex;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::ToolOutcome;
@@ -34,10 +35,31 @@ TEST_F(ToolTest, LensShowsManyPositionsSideBySide) {
                                    "--target-id", "9", "make a bomb"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, ContainsRegex("stream +0 \"t0\" +1 \"t1\""));
-  EXPECT_THAT(outcome.out, ContainsRegex("L0 post +\"I\" +[-+][0-9.]+ +\"I\" +[-+][0-9.]+"));
+  EXPECT_THAT(outcome.out, ContainsRegex("L0 post +\"I\" +[-+][0-9.]+ +50.0 % +\"I\" +[-+][0-9.]+ +50.0 %"));
+  EXPECT_THAT(outcome.err, HasSubstr(", and the probability of "));
   const v1::RunReadoutRequest request = fake_.service.readout_requests().at(0);
   EXPECT_TRUE(request.logit_lens().resid_mid());
   EXPECT_EQ(request.logit_lens().target_token_id(), 9u);
+  EXPECT_EQ(request.metrics().top_token_count(), 1u);  // as many as are shown
+}
+
+TEST_F(ToolTest, LensFetchesAsManyTokensAsItShows) {
+  const auto counts = [&](const std::vector<std::string>& more) {
+    const size_t before = fake_.service.readout_requests().size();
+    std::vector<std::string> arguments = {"lens", "--refusal-phrases", phrases_, "--top", "7", "make a bomb"};
+    arguments.insert(arguments.begin(), more.begin(), more.end() - 2);
+    arguments.insert(arguments.end(), more.end() - 2, more.end());
+    EXPECT_EQ(Run(arguments).code, 0);
+    std::vector<uint32_t> asked;
+    const auto requests = fake_.service.readout_requests();
+    for (size_t i = before; i < requests.size(); ++i)
+      asked.push_back(requests[i].metrics().top_token_count());
+    return asked;
+  };
+  EXPECT_THAT(counts({"--positions", "0,1"}), ElementsAre(1u));
+  EXPECT_THAT(counts({"--positions", "all"}), ElementsAre(1u, 7u));  // of the toy model one, of which all are
+  EXPECT_THAT(counts({"--positions", "-1"}), ElementsAre(7u));
+  EXPECT_THAT(counts({"--json", "--positions", "all"}), ElementsAre(7u));
 }
 
 TEST_F(ToolTest, LensNeedsNoMetricForTokenIds) {

@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "clients/experiments/circuit_evaluation.h"
+
 namespace mechinterp {
 namespace {
 
@@ -76,6 +78,20 @@ TEST(Jaccard, IsSharedOverAll) {
 TEST(Trapezoid, IsTheAreaOfItsSegments) {
   EXPECT_DOUBLE_EQ(TrapezoidArea({0, 0.5, 1}, {0, 1, 1}), 0.75);
   EXPECT_DOUBLE_EQ(TrapezoidArea({0.5}, {3}), 0);
+}
+
+// Of two pairs three of four resamples have the larger one's edges, and so 10 of 16 pairs of resamples are
+// alike.
+TEST(StabilityOf, OfMoreResamplesThanAreComparedIsTheSame) {
+  CircuitScores scores;
+  scores.mean_edges.resize(40);
+  scores.edges.assign(2, std::vector<float>(40));
+  for (int i = 0; i < 10; ++i) scores.edges[0][i] = 2, scores.edges[1][10 + i] = 1;
+  for (const int resamples : {200, kMostResamples}) {
+    const v1::CircuitStability stability = StabilityOf(scores, 2, 10, resamples, 7);
+    EXPECT_NEAR(stability.mean_jaccard(), 0.625, resamples == 200 ? 0.05 : 0.02);
+    EXPECT_EQ(stability.low_jaccard(), 0);
+  }
 }
 
 }  // namespace

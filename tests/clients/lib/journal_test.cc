@@ -53,6 +53,37 @@ TEST(Journal, GoesOnWithTheSameFingerprint) {
   EXPECT_FALSE(journal->Find("c", &found));
 }
 
+// What a run has found or recorded by then stays; all else of the file is doubted.
+TEST(Journal, IsSetAsideWhenAPartIsNoneOfTheExperiments) {
+  const testing::TestFolder folder;
+  const std::string path = folder.File("journal.jsonl");
+  {
+    const auto journal = OpenOrDie(path);
+    for (const char* key : {"good", "bad", "later"}) ASSERT_THAT(journal->Record(key, RateOf(0.5)), IsOk());
+  }
+  const std::string whole = testing::TestFolder::Read(path);
+  v1::Rate found;
+  {
+    const auto journal = OpenOrDie(path);
+    EXPECT_TRUE(journal->Find("good", &found));
+    EXPECT_TRUE(journal->Find("bad", &found));
+    ASSERT_THAT(journal->Record("new", RateOf(1)), IsOk());
+    ASSERT_THAT(journal->Distrust({"bad"}, "bad is"), IsOk());
+    EXPECT_EQ(journal->discard_reason(), "it is damaged: bad is");
+    EXPECT_EQ(journal->set_aside_path(), path + ".damaged");
+    EXPECT_FALSE(journal->Find("bad", &found));
+    EXPECT_FALSE(journal->Find("later", &found));
+    EXPECT_TRUE(journal->Find("good", &found));
+    EXPECT_THAT(Journal::Open(path, kFingerprint, false), StatusIs(absl::StatusCode::kFailedPrecondition));
+    ASSERT_THAT(journal->Record("bad", RateOf(0.25)), IsOk());
+  }
+  EXPECT_THAT(testing::TestFolder::Read(path + ".damaged"), ::testing::StartsWith(whole));
+  const auto journal = OpenOrDie(path);
+  EXPECT_EQ(journal->resumed_part_count(), 3);
+  ASSERT_TRUE(journal->Find("bad", &found));
+  EXPECT_EQ(found.rate(), 0.25);
+}
+
 TEST(Journal, DropsAHalfWrittenLine) {
   const testing::TestFolder folder;
   const std::string path = folder.File("journal.jsonl");

@@ -250,6 +250,16 @@ TEST_F(AttributionRpc, NamesTheFieldsAtFault) {
   EXPECT_THAT(FieldsAtFault(tokens + filter + pair + pair + pair +
                             "interventions { site { point: HOOK_POINT_Z layer: 4 } zeroing {} }"),
               ElementsAre("interventions[0].site.layer"));
+  EXPECT_THAT(FieldsAtFault(tokens + filter + "exact_softmax: true"), ElementsAre("exact_softmax"));
+  for (const char* point : {"ROT_Q", "ROT_K", "ATTN_SCORES", "PATTERN"}) {
+    const auto edit = [&](int layer) {
+      return tokens + "exact_softmax: true filter { name_patterns: 'blocks.1.attn.hook_k' } " +
+             "interventions { site { point: HOOK_POINT_" + point + " layer: " + std::to_string(layer) +
+             " } zeroing {} }";
+    };
+    EXPECT_THAT(FieldsAtFault(edit(1)), ElementsAre("interventions[0].site"));
+    EXPECT_THAT(Run(Request(edit(0))).status, IsOk());
+  }
   EXPECT_THAT(FieldsAtFault(tokens + "edges: true"), ElementsAre("top_count"));
   EXPECT_THAT(FieldsAtFault(tokens + filter + "edges: true top_count: 1"), ElementsAre("filter"));
   EXPECT_THAT(FieldsAtFault(tokens + "edges: true top_count: 1 method: ATTRIBUTION_METHOD_GRAD_DROP"),

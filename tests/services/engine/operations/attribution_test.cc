@@ -284,6 +284,36 @@ TEST_P(AttributionTest, AlignsFromTheEnd) {
                          same->scores.at({HookPoint::kEmbed, 0}).values.begin() + 2));
 }
 
+// The way begins at the embeddings: what they are given there is what enters block 0, and all of the
+// metric's change is theirs (completeness; Sundararajan et al. 2017), but for the steps' error.
+TEST_P(AttributionTest, IntegratedGradientsOfTheEmbeddingsAreComplete) {
+  const HookSite embed{HookPoint::kEmbed, 0}, entering{HookPoint::kResidPre, 0};
+  request_.method = AttributionMethod::kIntegratedGradients;
+  request_.sites = {embed, entering};
+  std::vector<double> errors;
+  for (const int steps : {32, 128}) {
+    request_.steps = steps;
+    const auto attribution = Attribute(context_, request_);
+    ASSERT_THAT(attribution, IsOk());
+    EXPECT_EQ(attribution->scores.at(embed).values, attribution->scores.at(entering).values);
+    const double change = attribution->source_metric - attribution->clean_metric;
+    double sum = 0;
+    for (const float score : attribution->scores.at(embed).values) sum += score;
+    errors.push_back(std::abs(sum - change) / std::abs(change));
+  }
+  EXPECT_LT(errors[1], 0.02);
+  EXPECT_LT(errors[1], errors[0] / 2);
+
+  PlanCompiler compiler(model_->config());
+  Violations violations;
+  compiler.Add(request_.clean, {{entering, {}, Zeroing{}}}, {}, violations.root());
+  ASSERT_TRUE(violations.empty());
+  request_.plan = (*RunSourcesAndFinish(context_, compiler))[0];
+  const auto cut_off = Attribute(context_, request_);
+  ASSERT_THAT(cut_off, IsOk());
+  EXPECT_THAT(cut_off->scores.at(embed).values, testing::Each(0.0f));
+}
+
 INSTANTIATE_TEST_SUITE_P(Fixtures, AttributionTest,
                          testing::Values(FixtureCase{"llama3-gqa", false}, FixtureCase{"llama3-gqa", true},
                                          FixtureCase{"llama31-rope-scaled", false},

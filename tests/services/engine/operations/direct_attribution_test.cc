@@ -133,6 +133,22 @@ TEST_P(DirectAttributionOfAnyFormat, AddsUpWithEditsInForce) {
   EXPECT_GT(std::abs(edited.logit_difference - plain.logit_difference), Tolerance(plain));
 }
 
+// A head writes its hook_result, as an MLP its hook_mlp_out: what is put there is its own.
+TEST_P(DirectAttributionOfAnyFormat, CountWhatIsPutInAHeadsResult) {
+  const auto of_head = [this](Edit edit) {
+    Intervention intervention = At(HookPoint::kResult, 1, std::move(edit));
+    intervention.selector.heads = {2};
+    return intervention;
+  };
+  DirectAttributionRequest request = RequestFor(prompt_);
+  const DirectAttribution plain = Run(request);
+  const HostTensor written{{1, served_.config().d_model}, Direction().values};
+  request.plan = served_.PlanOf(prompt_, {of_head(Zeroing{}), of_head(Addition{written, 4})});
+  ExpectSumsAreTheDifferences(request);
+  const size_t head = IndexOf({Sender::Kind::kHead, 1, 2});
+  EXPECT_GT(std::abs(Run(request).senders[head]), Tolerance(plain));
+}
+
 // No sender wrote what an edit adds to the stream: it is what the sum leaves.
 TEST_P(DirectAttributions, LeaveWhatEditsAdd) {
   DirectAttributionRequest request = RequestFor(prompt_);

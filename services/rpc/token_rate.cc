@@ -11,7 +11,8 @@ TokenRate::Bucket& TokenRate::Filled(const Caller& caller, absl::Time now) {
   const auto full = static_cast<double>(*caller.tokens_per_minute);
   const auto [found, is_new] = buckets_.try_emplace(caller.name, Bucket{full, now});
   Bucket& bucket = found->second;
-  bucket.tokens = std::min(full, bucket.tokens + full * absl::FDivDuration(now - bucket.filled, absl::Minutes(1)));
+  bucket.tokens =
+      std::min(full, bucket.tokens + full * absl::FDivDuration(now - bucket.filled, absl::Minutes(1)));
   bucket.filled = now;
   return bucket;
 }

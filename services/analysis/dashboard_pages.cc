@@ -61,13 +61,14 @@ std::string ListPage(const std::vector<v1::RunDescription>& runs, const std::str
 }
 
 std::string ErrorPage(const std::string& problem) {
-  return Page("This did not work", absl::StrCat("<p>", EscapeHtml(problem),
-                                                ".</p><p><a href=\"/runs\">All studies</a></p>"));
+  return Page("This did not work",
+              absl::StrCat("<p>", EscapeHtml(problem), ".</p><p><a href=\"/runs\">All studies</a></p>"));
 }
 
 std::string LoginPage(const std::string& problem) {
-  return Page("Studies", absl::StrCat(problem.empty() ? "" : absl::StrCat("<p>", EscapeHtml(problem), ".</p>"),
-                                      R"(<form method="post" action="/login"><p><label>Token
+  return Page("Studies",
+              absl::StrCat(problem.empty() ? "" : absl::StrCat("<p>", EscapeHtml(problem), ".</p>"),
+                           R"(<form method="post" action="/login"><p><label>Token
 <input name="token" type="password" autocomplete="current-password" required autofocus></label>
 <button>Open</button></p></form>
 <p>Whoever runs this server makes tokens by <code>abstract token create</code>.</p>

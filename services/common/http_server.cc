@@ -28,6 +28,8 @@ constexpr size_t kConnectionBytes = 32 * 1024;  // for a request's head
 constexpr unsigned int kIdleSeconds = 10;
 constexpr rlim_t kMostConnections = 512;
 constexpr rlim_t kSpareConnections = 32;  // while those that were ended are put away
+// Of the system's memory, for an answer that is not read; the system's own limit is megabytes.
+constexpr int kSendBytes = 256 * 1024;
 // libtorch's thread-local storage lies on every thread's stack.
 constexpr size_t kStackBytes = 2 * 1024 * 1024;
 
@@ -264,6 +266,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
                                                               HttpHandler handler,
                                                               HttpServerOptions options) {
   ABSTRACT_ASSIGN_OR_RETURN(const ListeningSocket socket, Listen(listen_address));
+  // Its connections inherit this.
+  setsockopt(socket.descriptor, SOL_SOCKET, SO_SNDBUF, &kSendBytes, sizeof(kSendBytes));
   const rlim_t limit = ConnectionLimit();
   ConnectionLimits limits;
   limits.most = limit - kSpareConnections;

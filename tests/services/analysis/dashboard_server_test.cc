@@ -210,9 +210,10 @@ TEST_F(DashboardServerTest, TakesNoTokenWhereNoneIsNeeded) {
 TEST_F(DashboardServerTest, KnowsPathsByTheirLetters) {
   ASSERT_THAT(store_->Import("run", SmallStudy()), IsOk());
   EXPECT_EQ(Get("/runs/%72un")->status, 200);
-  for (const std::string& path : {std::string("/runs/"), std::string("/runs/run/"), std::string("/runs/run/.json"),
-                                  std::string("//runs/run"), std::string("/runs/run/a/b.json"),
-                                  std::string("/runs/run%00"), "/runs/" + std::string(65, 'x')}) {
+  for (const std::string& path :
+       {std::string("/runs/"), std::string("/runs/run/"), std::string("/runs/run/.json"),
+        std::string("//runs/run"), std::string("/runs/run/a/b.json"), std::string("/runs/run%00"),
+        "/runs/" + std::string(65, 'x')}) {
     const auto response = Get(path);
     EXPECT_EQ(response->status, 404) << path;
     EXPECT_THAT(response->body, HasSubstr("There is no such page")) << path;

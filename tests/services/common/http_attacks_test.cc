@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,13 +16,11 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/http_server.h"
-#include "services/common/metrics_server.h"
 #include "tests/status_matchers.h"
 
 namespace mechinterp {
@@ -33,6 +32,8 @@ using ::testing::StartsWith;
 class Socket {
  public:
   explicit Socket(int port) : descriptor_(socket(AF_INET, SOCK_STREAM, 0)) {
+    const int bytes = 16 * 1024;  // what is sent and not read is this process's memory too
+    setsockopt(descriptor_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<in_port_t>(port));
@@ -47,7 +48,7 @@ class Socket {
   ~Socket() { close(descriptor_); }
 
   bool Send(const std::string& text) {
-    return send(descriptor_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
+    return send(descriptor_, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
   }
   // All until the end.
   std::string Read() {
@@ -67,6 +68,7 @@ class HttpAttacks : public ::testing::Test {
  protected:
   // Both ends are this process's.
   HttpAttacks() {
+    signal(SIGPIPE, SIG_IGN);
     rlimit limit{};
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 10'000);
@@ -79,7 +81,10 @@ class HttpAttacks : public ::testing::Test {
     auto server = HttpServer::Start(
         "127.0.0.1:0",
         [](const HttpRequest& request) {
-          return TextResponse(200, request.path == "/long" ? std::string(10'000'000, 'x') : "here");
+          static const auto long_body = std::make_shared<const std::string>(10'000'000, 'x');
+          HttpResponse response = TextResponse(200, "here");
+          if (request.path == "/long") response.body = long_body;
+          return response;
         },
         std::move(options));
     ASSERT_THAT(server, IsOk());
@@ -192,7 +197,6 @@ TEST_F(HttpAttacks, OneRequestIsAnsweredOnAConnection) {
 
 TEST_F(HttpAttacks, OldClientsNeedNoHost) {
   EXPECT_THAT(Ask("GET / HTTP/1.0\r\n\r\n"), HasSubstr(" 200 "));
-  EXPECT_THAT(Ask("GET / HTTP/1.1\r\n\r\n"), HasSubstr(" 400 "));
   EXPECT_THAT(Ask("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"), HasSubstr("does not answer to that name"));
 }
 

@@ -34,9 +34,9 @@ readonly debian_libraries='
 ca-certificates
 libabsl-dev
 libcli11-dev
-libcpp-httplib-dev
 libgrpc++-dev
 libhwy-dev
+libmicrohttpd-dev
 libopenblas0-openmp|libopenblas0-pthread|libopenblas0-serial
 libpcre2-dev
 libprotobuf-dev
@@ -64,6 +64,7 @@ clang-tidy-14|clang-tidy clang-tidy
 readonly debian_test_libraries='
 fonts-dejavu-core
 libbenchmark-dev
+libcpp-httplib-dev
 libgmock-dev
 libgtest-dev
 python3-grpcio
@@ -83,9 +84,9 @@ pkg-config pkgconf
 readonly brew_libraries='
 abseil
 cli11
-cpp-httplib
 grpc
 highway
+libmicrohttpd
 nlohmann-json
 openssl@3
 pcre2
@@ -98,6 +99,7 @@ utf8proc
 yaml-cpp
 '
 readonly brew_test_libraries='
+cpp-httplib
 google-benchmark
 googletest
 '

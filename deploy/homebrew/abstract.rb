@@ -15,9 +15,9 @@ class Abstract < Formula
   depends_on "node" => :build # Plotly for the dashboard, by npm.
   depends_on "pkgconf" => :build
   depends_on "abseil"
-  depends_on "cpp-httplib"
   depends_on "grpc"
   depends_on "highway"
+  depends_on "libmicrohttpd"
   depends_on "openssl@3"
   depends_on "pcre2"
   depends_on "prometheus-cpp"

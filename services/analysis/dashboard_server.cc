@@ -4,11 +4,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
-#include "google/protobuf/util/time_util.h"
-#include "httplib.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "services/analysis/dashboard_login.h"
+#include "services/analysis/dashboard_pages.h"
 #include "services/analysis/gzip.h"
 #include "services/analysis/page_cache.h"
 #include "services/common/experiments.h"
@@ -16,66 +17,27 @@
 #include "services/common/proto_json.h"
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
-#include "spdlog/spdlog.h"
 
 namespace mechinterp {
 namespace {
 
 constexpr char kHtml[] = "text/html; charset=utf-8";
+constexpr char kLoginPath[] = "/login";
 constexpr size_t kRunsOnPage = 100;
+// One renders a page while others answer.
+constexpr int kThreads = 4;
 
-void Send(httplib::Response& response, std::string body, const char* type) {
-  SetBody(response, std::make_shared<const std::string>(std::move(body)), type);
+HttpResponse Send(std::string body, const char* type, int status = 200) {
+  HttpResponse response = TextResponse(status, std::move(body));
+  response.content_type = type;
+  return response;
 }
 
-std::string EscapeHtml(const std::string& text) {
-  return absl::StrReplaceAll(
-      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}, {"'", "&#39;"}});
-}
-
-// A small page in the dashboard's spirit.
-std::string Page(const std::string& title, const std::string& body) {
-  return absl::StrCat(R"(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>)",
-                      EscapeHtml(title), R"(</title><style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 3rem auto; padding: 0 1.25rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .5rem .75rem .5rem 0; border-bottom: 1px solid #8884; }
-code { background: #8882; padding: .1em .35em; border-radius: .25em; }
-</style></head><body><h1>)",
-                      EscapeHtml(title), "</h1>\n", body, "</body></html>\n");
-}
-
-// The run's experiments, each a link to its results. `id` is the run's, for HTML.
-std::string ResultsLinks(const v1::RunDescription& run, const std::string& id) {
-  return absl::StrJoin(run.experiments(), " ", [&](std::string* out, int kind) {
-    const std::string& name = InfoOf(static_cast<v1::ExperimentKind>(kind)).name;
-    absl::StrAppend(out, "<a href=\"/runs/", id, "/", name, ".json\">", name, "</a>");
-  });
-}
-
-// `older`: where the list goes on; empty at its end.
-std::string ListPage(const std::vector<v1::RunDescription>& runs, const std::string& older) {
-  if (runs.empty()) {
-    return Page("Studies",
-                "<p>No study has been imported yet. Run <code>abstract baseline</code>, <code>abstract "
-                "patching</code> and <code>abstract ablation</code>, then start this server with "
-                "<code>--results outputs/results</code>.</p>");
-  }
-  std::string rows;
-  for (const v1::RunDescription& run : runs) {
-    const std::string id = EscapeHtml(run.run_id());
-    absl::StrAppend(&rows, "<tr><td><a href=\"/runs/", id, "\">", id, "</a></td><td>",
-                    EscapeHtml(run.model_name()), "</td><td>", ResultsLinks(run, id), "</td><td>",
-                    google::protobuf::util::TimeUtil::ToString(run.update_time()), "</td></tr>\n");
-  }
-  return Page("Studies",
-              absl::StrCat("<table><thead><tr><th>Run</th><th>Model</th><th>Results</th><th>Updated</th>"
-                           "</tr></thead><tbody>",
-                           rows, "</tbody></table>",
-                           older.empty() ? "" : absl::StrCat("<p><a href=\"", older, "\">Older</a></p>")));
+HttpResponse RedirectTo(const std::string& path, int status = 302) {
+  HttpResponse response;
+  response.status = status;
+  response.headers.emplace_back("Location", path);
+  return response;
 }
 
 absl::StatusOr<std::string> ListRuns(RunStore& store, const std::string& token) {
@@ -97,22 +59,16 @@ int HttpStatus(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? 400 : 500;
 }
 
-void Fail(const absl::Status& status, httplib::Response& response) {
-  response.status = HttpStatus(status);
-  Send(response,
-       Page("This did not work", absl::StrCat("<p>", EscapeHtml(std::string(status.message())),
-                                              ".</p><p><a href=\"/runs\">All studies</a></p>")),
-       kHtml);
+HttpResponse Fail(const absl::Status& status) {
+  return Send(ErrorPage(std::string(status.message())), kHtml, HttpStatus(status));
 }
 
-void ServeDashboard(PageCache& pages, const httplib::Request& request, httplib::Response& response) {
-  const auto page = pages.Get(request.matches[1]);
-  if (!page.ok()) return Fail(page.status(), response);
-  response.set_header("Vary", "Accept-Encoding");
-  const bool compressed = AcceptsGzip(request.get_header_value("Accept-Encoding"));
-  if (compressed) response.set_header("Content-Encoding", "gzip");
-  // A part of the page, which it keeps alive.
-  SetBody(response, {*page, compressed ? &(*page)->gzip : &(*page)->html}, kHtml);
+// `refusal`: why the token that came would not do; Ok where there was none.
+HttpResponse AskForToken(const absl::Status& refusal = absl::OkStatus()) {
+  if (refusal.ok()) return Send(LoginPage(""), kHtml, 401);
+  const bool is_limit = absl::IsResourceExhausted(refusal);
+  return Send(LoginPage(is_limit ? std::string(refusal.message()) : "That is no valid token"), kHtml,
+              is_limit ? 429 : 401);
 }
 
 absl::StatusOr<std::string> ResultsJson(RunStore& store, const std::string& run_id, const std::string& name) {
@@ -124,47 +80,97 @@ absl::StatusOr<std::string> ResultsJson(RunStore& store, const std::string& run_
   return absl::NotFoundError(absl::StrCat("run \"", run_id, "\" has no ", name, " results"));
 }
 
-void ServeResults(RunStore& store, const std::string& run_id, const std::string& name,
-                  httplib::Response& response) {
-  absl::StatusOr<std::string> json = ResultsJson(store, run_id, name);
-  if (!json.ok()) return Fail(json.status(), response);
-  Send(response, *std::move(json), "application/json");
+bool IsName(const std::string& text, size_t most, const char* characters) {
+  return !text.empty() && text.size() <= most && text.find_first_not_of(characters) == std::string::npos;
 }
 
-void AddRoutes(RunStore& store, httplib::Server& server) {
-  const auto pages = std::make_shared<PageCache>(&store);
-  server.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
-    Send(response, "ok\n", "text/plain");
-  });
-  server.Get("/", [&store](const httplib::Request&, httplib::Response& response) {
-    const auto runs = store.List(1);
-    if (!runs.ok()) return Fail(runs.status(), response);
-    response.set_redirect(runs->empty() ? "/runs" : absl::StrCat("/runs/", runs->front().run_id()));
-  });
-  server.Get("/runs", [&store](const httplib::Request& request, httplib::Response& response) {
-    absl::StatusOr<std::string> list = ListRuns(store, request.get_param_value("page_token"));
-    if (!list.ok()) return Fail(list.status(), response);
-    Send(response, *std::move(list), kHtml);
-  });
-  server.Get(R"(/runs/([A-Za-z0-9._-]{1,64}))",
-             [pages](const httplib::Request& request, httplib::Response& response) {
-               ServeDashboard(*pages, request, response);
-             });
-  server.Get(R"(/runs/([A-Za-z0-9._-]{1,64})/([a-z_]{1,32})\.json)",
-             [&store](const httplib::Request& request, httplib::Response& response) {
-               ServeResults(store, request.matches[1], request.matches[2], response);
-             });
-  server.set_default_headers({{"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}});
-  server.set_logger([](const httplib::Request& request, const httplib::Response& response) {
-    spdlog::debug("HTTP {} {} {}", request.method, request.path, response.status);
-  });
+bool IsRunId(const std::string& text) {
+  return IsName(text, 64, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
 }
+
+class Dashboards {
+ public:
+  Dashboards(RunStore* store, TokenCheck check) : store_(*store), pages_(store), check_(std::move(check)) {}
+
+  HttpResponse Answer(const HttpRequest& request) {
+    if (request.path == "/healthz") return TextResponse(200, "ok\n");
+    if (check_ == nullptr) return Route(request);
+    if (request.path == kLoginPath) return request.method == "POST" ? LogIn(request) : AskForToken();
+    const std::string token = TokenOfCookies(request.header("Cookie"));
+    if (token.empty()) return AskForToken();
+    const absl::Status status = check_(token, request.peer);
+    return status.ok() ? Route(request) : AskForToken(status);
+  }
+
+ private:
+  HttpResponse LogIn(const HttpRequest& request) {
+    const std::string token = TokenOfForm(request.body);
+    const absl::Status status = check_(token, request.peer);
+    if (!status.ok()) return AskForToken(status);
+    HttpResponse response = RedirectTo("/", 303);
+    response.headers.emplace_back("Set-Cookie", TokenCookie(token));
+    return response;
+  }
+
+  HttpResponse Route(const HttpRequest& request) {
+    if (request.path == "/") return Latest();
+    if (request.path == "/runs") return List(request.query("page_token"));
+    const std::vector<std::string> parts = absl::StrSplit(request.path, '/');
+    const bool is_run = parts.size() >= 3 && parts[0].empty() && parts[1] == "runs" && IsRunId(parts[2]);
+    if (is_run && parts.size() == 3) return Dashboard(parts[2], request.header("Accept-Encoding"));
+    if (is_run && parts.size() == 4 && absl::EndsWith(parts[3], ".json")) {
+      const std::string name(absl::StripSuffix(parts[3], ".json"));
+      if (IsName(name, 32, "abcdefghijklmnopqrstuvwxyz_")) return Results(parts[2], name);
+    }
+    return Fail(absl::NotFoundError("There is no such page"));
+  }
+
+  HttpResponse Latest() {
+    const auto runs = store_.List(1);
+    if (!runs.ok()) return Fail(runs.status());
+    return RedirectTo(runs->empty() ? "/runs" : absl::StrCat("/runs/", runs->front().run_id()));
+  }
+
+  HttpResponse List(const std::string& token) {
+    absl::StatusOr<std::string> list = ListRuns(store_, token);
+    return list.ok() ? Send(*std::move(list), kHtml) : Fail(list.status());
+  }
+
+  HttpResponse Dashboard(const std::string& run_id, const std::string& encodings) {
+    const auto page = pages_.Get(run_id);
+    if (!page.ok()) return Fail(page.status());
+    HttpResponse response;
+    response.content_type = kHtml;
+    response.headers.emplace_back("Vary", "Accept-Encoding");
+    const bool compressed = AcceptsGzip(encodings);
+    if (compressed) response.headers.emplace_back("Content-Encoding", "gzip");
+    // A part of the page, which it keeps alive.
+    response.body = {*page, compressed ? &(*page)->gzip : &(*page)->html};
+    return response;
+  }
+
+  HttpResponse Results(const std::string& run_id, const std::string& name) {
+    absl::StatusOr<std::string> json = ResultsJson(store_, run_id, name);
+    return json.ok() ? Send(*std::move(json), "application/json") : Fail(json.status());
+  }
+
+  RunStore& store_;
+  PageCache pages_;
+  const TokenCheck check_;
+};
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartDashboardServer(const std::string& listen_address,
-                                                                 RunStore* store) {
-  return HttpServer::Start(listen_address, [store](httplib::Server& server) { AddRoutes(*store, server); });
+                                                                 RunStore* store, DashboardOptions options) {
+  HttpServerOptions server;
+  server.threads = kThreads;
+  server.allowed_hosts = std::move(options.allowed_hosts);
+  if (options.check != nullptr) server.forms = {kLoginPath};
+  const auto dashboards = std::make_shared<Dashboards>(store, std::move(options.check));
+  return HttpServer::Start(
+      listen_address, [dashboards](const HttpRequest& request) { return dashboards->Answer(request); },
+      server);
 }
 
 }  // namespace mechinterp

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "services/analysis/analysis_service.h"
 #include "services/analysis/dashboard.h"
 #include "services/analysis/dashboard_server.h"
@@ -33,6 +34,7 @@ constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 struct Options {
   NetworkOptions network = NetworkOptions("127.0.0.1:50052");
   std::string http_address = "127.0.0.1:8080";
+  std::string http_hosts;
   std::string metrics_address = "127.0.0.1:9465";
   std::string database = "outputs/analysis.sqlite";
   std::string log_level = "info";
@@ -44,6 +46,10 @@ struct Options {
 void AddOptions(Command app, Options& options) {
   AddNetworkOptions(app, options.network);
   app.AddOption("--http-address", options.http_address, "HOST:PORT for the dashboard; empty: none");
+  app.AddOption(
+      "--http-hosts", options.http_hosts,
+      "Names that browsers may ask the dashboard for, between commas; empty: localhost, 127.0.0.1 and "
+      "[::1] where only this machine reaches the address, any name elsewhere");
   app.AddOption("--metrics-address", options.metrics_address, "HOST:PORT for Prometheus; empty: none");
   app.AddOption("--database", options.database, "SQLite file that keeps the runs");
   app.AddOption("--log-level", options.log_level, "trace, debug, info, warning, error or off");
@@ -94,6 +100,18 @@ std::string HttpAddress(const Options& options, const HttpServer* server) {
   return absl::StrCat(options.http_address.substr(0, options.http_address.rfind(':')), ":", server->port());
 }
 
+// The tokens that gRPC takes, for browsers.
+DashboardOptions DashboardFor(const Options& options, const std::shared_ptr<AccessControl>& access) {
+  DashboardOptions dashboard;
+  dashboard.allowed_hosts = absl::StrSplit(options.http_hosts, ',', absl::SkipWhitespace());
+  if (access != nullptr) {
+    dashboard.check = [access](const std::string& token, const std::string& host) {
+      return access->Identify(absl::StrCat("Bearer ", token), host).status();
+    };
+  }
+  return dashboard;
+}
+
 absl::Status Serve(const Options& options, TerminationSignals& signals) {
   ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc_options, MakeServerOptions(options.network, nullptr));
   ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(rpc_options));
@@ -108,7 +126,9 @@ absl::Status Serve(const Options& options, TerminationSignals& signals) {
   }
   std::unique_ptr<HttpServer> dashboard_server;
   if (!options.http_address.empty()) {
-    ABSTRACT_ASSIGN_OR_RETURN(dashboard_server, StartDashboardServer(options.http_address, store.get()));
+    ABSTRACT_ASSIGN_OR_RETURN(
+        dashboard_server,
+        StartDashboardServer(options.http_address, store.get(), DashboardFor(options, rpc_options.access)));
     spdlog::info("dashboard on port {}, asked for at http://{}/", dashboard_server->port(),
                  options.http_address);
   }

@@ -1,6 +1,8 @@
 #include "services/common/listen_address.h"
 
+#include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,33 +16,68 @@
 namespace mechinterp {
 namespace {
 
+// The descriptor; -1, with errno, where it cannot be.
+int Bind(const addrinfo& entry) {
+  const int descriptor = socket(entry.ai_family, entry.ai_socktype, entry.ai_protocol);
+  if (descriptor < 0) return -1;
+  fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+  fcntl(descriptor, F_SETFL, O_NONBLOCK);
+  // As servers do, so that connections lingering in TIME_WAIT are not blamed.
+  const int yes = 1;
+  setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+  if (bind(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 && listen(descriptor, SOMAXCONN) == 0) {
+    return descriptor;
+  }
+  const int error = errno;
+  close(descriptor);
+  errno = error;
+  return -1;
+}
+
+struct Addresses {
+  explicit Addresses(const ListenAddress& address) {
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE;
+    error = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &first);
+  }
+  ~Addresses() {
+    if (error == 0) freeaddrinfo(first);
+  }
+
+  addrinfo* first = nullptr;
+  int error = 0;
+};
+
 // What the system says when `address` is bound; empty when it agrees.
 std::string BindProblem(const ListenAddress& address) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
-  if (error != 0) return gai_strerror(error);
-
-  std::string problem;
-  for (const addrinfo* entry = found; entry != nullptr && problem.empty(); entry = entry->ai_next) {
-    const int descriptor = socket(entry->ai_family, entry->ai_socktype, entry->ai_protocol);
-    if (descriptor < 0) {
-      problem = std::strerror(errno);
-      break;
-    }
-    // As servers do, so that connections lingering in TIME_WAIT are not blamed.
-    const int yes = 1;
-    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    if (bind(descriptor, entry->ai_addr, entry->ai_addrlen) != 0 || listen(descriptor, 1) != 0) {
-      problem = std::strerror(errno);
-    }
+  const Addresses found(address);
+  if (found.error != 0) return gai_strerror(found.error);
+  for (const addrinfo* entry = found.first; entry != nullptr; entry = entry->ai_next) {
+    const int descriptor = Bind(*entry);
+    if (descriptor < 0) return std::strerror(errno);
     close(descriptor);
   }
-  freeaddrinfo(found);
-  return problem;
+  return "";
+}
+
+bool IsLoopbackAddress(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET6) {
+    const auto& six = reinterpret_cast<const sockaddr_in6&>(address);
+    return IN6_IS_ADDR_LOOPBACK(&six.sin6_addr);
+  }
+  const auto& four = reinterpret_cast<const sockaddr_in&>(address);
+  return (ntohl(four.sin_addr.s_addr) >> 24) == 127;
+}
+
+ListeningSocket Describe(int descriptor) {
+  sockaddr_storage bound{};
+  socklen_t length = sizeof(bound);
+  getsockname(descriptor, reinterpret_cast<sockaddr*>(&bound), &length);
+  const in_port_t port = bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
+                                                     : reinterpret_cast<sockaddr_in&>(bound).sin_port;
+  return {descriptor, ntohs(port), IsLoopbackAddress(bound)};
 }
 
 }  // namespace
@@ -62,6 +99,19 @@ absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text) {
   const bool only_digits = port_text.find_first_not_of("0123456789") == std::string::npos;
   if (host.empty() || !only_digits || !absl::SimpleAtoi(port_text, &port) || port > 65535) return error;
   return ListenAddress{host, port};
+}
+
+absl::StatusOr<ListeningSocket> Listen(const std::string& text) {
+  ABSTRACT_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(text));
+  const Addresses found(address);
+  std::string problem = gai_strerror(found.error);
+  for (const addrinfo* entry = found.first; entry != nullptr; entry = entry->ai_next) {
+    const int descriptor = Bind(*entry);
+    if (descriptor >= 0) return Describe(descriptor);
+    problem = std::strerror(errno);
+    if (errno == EADDRINUSE) break;  // A name's other address is not what was asked for.
+  }
+  return absl::UnavailableError(absl::StrCat("cannot listen on ", text, ": ", problem));
 }
 
 absl::Status ListenFailure(const std::string& text) {

@@ -17,8 +17,18 @@ struct ListenAddress {
 // Errors: InvalidArgument, naming the text.
 absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text);
 
-// Why a server could not listen on `text`: gRPC and cpp-httplib only say that they could not, so this asks
-// the system once more. Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use";
+// A socket that takes connections; the caller's to close.
+struct ListeningSocket {
+  int descriptor;  // does not block, and is not handed on to other programs
+  int port;        // that was asked for, or taken
+  bool is_loopback;
+};
+
+// On the first address of the name that this machine has. Errors as ListenFailure's.
+absl::StatusOr<ListeningSocket> Listen(const std::string& text);
+
+// Why a server could not listen on `text`: gRPC only says that it could not, so this asks the system once
+// more. Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use";
 // InvalidArgument for text that is no address.
 absl::Status ListenFailure(const std::string& text);
 

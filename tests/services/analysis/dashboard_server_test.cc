@@ -141,5 +141,84 @@ TEST_F(DashboardServerTest, NamesTheAddressWhenThePortIsTaken) {
   EXPECT_EQ(StartDashboardServer("8080", store_.get()).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+class DashboardWithTokens : public DashboardServerTest {
+ protected:
+  DashboardWithTokens() {
+    DashboardOptions options;
+    options.check = [](const std::string& token, const std::string& host) -> absl::Status {
+      EXPECT_EQ(host, "127.0.0.1");
+      if (token == "secret+1") return absl::OkStatus();
+      if (token == "tired") return absl::ResourceExhaustedError("too many calls <without> a token");
+      return absl::UnauthenticatedError("wrong");
+    };
+    auto server = StartDashboardServer("127.0.0.1:0", store_.get(), options);
+    EXPECT_THAT(server, IsOk());
+    server_ = *std::move(server);
+  }
+
+  httplib::Result LogIn(const std::string& body, httplib::Headers headers = {}) {
+    httplib::Client client("127.0.0.1", server_->port());
+    return client.Post("/login", headers, body, "application/x-www-form-urlencoded");
+  }
+  int StatusWithCookie(const std::string& path, const std::string& cookie) {
+    httplib::Client client("127.0.0.1", server_->port());
+    return client.Get(path, httplib::Headers{{"Cookie", cookie}})->status;
+  }
+};
+
+TEST_F(DashboardWithTokens, AsksForOne) {
+  ASSERT_THAT(store_->Import("run", SmallStudy()), IsOk());
+  for (const char* path : {"/", "/runs", "/runs/run", "/runs/run/patching.json", "/login", "/none"}) {
+    const auto response = Get(path);
+    EXPECT_EQ(response->status, 401) << path;
+    EXPECT_THAT(response->body, AllOf(HasSubstr("name=\"token\""), Not(HasSubstr("valid")))) << path;
+  }
+  EXPECT_EQ(Get("/healthz")->status, 200);
+}
+
+TEST_F(DashboardWithTokens, KeepsItInACookie) {
+  const auto response = LogIn("x=y&token=secret%2B1");
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 303);
+  EXPECT_EQ(response->get_header_value("Location"), "/");
+  EXPECT_EQ(response->get_header_value("Set-Cookie"),
+            "abstract_token=secret+1; HttpOnly; SameSite=Strict; Path=/");
+  EXPECT_EQ(StatusWithCookie("/runs", "a=b; abstract_token=secret+1"), 200);
+  EXPECT_EQ(StatusWithCookie("/runs", "abstract_token=other"), 401);
+  EXPECT_EQ(StatusWithCookie("/runs", "other_abstract_token=secret+1"), 401);
+}
+
+TEST_F(DashboardWithTokens, RefusesWrongOnesAndOtherSites) {
+  const auto wrong = LogIn("token=wrong");
+  EXPECT_EQ(wrong->status, 401);
+  EXPECT_FALSE(wrong->has_header("Set-Cookie"));
+  EXPECT_THAT(wrong->body, HasSubstr("no valid token"));
+  EXPECT_EQ(LogIn("")->status, 401);
+  const auto tired = LogIn("token=tired");
+  EXPECT_EQ(tired->status, 429);
+  EXPECT_THAT(tired->body, HasSubstr("&lt;without&gt;"));
+  EXPECT_EQ(LogIn("token=secret%2B1", {{"Origin", "http://evil.example"}})->status, 403);
+  EXPECT_EQ(LogIn("token=secret%2B1&x=" + std::string(5000, 'x'))->status, 413);
+}
+
+TEST_F(DashboardServerTest, TakesNoTokenWhereNoneIsNeeded) {
+  httplib::Client client("127.0.0.1", server_->port());
+  EXPECT_EQ(client.Post("/login", "token=x", "application/x-www-form-urlencoded")->status, 405);
+  EXPECT_EQ(Get("/login")->status, 404);
+}
+
+TEST_F(DashboardServerTest, KnowsPathsByTheirLetters) {
+  ASSERT_THAT(store_->Import("run", SmallStudy()), IsOk());
+  EXPECT_EQ(Get("/runs/%72un")->status, 200);
+  for (const std::string& path :
+       {std::string("/runs/"), std::string("/runs/run/"), std::string("/runs/run/.json"),
+        std::string("//runs/run"), std::string("/runs/run/a/b.json"), std::string("/runs/run%00"),
+        "/runs/" + std::string(65, 'x')}) {
+    const auto response = Get(path);
+    EXPECT_EQ(response->status, 404) << path;
+    EXPECT_THAT(response->body, HasSubstr("There is no such page")) << path;
+  }
+}
+
 }  // namespace
 }  // namespace mechinterp

@@ -60,6 +60,7 @@ chromium|chromium-browser|google-chrome|chrome chromium
 readonly debian_test_tools='
 clang-format-14|clang-format clang-format
 clang-tidy-14|clang-tidy clang-tidy
+openssl openssl
 '
 readonly debian_test_libraries='
 fonts-dejavu-core

@@ -136,10 +136,10 @@ absl::Status Serve(const Options& options, TerminationSignals& signals) {
   rpc_options.registry = registry;
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> rpc_server,
                             RpcServer::Start(rpc_options, {service.Methods()}));
+  signals.HoldBack();
   rpc_server->SetServing(true);
   spdlog::info("gRPC on port {}; ready", rpc_server->port());
 
-  signals.HoldBack();
   const int signal = signals.Wait();
   spdlog::info("signal {}: shutting down", signal);
   rpc_server->Shutdown(kShutdownGrace);

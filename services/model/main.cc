@@ -127,33 +127,31 @@ absl::StatusOr<std::shared_ptr<SpillDirectory>> OpenStoreDirectory(const std::st
 
 // Until a signal comes.
 absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
-  // First, so that a mistake does not wait for a model to be loaded.
-  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc, MakeServerOptions(options.network, nullptr));
-  ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(rpc));
+  // First, so that a mistake or a taken port does not wait for a model to be loaded.
+  const auto registry = std::make_shared<prometheus::Registry>();
+  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc, MakeServerOptions(options.network, registry));
+  rpc.dispatch.work.max_running = options.max_requests;
+  rpc.dispatch.work.max_queued = options.max_queued_requests;
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server, RpcServer::Listen(rpc));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<HttpServer> metrics_server,
+                            ServeMetrics(options.metrics_address, registry));
   if (options.threads > 0) engine::kernels::SetThreadCount(options.threads);
   const engine::Device device = UseDevice(options);
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::Model> model, LoadModel(options, device));
 
-  auto registry = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics(registry);
   ABSTRACT_ASSIGN_OR_RETURN(options.service.store_directory,
                             OpenStoreDirectory(options.store_directory, *model));
   ModelService service(model, options.service, metrics);
-  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<HttpServer> metrics_server,
-                            ServeMetrics(options.metrics_address, registry));
-  rpc.registry = registry;
-  rpc.dispatch.work.max_running = options.max_requests;
-  rpc.dispatch.work.max_queued = options.max_queued_requests;
   const bool needs_check = device.kind != engine::DeviceKind::kCpu && !options.skip_device_check;
   if (needs_check) service.device_check().Require();
-  ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                            RpcServer::Start(rpc, {service.Methods()}));
+  signals.HoldBack();
+  server->Serve({service.Methods()});
   server->SetServing(!needs_check);
   service.device_check().set_listener([&server](bool passed) { server->SetServing(passed); });
   if (needs_check) CheckDevice(service);
   spdlog::info("serving mechinterp.v1.ModelService on port {}", server->port());
 
-  signals.HoldBack();
   const int signal = signals.Wait();
   spdlog::info("signal {}: finishing what is in progress, for at most {} s", signal,
                options.shutdown_grace_seconds);

@@ -1,6 +1,5 @@
 #include "services/rpc/dispatcher.h"
 
-#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -77,10 +76,20 @@ void Dispatcher::Add(const ServiceMethods& methods) {
   }
 }
 
-void Dispatcher::AddReflection() {
-  std::set<std::string> names;
-  for (const auto& [path, entry] : methods_) names.insert(entry.method.descriptor->service()->full_name());
-  reflection_ = std::make_shared<const Reflection>(std::vector<std::string>(names.begin(), names.end()));
+void Dispatcher::Serve(const std::vector<ServiceMethods>& services, bool reflection) {
+  std::vector<std::string> names;
+  for (const ServiceMethods& methods : services) {
+    Add(methods);
+    names.push_back(methods.service().full_name());
+  }
+  if (reflection) reflection_ = std::make_shared<const Reflection>(std::move(names));
+  is_ready_ = true;
+}
+
+const Dispatcher::Entry* Dispatcher::Find(const std::string& path) const {
+  if (!is_ready_) return nullptr;
+  const auto found = methods_.find(path);
+  return found == methods_.end() ? nullptr : &found->second;
 }
 
 absl::Status Dispatcher::Admit(const grpc::ServerContextBase& context, ServerCall::Setup& setup) {
@@ -94,6 +103,10 @@ absl::Status Dispatcher::Admit(const grpc::ServerContextBase& context, ServerCal
     setup.caller = *std::move(caller);
   }
   // Not before it is known who asks: who has no token learns nothing of what there is.
+  if (!is_ready_) {
+    return ErrorWithReason(absl::StatusCode::kUnavailable,
+                           "the server is starting: its model is being loaded", "STARTING");
+  }
   if (setup.method == nullptr) {
     return ErrorWithReason(absl::StatusCode::kUnimplemented, "the server has no such method",
                            "UNKNOWN_METHOD");
@@ -109,8 +122,7 @@ ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& contex
   setup.peer = PeerAddress(context.peer());
   setup.host = HostOf(setup.peer);
   setup.trace_id = TraceId(Metadata(context, "traceparent"));
-  const auto found = methods_.find(context.method());
-  if (found != methods_.end()) setup.method = &found->second.method;
+  if (const Entry* entry = Find(context.method())) setup.method = &entry->method;
   setup.refusal = Admit(context, setup);
   if (setup.method != nullptr) setup.queue = queues_[static_cast<int>(setup.method->traits.lane)].get();
   setup.on_done = [this](ServerCall& call) { Finished(call); };
@@ -137,13 +149,12 @@ grpc::ServerGenericBidiReactor* Dispatcher::Reflect(grpc::GenericCallbackServerC
 
 grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackServerContext* context) {
   ServerCall::Setup setup = Receive(*context);
-  if (reflection_ != nullptr &&
+  if (is_ready_ && reflection_ != nullptr &&
       (context->method() == kReflectionPath || context->method() == kReflectionPathAlpha)) {
     // Who may call anything may ask what there is.
     return Reflect(*context, absl::IsUnimplemented(setup.refusal) ? absl::OkStatus() : setup.refusal);
   }
-  const auto found = methods_.find(context->method());
-  const Entry& entry = found == methods_.end() ? unknown_ : found->second;
+  const Entry& entry = setup.method == nullptr ? unknown_ : methods_.at(context->method());
   if (entry.series) {
     entry.series->started.Increment();
     entry.series->in_flight.Increment();

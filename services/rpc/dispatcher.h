@@ -2,6 +2,7 @@
 #define SERVICES_RPC_DISPATCHER_H_
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -44,11 +45,9 @@ class Dispatcher final : public grpc::CallbackGenericService {
   // No call may be left.
   ~Dispatcher() override;
 
-  // Before the server starts.
-  void Add(const ServiceMethods& methods);
-
-  // Lets clients ask for what was added. Before the server starts, after Add.
-  void AddReflection();
+  // Answers these from now on; until then calls are refused with UNAVAILABLE, reason STARTING, for
+  // the server may have something to load first. Once.
+  void Serve(const std::vector<ServiceMethods>& services, bool reflection);
 
   // From now on calls are refused with UNAVAILABLE.
   void RefuseCalls();
@@ -65,6 +64,8 @@ class Dispatcher final : public grpc::CallbackGenericService {
     std::optional<RpcMetrics::MethodSeries> series;
   };
 
+  void Add(const ServiceMethods& methods);
+  const Entry* Find(const std::string& path) const;  // null: no such method, or not yet
   // What is known of a call as it comes: its caller, or why it is refused.
   ServerCall::Setup Receive(grpc::GenericCallbackServerContext& context);
   absl::Status Admit(const grpc::ServerContextBase& context, ServerCall::Setup& setup);
@@ -79,7 +80,9 @@ class Dispatcher final : public grpc::CallbackGenericService {
   const DispatcherOptions options_;
   const std::shared_ptr<AccessControl> access_;
   const std::shared_ptr<RpcMetrics> metrics_;
+  // Written before is_ready_, and never afterwards.
   std::unordered_map<std::string, Entry> methods_;  // by path
+  std::atomic<bool> is_ready_ = false;
   Entry unknown_;
   TokenRate rate_;
   std::shared_ptr<const Reflection> reflection_;  // null: nobody may ask

@@ -63,6 +63,16 @@ RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
                                                             const std::vector<ServiceMethods>& services) {
+  ABSTRACT_ASSIGN_OR_RETURN(std::unique_ptr<RpcServer> server, Listen(options));
+  server->Serve(services);
+  return server;
+}
+
+void RpcServer::Serve(const std::vector<ServiceMethods>& services) {
+  dispatcher_->Serve(services, reflection_);
+}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Listen(const RpcServerOptions& options) {
   ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(options));
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                             MakeServerCredentials(options.tls));
@@ -70,8 +80,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   auto result = std::unique_ptr<RpcServer>(new RpcServer());
   if (options.registry != nullptr) result->metrics_ = std::make_shared<RpcMetrics>(options.registry);
   result->dispatcher_ = std::make_unique<Dispatcher>(options.dispatch, options.access, result->metrics_);
-  for (const ServiceMethods& methods : services) result->dispatcher_->Add(methods);
-  if (options.reflection) result->dispatcher_->AddReflection();
+  result->reflection_ = options.reflection;
 
   grpc::ServerBuilder builder;
   SetLimits(options, builder);

@@ -56,6 +56,11 @@ class RpcServer {
   // (address in use; the message names it). What answers `services` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options,
                                                           const std::vector<ServiceMethods>& services);
+  // Listens at once, and answers later: until Serve, calls are refused with UNAVAILABLE, reason
+  // STARTING, and the health service says NOT_SERVING. Errors as above.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Listen(const RpcServerOptions& options);
+  // Answers these from now on. Once; what answers them must live until Shutdown returns.
+  void Serve(const std::vector<ServiceMethods>& services);
   ~RpcServer();
 
   int port() const { return port_; }
@@ -76,6 +81,7 @@ class RpcServer {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Listener> listener_;  // first to end
   int port_ = 0;
+  bool reflection_ = false;
 };
 
 }  // namespace mechinterp

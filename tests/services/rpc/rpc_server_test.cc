@@ -56,6 +56,23 @@ TEST_F(RpcServerTest, ReportsHealthAsTold) {
   EXPECT_EQ(AskHealth(channel), 2);
 }
 
+TEST_F(RpcServerTest, SaysThatItIsStartingUntilItServes) {
+  FakeService service;
+  const auto server = RpcServer::Listen({});
+  ASSERT_THAT(server, IsOk());
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", (*server)->port()),
+                                                 grpc::InsecureChannelCredentials(), arguments);
+  const auto stub = v1::AnalysisService::NewStub(channel);
+  const grpc::Status early = ListRuns(*stub);
+  EXPECT_EQ(early.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(early)), "STARTING");
+  EXPECT_EQ(AskHealth(channel), 2);
+  (*server)->Serve({service.Methods()});
+  EXPECT_THAT(ListRuns(*stub), IsOk());
+}
+
 TEST_F(RpcServerTest, NamesTheAddressWhenThePortIsTaken) {
   RpcServerOptions options;
   options.listen_address = server_.address();

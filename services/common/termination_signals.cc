@@ -1,6 +1,5 @@
 #include "services/common/termination_signals.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -14,8 +13,6 @@
 namespace mechinterp {
 namespace {
 
-// Ends the thread that waits; no one else sends it.
-constexpr int kEndOfWatch = SIGUSR2;
 // More would cost memory for each that is never used.
 #ifdef __APPLE__
 constexpr rlim_t kMostDescriptors = 10'240;  // OPEN_MAX: setrlimit takes no more
@@ -23,21 +20,25 @@ constexpr rlim_t kMostDescriptors = 10'240;  // OPEN_MAX: setrlimit takes no mor
 constexpr rlim_t kMostDescriptors = 65'536;
 #endif
 
-sigset_t WatchedSet() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, kEndOfWatch);
-  return set;
+// Signals come to whichever thread does not block them, those of libraries that begin before main
+// among them: a handler passes each on through a pipe. 0 ends the thread that reads it.
+int signal_pipe[2] = {-1, -1};
+
+void PassOn(int number) {
+  const auto byte = static_cast<unsigned char>(number);
+  (void)!write(signal_pipe[1], &byte, 1);
 }
 
 }  // namespace
 
 TerminationSignals::TerminationSignals() {
   signal(SIGPIPE, SIG_IGN);
-  const sigset_t set = WatchedSet();
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  if (pipe(signal_pipe) != 0) std::abort();
+  struct sigaction action {};
+  action.sa_handler = PassOn;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
   thread_ = std::thread([this] { Watch(); });
 }
 
@@ -46,7 +47,7 @@ TerminationSignals::~TerminationSignals() {
     const std::lock_guard lock(mutex_);
     ended_ = true;
   }
-  pthread_kill(thread_.native_handle(), kEndOfWatch);
+  PassOn(0);
   thread_.join();
 }
 
@@ -62,13 +63,12 @@ int TerminationSignals::Wait() {
 }
 
 void TerminationSignals::Watch() {
-  const sigset_t set = WatchedSet();
   while (true) {
-    int number = 0;
-    if (sigwait(&set, &number) != 0) continue;
+    unsigned char byte = 0;
+    if (read(signal_pipe[0], &byte, 1) != 1) continue;
+    const int number = byte;
     const std::lock_guard lock(mutex_);
     if (ended_) return;
-    if (number == kEndOfWatch) continue;
     if (!holds_back_ || number_ != 0) {
       spdlog::info("signal {}: ending at once", number);
       // Being stopped before there was anything to lose is no failure.

@@ -7,8 +7,7 @@
 
 namespace mechinterp {
 
-// Blocks SIGINT and SIGTERM in the calling thread and those it starts later, and takes them in a
-// thread of its own; call first thing in main, once. A signal ends the program at once until
+// Takes SIGINT and SIGTERM in a thread of its own; call first thing in main, once. A signal ends the program at once until
 // HoldBack is called: while a model is loaded there is nothing to lose. From then on Wait returns
 // when one arrives. A second one always ends the program. SIGPIPE is ignored: a log whose reader
 // has gone, or a socket, must not end a server.

@@ -7,10 +7,10 @@
 
 namespace mechinterp {
 
-// Takes SIGINT and SIGTERM in a thread of its own; call first thing in main, once. A signal ends the program at once until
-// HoldBack is called: while a model is loaded there is nothing to lose. From then on Wait returns
-// when one arrives. A second one always ends the program. SIGPIPE is ignored: a log whose reader
-// has gone, or a socket, must not end a server.
+// Takes SIGINT and SIGTERM in a thread of its own; call first thing in main, once. A signal ends the program
+// at once until HoldBack is called: while a model is loaded there is nothing to lose. From then on Wait
+// returns when one arrives. A second one always ends the program. SIGPIPE is ignored: a log whose reader has
+// gone, or a socket, must not end a server.
 class TerminationSignals {
  public:
   TerminationSignals();

@@ -50,18 +50,6 @@ struct Addresses {
   int error = 0;
 };
 
-// What the system says when `address` is bound; empty when it agrees.
-std::string BindProblem(const ListenAddress& address) {
-  const Addresses found(address);
-  if (found.error != 0) return gai_strerror(found.error);
-  for (const addrinfo* entry = found.first; entry != nullptr; entry = entry->ai_next) {
-    const int descriptor = Bind(*entry);
-    if (descriptor < 0) return std::strerror(errno);
-    close(descriptor);
-  }
-  return "";
-}
-
 bool IsLoopbackAddress(const sockaddr_storage& address) {
   if (address.ss_family == AF_INET6) {
     const auto& six = reinterpret_cast<const sockaddr_in6&>(address);
@@ -112,13 +100,6 @@ absl::StatusOr<ListeningSocket> Listen(const std::string& text) {
     if (errno == EADDRINUSE) break;  // A name's other address is not what was asked for.
   }
   return absl::UnavailableError(absl::StrCat("cannot listen on ", text, ": ", problem));
-}
-
-absl::Status ListenFailure(const std::string& text) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(text));
-  const std::string problem = BindProblem(address);
-  return absl::UnavailableError(absl::StrCat("cannot listen on ", text, ": ",
-                                             problem.empty() ? "the server could not start" : problem));
 }
 
 }  // namespace mechinterp

@@ -24,13 +24,9 @@ struct ListeningSocket {
   bool is_loopback;
 };
 
-// On the first address of the name that this machine has. Errors as ListenFailure's.
+// On the first address of the name that this machine has. Errors: InvalidArgument for text that is
+// no address; Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use".
 absl::StatusOr<ListeningSocket> Listen(const std::string& text);
-
-// Why a server could not listen on `text`: gRPC only says that it could not, so this asks the system once
-// more. Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use";
-// InvalidArgument for text that is no address.
-absl::Status ListenFailure(const std::string& text);
 
 }  // namespace mechinterp
 

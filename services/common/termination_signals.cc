@@ -1,10 +1,12 @@
 #include "services/common/termination_signals.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 
@@ -25,8 +27,10 @@ constexpr rlim_t kMostDescriptors = 65'536;
 int signal_pipe[2] = {-1, -1};
 
 void PassOn(int number) {
+  const int error = errno;  // of the code that was interrupted
   const auto byte = static_cast<unsigned char>(number);
   (void)!write(signal_pipe[1], &byte, 1);
+  errno = error;
 }
 
 }  // namespace
@@ -34,6 +38,7 @@ void PassOn(int number) {
 TerminationSignals::TerminationSignals() {
   signal(SIGPIPE, SIG_IGN);
   if (pipe(signal_pipe) != 0) std::abort();
+  for (const int end : signal_pipe) fcntl(end, F_SETFD, FD_CLOEXEC);
   struct sigaction action {};
   action.sa_handler = PassOn;
   action.sa_flags = SA_RESTART;

@@ -65,7 +65,9 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
 
 bool IsLoopback(const std::string& address) {
   const std::string host = address.substr(0, address.rfind(':'));
-  return absl::StartsWith(host, "127.") || host == "localhost" || host == "[::1]";
+  // 127.0.0.1.example.com is somebody's name.
+  const bool is_number = host.find_first_not_of("0123456789.") == std::string::npos;
+  return (is_number && absl::StartsWith(host, "127.")) || host == "localhost" || host == "[::1]";
 }
 
 }  // namespace mechinterp

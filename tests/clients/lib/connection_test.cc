@@ -33,6 +33,21 @@ TEST(ConnectTo, TellsAtOnceThatNobodyListens) {
   EXPECT_LT(absl::Now() - begin, absl::Seconds(1));
 }
 
+// A name that begins like a loopback address is another machine's.
+TEST(MaySend, SendsATokenInTheClearToThisMachineAlone) {
+  ConnectionCredentials credentials;
+  credentials.token = "secret";
+  for (const char* here : {"127.0.0.1:1", "127.1.2.3:1", "localhost:1", "[::1]:1"}) {
+    EXPECT_THAT(MaySend(credentials, here), IsOk());
+  }
+  for (const char* elsewhere :
+       {"127.0.0.1.example.com:1", "10.0.0.1:1", "localhost.example.com:1", "[::2]:1"}) {
+    EXPECT_THAT(MaySend(credentials, elsewhere), StatusIs(absl::StatusCode::kInvalidArgument)) << elsewhere;
+  }
+  credentials.is_encrypted = true;
+  EXPECT_THAT(MaySend(credentials, "10.0.0.1:1"), IsOk());
+}
+
 TEST(RespondsWithin, IsFalseForAServerThatSaysNothing) {
   const SilentPort silent;
   EXPECT_FALSE(RespondsWithin(*ConnectTo(silent.address()), absl::Milliseconds(50)));

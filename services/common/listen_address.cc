@@ -23,8 +23,9 @@ int Bind(const addrinfo& entry) {
   fcntl(descriptor, F_SETFD, FD_CLOEXEC);
   fcntl(descriptor, F_SETFL, O_NONBLOCK);
   // As servers do, so that connections lingering in TIME_WAIT are not blamed.
-  const int yes = 1;
+  const int yes = 1, no = 0;
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+  if (entry.ai_family == AF_INET6) setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
   if (bind(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 && listen(descriptor, SOMAXCONN) == 0) {
     return descriptor;
   }
@@ -49,6 +50,12 @@ struct Addresses {
   addrinfo* first = nullptr;
   int error = 0;
 };
+
+void SetPort(int port, const addrinfo& entry) {
+  const in_port_t network_port = htons(static_cast<uint16_t>(port));
+  if (entry.ai_family == AF_INET) reinterpret_cast<sockaddr_in*>(entry.ai_addr)->sin_port = network_port;
+  if (entry.ai_family == AF_INET6) reinterpret_cast<sockaddr_in6*>(entry.ai_addr)->sin6_port = network_port;
+}
 
 bool IsLoopbackAddress(const sockaddr_storage& address) {
   if (address.ss_family == AF_INET6) {
@@ -89,17 +96,34 @@ absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text) {
   return ListenAddress{host, port};
 }
 
-absl::StatusOr<ListeningSocket> Listen(const std::string& text) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(text));
+absl::StatusOr<std::vector<ListeningSocket>> ListenOnAll(const std::string& text, int port, int most) {
+  ABSTRACT_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));
+  if (port != 0) address.port = port;
   const Addresses found(address);
   std::string problem = gai_strerror(found.error);
-  for (const addrinfo* entry = found.first; entry != nullptr; entry = entry->ai_next) {
-    const int descriptor = Bind(*entry);
-    if (descriptor >= 0) return Describe(descriptor);
+  std::vector<ListeningSocket> sockets;
+  for (addrinfo* entry = found.first; entry != nullptr && static_cast<int>(sockets.size()) < most;
+       entry = entry->ai_next) {
+    // The second address gets the port that the system chose for the first.
+    if (!sockets.empty()) SetPort(sockets.front().port, *entry);
+    if (const int descriptor = Bind(*entry); descriptor >= 0) {
+      sockets.push_back(Describe(descriptor));
+      continue;
+    }
     problem = std::strerror(errno);
-    if (errno == EADDRINUSE) break;  // A name's other address is not what was asked for.
+    if (errno != EADDRINUSE) continue;  // such as an address that this machine does not have
+    for (const ListeningSocket& socket : sockets) close(socket.descriptor);
+    sockets.clear();  // half of a taken name is not served
+    break;
   }
+  if (!sockets.empty()) return sockets;
   return absl::UnavailableError(absl::StrCat("cannot listen on ", text, ": ", problem));
+}
+
+absl::StatusOr<ListeningSocket> Listen(const std::string& text) {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<ListeningSocket> sockets,
+                            ListenOnAll(text, /*port=*/0, /*most=*/1));
+  return sockets.front();
 }
 
 }  // namespace mechinterp

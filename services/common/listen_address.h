@@ -2,6 +2,7 @@
 #define SERVICES_COMMON_LISTEN_ADDRESS_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,8 +25,13 @@ struct ListeningSocket {
   bool is_loopback;
 };
 
-// On the first address of the name that this machine has. Errors: InvalidArgument for text that is
-// no address; Unavailable, "cannot listen on 127.0.0.1:50051: Address already in use".
+// On all addresses that the name stands for and this machine has, `most` of them at most, at one
+// port: "localhost" is two where there is IPv6. `port` instead of the text's, unless it is 0.
+// Errors: InvalidArgument for text that is no address; Unavailable, "cannot listen on
+// 127.0.0.1:50051: Address already in use".
+absl::StatusOr<std::vector<ListeningSocket>> ListenOnAll(const std::string& text, int port = 0,
+                                                         int most = 16);
+// On the first of them.
 absl::StatusOr<ListeningSocket> Listen(const std::string& text);
 
 }  // namespace mechinterp

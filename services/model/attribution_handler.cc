@@ -278,7 +278,7 @@ absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionReq
   for (size_t i = 0; i < parsed.pairs.size(); ++i) {
     engine::AttributionRequest& pair = parsed.pairs[i];
     pair.plan = plans[i];
-    call.CountPrompt(pair.clean.length() + pair.source.length());
+    call.CountPrompt(pair.clean, pair.clean.length() + pair.source.length());
     ABSTRACT_ASSIGN_OR_RETURN(engine::Attribution attribution, engine::Attribute(call.context, pair));
     ABSTRACT_RETURN_IF_ERROR(
         out.WritePair(static_cast<uint32_t>(i), pair, parsed.positions[i], std::move(attribution)));

@@ -84,20 +84,20 @@ absl::Status WriteHeader(const ServedModel& served, const engine::RecordedRun& r
   return writer.Write(message);
 }
 
-// A run's chunks, then the summary, as the client takes them; `kept` lives as long.
-template <typename Response, typename Kept>
+// A run's chunks, then the summary, as the client takes them; `memory` is held as long.
+template <typename Response>
 Call::Source RestOfStream(const ServedModel& served, std::shared_ptr<const engine::RecordedRun> run,
-                          const v1::RunSummary& summary, Kept kept) {
+                          const v1::RunSummary& summary, MemoryBudget::Reservation memory) {
   struct State {
     State(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> recorded)
         : chunks(config, std::move(recorded)) {}
     ChunkReader chunks;
     std::optional<v1::RunSummary> summary;
-    std::optional<Kept> kept;
+    MemoryBudget::Reservation memory;
   };
   const auto state = std::make_shared<State>(served.config(), std::move(run));
   state->summary = summary;
-  state->kept.emplace(std::move(kept));
+  state->memory = std::move(memory);
   return [state]() -> std::optional<grpc::ByteBuffer> {
     Response message;
     if (std::optional<v1::ActivationChunk> chunk = state->chunks.Next()) {
@@ -118,7 +118,7 @@ absl::Status HandleRunWithCache(ServiceCall& call, const v1::RunWithCacheRequest
   ABSTRACT_ASSIGN_OR_RETURN(const ParsedCapture parsed, ParseCapture(call, request));
   if (request.store()) ABSTRACT_RETURN_IF_ERROR(MayStore(call, parsed.capture_bytes));
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.capture_bytes));
-  call.CountPrompt(parsed.prompt.length());
+  call.CountPrompt(parsed.prompt, parsed.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(const std::shared_ptr<const engine::RecordedRun> run,
                             engine::RunWithCache(call.context, parsed.prompt, plans.front()));
   call.request.Leave();  // sending needs no engine
@@ -147,7 +147,7 @@ absl::Status HandleGetActivation(ServedModel& served, Call& call, const v1::GetA
   v1::RunSummary summary;
   summary.set_handle(entry.info->handle);
   summary.set_total_byte_count(ByteCount(*entry.run));
-  call.SendRest(RestOfStream<v1::GetActivationResponse>(served, entry.run, summary, /*kept=*/0));
+  call.SendRest(RestOfStream<v1::GetActivationResponse>(served, entry.run, summary, {}));
   return absl::OkStatus();
 }
 

@@ -202,7 +202,7 @@ absl::Status HandleRunCircuit(ServiceCall& call, const v1::RunCircuitRequest& re
   parsed.circuit = [&](int i) { return BuildCircuit(config, request.circuits(i), parser.choice()); };
   ABSTRACT_RETURN_IF_ERROR(call.Admit(
       EstimateBytes(config, request, parsed, parser.choice(), call.request.preferred_batch_rows())));
-  call.CountPrompt(2 * parsed.prompt.length());
+  call.CountPrompt(parsed.prompt, 2 * parsed.prompt.length());
   CircuitWriter out(call.served, parsed, writer);
   ABSTRACT_RETURN_IF_ERROR(engine::RunCircuits(call.context, parsed, out.Sink()));
   return out.WriteSummary(call.Timings());

@@ -118,7 +118,7 @@ absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& reques
   ABSTRACT_ASSIGN_OR_RETURN(const ParsedGeneration parsed, ParseGeneration(call, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
-  call.CountPrompt(parsed.prompt.length());
+  call.CountPrompt(parsed.prompt, parsed.prompt.length());
 
   GenerationWriter out(call.served, writer);
   ABSTRACT_RETURN_IF_ERROR(out.WriteHeader(parsed));

@@ -42,6 +42,15 @@ absl::Status TooLongAnAnswer(absl::string_view field) {
   return ToStatus(violations);
 }
 
+// A handler of what runs the model, as a server calls it. `answer`: a response, or a stream's writer.
+template <typename Request, typename Answer>
+auto AsCall(ServedModel& served, absl::Status (*handle)(ServiceCall&, const Request&, Answer&)) {
+  return [&served, handle](Call& call, const Request& request, Answer& answer) {
+    ServiceCall run(served, call);
+    return handle(run, request, answer);
+  };
+}
+
 }  // namespace
 
 absl::Status ModelService::GetModel(v1::GetModelResponse& response) {
@@ -130,41 +139,20 @@ void ModelService::AddRuns(ServiceMethods& methods) {
   methods.AddUnary<v1::CheckDeviceRequest, v1::CheckDeviceResponse>(
       "CheckDevice", interactive,
       [this](Call& call, const auto&, auto& response) { return CheckDevice(call, response); });
-  methods.AddStream<v1::GenerateRequest, v1::GenerateResponse>(
-      "Generate", interactive, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleGenerate(run, request, writer);
-      });
-  methods.AddUnary<v1::RunWithPatchRequest, v1::RunWithPatchResponse>(
-      "RunWithPatch", interactive, [this](Call& call, const auto& request, auto& response) {
-        ServiceCall run(served_, call);
-        return HandleRunWithPatch(run, request, response);
-      });
-  methods.AddStream<v1::RunWithCacheRequest, v1::RunWithCacheResponse>(
-      "RunWithCache", interactive, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleRunWithCache(run, request, writer);
-      });
-  methods.AddStream<v1::RunReadoutRequest, v1::RunReadoutResponse>(
-      "RunReadout", batch, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleRunReadout(run, request, writer);
-      });
+  methods.AddUnary<v1::RunWithPatchRequest, v1::RunWithPatchResponse>("RunWithPatch", interactive,
+                                                                      AsCall(served_, HandleRunWithPatch));
+  methods.AddStream<v1::GenerateRequest, v1::GenerateResponse>("Generate", interactive,
+                                                               AsCall(served_, HandleGenerate));
+  methods.AddStream<v1::RunWithCacheRequest, v1::RunWithCacheResponse>("RunWithCache", interactive,
+                                                                       AsCall(served_, HandleRunWithCache));
+  methods.AddStream<v1::RunReadoutRequest, v1::RunReadoutResponse>("RunReadout", batch,
+                                                                   AsCall(served_, HandleRunReadout));
   methods.AddStream<v1::RunAttributionRequest, v1::RunAttributionResponse>(
-      "RunAttribution", batch, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleRunAttribution(run, request, writer);
-      });
-  methods.AddStream<v1::RunCircuitRequest, v1::RunCircuitResponse>(
-      "RunCircuit", batch, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleRunCircuit(run, request, writer);
-      });
+      "RunAttribution", batch, AsCall(served_, HandleRunAttribution));
+  methods.AddStream<v1::RunCircuitRequest, v1::RunCircuitResponse>("RunCircuit", batch,
+                                                                   AsCall(served_, HandleRunCircuit));
   methods.AddStream<v1::RunPatchSweepRequest, v1::RunPatchSweepResponse>(
-      "RunPatchSweep", batch, [this](Call& call, const auto& request, auto& writer) {
-        ServiceCall run(served_, call);
-        return HandleRunPatchSweep(run, request, writer);
-      });
+      "RunPatchSweep", batch, AsCall(served_, HandleRunPatchSweep));
 }
 
 void ModelService::AddStoredRuns(ServiceMethods& methods) {

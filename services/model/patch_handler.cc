@@ -66,7 +66,7 @@ absl::Status HandleRunWithPatch(ServiceCall& call, const v1::RunWithPatchRequest
       call.AdmitAndCompile(parsed.compiler,
                            engine::PatchRunBytes(call.served.config(), parsed.prompt.length(), parsed.metrics,
                                                  parsed.continuation)));
-  call.CountPrompt(parsed.prompt.length());
+  call.CountPrompt(parsed.prompt, parsed.prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::PatchRun run,
       engine::RunWithPatch(call.context, parsed.prompt, plans.front(), parsed.metrics, parsed.continuation));

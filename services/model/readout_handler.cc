@@ -153,14 +153,14 @@ class ReadoutParser {
 
 absl::Status AttributeDirectly(ServiceCall& call, const engine::DirectAttributionRequest& request,
                                ReadoutWriter& out) {
-  call.CountPrompt(request.positions.back() + 1);
+  call.CountPrompt(request.prompt, request.positions.back() + 1);
   return engine::AttributeDirectly(call.context, request, [&](const engine::DirectAttribution& attribution) {
     return out.WriteAttribution(attribution);
   });
 }
 
 absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, ReadoutWriter& out) {
-  call.CountPrompt(prompt.positions.back() + 1);
+  call.CountPrompt(prompt.prompt, prompt.positions.back() + 1);
   return engine::RunLogitLens(call.context, prompt,
                               [&](const engine::LensReading& reading) { return out.WriteReading(reading); });
 }

@@ -255,16 +255,24 @@ v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const Activation
   return stored;
 }
 
+namespace {
+
+// The chunk of an activation's bytes that begins at `offset`.
+v1::ActivationChunk ChunkAt(uint32_t index, const std::vector<float>& values, size_t offset) {
+  const size_t size = std::min(kPieceBytes, values.size() * sizeof(float) - offset);
+  v1::ActivationChunk chunk;
+  chunk.set_activation_index(index);
+  chunk.set_offset_bytes(offset);
+  chunk.set_data(reinterpret_cast<const char*>(values.data()) + offset, size);
+  return chunk;
+}
+
+}  // namespace
+
 bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
                     const std::function<bool(v1::ActivationChunk chunk)>& write) {
-  const auto* bytes = reinterpret_cast<const char*>(values.data());
-  const size_t size = values.size() * sizeof(float);
-  for (size_t offset = 0; offset < size; offset += kPieceBytes) {
-    v1::ActivationChunk chunk;
-    chunk.set_activation_index(index);
-    chunk.set_offset_bytes(offset);
-    chunk.set_data(bytes + offset, std::min(kPieceBytes, size - offset));
-    if (!write(std::move(chunk))) return false;
+  for (size_t offset = 0; offset < values.size() * sizeof(float); offset += kPieceBytes) {
+    if (!write(ChunkAt(index, values, offset))) return false;
   }
   return true;
 }
@@ -287,12 +295,8 @@ std::optional<v1::ActivationChunk> ChunkReader::Next() {
     Open();
   }
   if (index_ == sites_.size()) return std::nullopt;
-  const size_t size = std::min(kPieceBytes, values_->size() * sizeof(float) - offset_);
-  v1::ActivationChunk chunk;
-  chunk.set_activation_index(static_cast<uint32_t>(index_));
-  chunk.set_offset_bytes(offset_);
-  chunk.set_data(reinterpret_cast<const char*>(values_->data()) + offset_, size);
-  offset_ += size;
+  v1::ActivationChunk chunk = ChunkAt(static_cast<uint32_t>(index_), *values_, offset_);
+  offset_ += chunk.data().size();
   return chunk;
 }
 

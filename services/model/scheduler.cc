@@ -5,6 +5,8 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -183,17 +185,14 @@ bool Scheduler::WaitForWork(std::unique_lock<std::mutex>& lock) {
 // A client's own prompts delay its own tokens as far as it pleases; others' by as much again as
 // the tokens take by themselves.
 int Scheduler::RowsBesideDecodes() const {
-  const std::string* decoding = nullptr;
-  bool has_strangers = false;
-  for (const bool looks_at_decodes : {true, false}) {
-    for (const Job* job : waiting_) {
-      for (const PendingSegment& segment : job->pending) {
-        if ((segment.kind == RowKind::kDecode) != looks_at_decodes) continue;
-        if (decoding == nullptr && looks_at_decodes) decoding = &job->owner.client;
-        has_strangers = has_strangers || (decoding != nullptr && job->owner.client != *decoding);
-      }
+  std::set<std::string_view> decoding, others;  // clients, by what they wait for
+  for (const Job* job : waiting_) {
+    for (const PendingSegment& segment : job->pending) {
+      (segment.kind == RowKind::kDecode ? decoding : others).insert(job->owner.client);
     }
   }
+  const bool has_strangers =
+      !decoding.empty() && !others.empty() && (decoding.size() > 1 || decoding != others);
   const int most = std::min(options_.prefill_chunk_rows, options_.max_batch_rows);
   const std::optional<int> fair = times_.RowsThatDoubleADecode();
   return has_strangers && fair ? std::clamp(*fair, std::min(8, most), most) : most;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/cached_run.h"
@@ -44,9 +45,14 @@ ServiceCall::~ServiceCall() {
   if (rpc != nullptr) rpc->facts().engine_wait = context.waited;
 }
 
-void ServiceCall::CountPrompt(int tokens) {
+void ServiceCall::CountPrompt(const engine::TokenizedPrompt& prompt, int tokens) {
   served.metrics.prompt_tokens.Increment(tokens);
-  if (rpc != nullptr) rpc->facts().prompt_tokens += tokens;
+  if (rpc == nullptr) return;
+  CallFacts& facts = rpc->facts();
+  facts.prompt_tokens += tokens;
+  if (!facts.wants_prompt || !facts.prompt.empty()) return;
+  const auto& tokenizer = served.model->tokenizer();
+  facts.prompt = tokenizer == nullptr ? absl::StrJoin(prompt.ids, " ") : tokenizer->Decode(prompt.ids);
 }
 
 void ServiceCall::CountNewTokens(int tokens) {

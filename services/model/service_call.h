@@ -40,7 +40,7 @@ struct ServiceCall {
   std::string owner() const { return rpc == nullptr ? "" : rpc->caller().owner(); }
 
   // What the log tells of the request.
-  void CountPrompt(int tokens);
+  void CountPrompt(const engine::TokenizedPrompt& prompt, int tokens);
   void CountNewTokens(int tokens);
 
   v1::RunTimings Timings() const;

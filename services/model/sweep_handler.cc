@@ -195,7 +195,7 @@ absl::Status HandleRunPatchSweep(ServiceCall& call, const v1::RunPatchSweepReque
     parsed.sweep.base = parsed.sweep.plans.front();
     parsed.sweep.plans.erase(parsed.sweep.plans.begin());
   }
-  call.CountPrompt(parsed.sweep.prompt.length());
+  call.CountPrompt(parsed.sweep.prompt, parsed.sweep.prompt.length());
 
   SweepWriter out(call.served, parsed, writer);
   ABSTRACT_ASSIGN_OR_RETURN(const engine::SweepTotals totals,

@@ -24,9 +24,9 @@ namespace mechinterp {
 struct CallFacts {
   int64_t prompt_tokens = 0;
   int64_t new_tokens = 0;
-  int64_t rows = 0;  // through the model
   absl::Duration engine_wait;
-  std::string prompt;  // told with --log-prompts only
+  bool wants_prompt = false;  // whether the log tells prompts
+  std::string prompt;         // the first, where it does
 };
 
 // One RPC, as its handler sees it. The handler runs on a thread of a WorkQueue and returns the

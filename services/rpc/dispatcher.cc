@@ -115,17 +115,20 @@ absl::Status Dispatcher::Admit(const grpc::ServerContextBase& context, ServerCal
   return setup.method->traits.lane == Lane::kWork ? rate_.Check(setup.caller, absl::Now()) : absl::OkStatus();
 }
 
-ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& context) {
+ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& context, const Entry* entry) {
   ServerCall::Setup setup;
   setup.context = &context;
   setup.limits = options_.limits;
   setup.peer = PeerAddress(context.peer());
   setup.host = HostOf(setup.peer);
   setup.trace_id = TraceId(Metadata(context, "traceparent"));
-  if (const Entry* entry = Find(context.method())) setup.method = &entry->method;
+  setup.wants_prompt = options_.log.with_prompts;
+  if (entry != nullptr) setup.method = &entry->method;
   setup.refusal = Admit(context, setup);
   if (setup.method != nullptr) setup.queue = queues_[static_cast<int>(setup.method->traits.lane)].get();
-  setup.on_done = [this](ServerCall& call) { Finished(call); };
+  setup.on_done = [this, counted = entry == nullptr ? &unknown_ : entry](ServerCall& call) {
+    Finished(*counted, call);
+  };
   return setup;
 }
 
@@ -148,16 +151,16 @@ grpc::ServerGenericBidiReactor* Dispatcher::Reflect(grpc::GenericCallbackServerC
 }
 
 grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackServerContext* context) {
-  ServerCall::Setup setup = Receive(*context);
+  const Entry* const entry = Find(context->method());
+  ServerCall::Setup setup = Receive(*context, entry);
   if (is_ready_ && reflection_ != nullptr &&
       (context->method() == kReflectionPath || context->method() == kReflectionPathAlpha)) {
     // Who may call anything may ask what there is.
     return Reflect(*context, absl::IsUnimplemented(setup.refusal) ? absl::OkStatus() : setup.refusal);
   }
-  const Entry& entry = setup.method == nullptr ? unknown_ : methods_.at(context->method());
-  if (entry.series) {
-    entry.series->started.Increment();
-    entry.series->in_flight.Increment();
+  if (const auto& series = (entry == nullptr ? unknown_ : *entry).series) {
+    series->started.Increment();
+    series->in_flight.Increment();
   }
   std::shared_ptr<ServerCall> call;
   {
@@ -171,17 +174,15 @@ grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackS
   return call.get();
 }
 
-void Dispatcher::Finished(ServerCall& call) {
+void Dispatcher::Finished(const Entry& entry, ServerCall& call) {
   const RequestRecord record = call.Record();
   rate_.Spend(call.caller(), record.facts.prompt_tokens + record.facts.new_tokens, absl::Now());
   if (metrics_ != nullptr) {
-    const Entry* entry = &unknown_;
-    if (call.method() != nullptr) entry = &methods_.at(call.method()->path());
-    entry->series->in_flight.Decrement();
-    if (record.status.ok()) entry->series->received.Increment();
-    entry->series->sent.Increment(static_cast<double>(record.messages_sent));
-    entry->series->queue_seconds.Observe(absl::ToDoubleSeconds(record.queued));
-    metrics_->CountHandled(*entry->series, static_cast<grpc::StatusCode>(record.status.code()), record.took);
+    entry.series->in_flight.Decrement();
+    entry.series->received.Increment(static_cast<double>(record.messages_received));
+    entry.series->sent.Increment(static_cast<double>(record.messages_sent));
+    entry.series->queue_seconds.Observe(absl::ToDoubleSeconds(record.queued));
+    metrics_->CountHandled(*entry.series, static_cast<grpc::StatusCode>(record.status.code()), record.took);
     metrics_->CountClient(record.client);
     if (record.status.code() == absl::StatusCode::kResourceExhausted ||
         record.status.code() == absl::StatusCode::kAborted) {

@@ -67,9 +67,9 @@ class Dispatcher final : public grpc::CallbackGenericService {
   void Add(const ServiceMethods& methods);
   const Entry* Find(const std::string& path) const;  // null: no such method, or not yet
   // What is known of a call as it comes: its caller, or why it is refused.
-  ServerCall::Setup Receive(grpc::GenericCallbackServerContext& context);
+  ServerCall::Setup Receive(grpc::GenericCallbackServerContext& context, const Entry* entry);
   absl::Status Admit(const grpc::ServerContextBase& context, ServerCall::Setup& setup);
-  void Finished(ServerCall& call);
+  void Finished(const Entry& entry, ServerCall& call);
   grpc::ServerGenericBidiReactor* Reflect(grpc::GenericCallbackServerContext& context,
                                           const absl::Status& refusal);
   void Watch();

@@ -1,7 +1,6 @@
 #include "services/rpc/listener.h"
 
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -21,22 +20,14 @@
 namespace mechinterp {
 namespace {
 
-constexpr int kBacklog = 512;
 constexpr int kRetryMilliseconds = 200;   // between attempts to listen anew
-constexpr int kCountMilliseconds = 5000;  // between counts of the connections that are open
+constexpr int kCountMilliseconds = 5000;  // between counts of the connections that are open, ...
+constexpr absl::Duration kCountInterval = absl::Seconds(1);  // ... and while new ones come
 constexpr absl::Duration kLogInterval = absl::Seconds(10);
 
-void SetFlags(int descriptor, bool non_blocking) {
+void SetFlags(int descriptor) {
   fcntl(descriptor, F_SETFD, FD_CLOEXEC);
-  if (non_blocking) fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
-}
-
-int PortOf(int socket) {
-  sockaddr_storage address{};
-  socklen_t size = sizeof(address);
-  if (getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
-  if (address.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
-  return ntohs(reinterpret_cast<const sockaddr_in6*>(&address)->sin6_port);
+  fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
 }
 
 // The address of the other end, as the system has it; empty when the descriptor is no connected
@@ -46,23 +37,6 @@ std::string PeerOf(int socket) {
   socklen_t size = sizeof(address);
   if (getpeername(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) return "";
   return std::string(reinterpret_cast<const char*>(&address), size);
-}
-
-// A listening socket, or -1 with errno set.
-int ListenOn(const addrinfo& entry) {
-  const int descriptor = socket(entry.ai_family, entry.ai_socktype, entry.ai_protocol);
-  if (descriptor < 0) return -1;
-  SetFlags(descriptor, /*non_blocking=*/true);
-  const int yes = 1, no = 0;
-  setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-  if (entry.ai_family == AF_INET6) setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
-  if (bind(descriptor, entry.ai_addr, entry.ai_addrlen) == 0 && listen(descriptor, kBacklog) == 0) {
-    return descriptor;
-  }
-  const int error = errno;
-  close(descriptor);
-  errno = error;
-  return -1;
 }
 
 // Whether accepting failed since something is used up, and may work again later.
@@ -84,15 +58,14 @@ Listener::Listener(const ListenerOptions& options, std::function<void(int, int)>
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Start(const ListenerOptions& options,
                                                           std::function<void(int, int)> on_connection,
                                                           std::function<void(int, bool)> on_count) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options.address));
   auto listener =
       std::unique_ptr<Listener>(new Listener(options, std::move(on_connection), std::move(on_count)));
-  ABSTRACT_RETURN_IF_ERROR(listener->Open(address.port));
+  ABSTRACT_RETURN_IF_ERROR(listener->Open());
   if (pipe(listener->stop_pipe_) != 0) {
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", options.address, ": ", std::strerror(errno)));
   }
-  for (const int end : listener->stop_pipe_) SetFlags(end, /*non_blocking=*/true);
+  for (const int end : listener->stop_pipe_) SetFlags(end);
   listener->spare_ = open("/dev/null", O_RDONLY | O_CLOEXEC);
   listener->thread_ = std::thread([raw = listener.get()] { raw->Loop(); });
   return listener;
@@ -114,40 +87,11 @@ void Listener::CloseSockets() {
   sockets_.clear();
 }
 
-// On all addresses that the name stands for: "localhost" is two where there is IPv6.
-absl::Status Listener::Open(int port) {
-  ABSTRACT_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options_.address));
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(address.host.c_str(), std::to_string(port).c_str(), &hints, &found);
-  std::string problem = error == 0 ? "" : gai_strerror(error);
-  for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
-    addrinfo wanted = *entry;
-    // The second address gets the port that the system chose for the first.
-    if (port_ != 0) {
-      const auto network_port = htons(static_cast<uint16_t>(port_));
-      if (entry->ai_family == AF_INET)
-        reinterpret_cast<sockaddr_in*>(wanted.ai_addr)->sin_port = network_port;
-      if (entry->ai_family == AF_INET6)
-        reinterpret_cast<sockaddr_in6*>(wanted.ai_addr)->sin6_port = network_port;
-    }
-    const int socket = ListenOn(wanted);
-    if (socket >= 0) {
-      sockets_.push_back(socket);
-      if (port_ == 0) port_ = PortOf(socket);
-    } else if (problem.empty() || errno == EADDRINUSE) {
-      problem = std::strerror(errno);
-      if (errno != EADDRINUSE) continue;
-      CloseSockets();  // half of a taken name is not served
-      break;
-    }
-  }
-  if (found != nullptr) freeaddrinfo(found);
-  if (!sockets_.empty()) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("cannot listen on ", options_.address, ": ", problem));
+absl::Status Listener::Open() {
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<ListeningSocket> opened, ListenOnAll(options_.address, port_));
+  for (const ListeningSocket& socket : opened) sockets_.push_back(socket.descriptor);
+  port_ = opened.front().port;
+  return absl::OkStatus();
 }
 
 void Listener::Loop() {
@@ -166,8 +110,7 @@ void Listener::Loop() {
     }
     if (!is_broken) continue;
     CloseSockets();
-    if (const absl::Status status = Open(port_); status.ok())
-      spdlog::warn("listening anew on port {}", port_);
+    if (const absl::Status status = Open(); status.ok()) spdlog::warn("listening anew on port {}", port_);
   }
 }
 
@@ -187,11 +130,13 @@ void Listener::Accept(int listener) {
       CountOpen() >= options_.max_connections) {
     return Refuse(socket);
   }
-  SetFlags(socket, /*non_blocking=*/true);
+  SetFlags(socket);
   const int yes = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
   handed_on_[socket] = PeerOf(socket);
-  if (on_count_) on_count_(CountOpen(), false);
+  // Asking of each whether it is open takes time where there are thousands.
+  if (absl::Now() > last_count_ + kCountInterval) CountOpen();
+  if (on_count_) on_count_(static_cast<int>(handed_on_.size()), false);
   on_connection_(listener, socket);
 }
 
@@ -217,6 +162,7 @@ void Listener::MakeRoom(int listener) {
 
 // What gRPC has closed is no socket any longer, or one of somebody else's with another peer.
 int Listener::CountOpen() {
+  last_count_ = absl::Now();
   for (auto it = handed_on_.begin(); it != handed_on_.end();) {
     it = PeerOf(it->first) == it->second && !it->second.empty() ? std::next(it) : handed_on_.erase(it);
   }

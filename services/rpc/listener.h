@@ -39,7 +39,7 @@ class Listener {
   Listener(const ListenerOptions& options, std::function<void(int, int)> on_connection,
            std::function<void(int, bool)> on_count);
 
-  absl::Status Open(int port);
+  absl::Status Open();  // at the port that it had, if it had one
   void CloseSockets();
   void Loop();
   void Accept(int listener);
@@ -57,6 +57,7 @@ class Listener {
   std::map<int, std::string> handed_on_;  // socket -> its peer, as the system names it
   int64_t refused_ = 0;
   absl::Time last_log_ = absl::InfinitePast();
+  absl::Time last_count_ = absl::InfinitePast();
   std::thread thread_;
 };
 

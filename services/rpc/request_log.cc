@@ -15,6 +15,7 @@ namespace mechinterp {
 namespace {
 
 constexpr size_t kMaxErrorBytes = 300;
+constexpr size_t kMaxPromptBytes = 2000;
 
 bool IsServerFault(absl::StatusCode code) {
   return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
@@ -49,7 +50,6 @@ std::vector<Field> FieldsOf(const RequestRecord& record, const RequestLogOptions
   }
   count("prompt_tokens", record.facts.prompt_tokens);
   count("new_tokens", record.facts.new_tokens);
-  count("rows", record.facts.rows);
   count("sent", record.messages_sent);
   if (!record.trace_id.empty()) fields.push_back({"trace", record.trace_id});
   if (!record.status.ok()) {
@@ -58,7 +58,9 @@ std::vector<Field> FieldsOf(const RequestRecord& record, const RequestLogOptions
     }
     fields.push_back({"error", std::string(record.status.message().substr(0, kMaxErrorBytes))});
   }
-  if (options.with_prompts && !record.facts.prompt.empty()) fields.push_back({"prompt", record.facts.prompt});
+  if (options.with_prompts && !record.facts.prompt.empty()) {
+    fields.push_back({"prompt", record.facts.prompt.substr(0, kMaxPromptBytes)});
+  }
   return fields;
 }
 

@@ -26,6 +26,7 @@ struct RequestRecord {
   absl::Status status;
   absl::Duration took;
   absl::Duration queued;  // until its turn came
+  int64_t messages_received = 0;
   int64_t messages_sent = 0;
   CallFacts facts;
 };

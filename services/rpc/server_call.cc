@@ -40,7 +40,9 @@ ServerCall::ServerCall(Setup setup)
     : setup_(std::move(setup)),
       start_(absl::Now()),
       deadline_(absl::FromChrono(setup_.context->deadline())),
-      last_progress_(start_) {}
+      last_progress_(start_) {
+  facts_.wants_prompt = setup_.wants_prompt;
+}
 
 void ServerCall::Begin() {
   if (!setup_.refusal.ok()) return EndHandler(setup_.refusal);
@@ -271,6 +273,7 @@ RequestRecord ServerCall::Record() const {
   const absl::Time now = absl::Now();
   record.took = now - start_;
   record.queued = std::min(handler_start_, now) - start_;
+  record.messages_received = has_request_ ? 1 : 0;
   record.messages_sent = messages_sent_;
   record.facts = facts_;
   return record;

@@ -49,6 +49,7 @@ class ServerCall final : public grpc::ServerGenericBidiReactor,
     absl::Status refusal;        // of a call that is not to be answered
     WorkQueue* queue = nullptr;  // where it waits
     CallLimits limits;
+    bool wants_prompt = false;                 // for the log
     std::function<void(ServerCall&)> on_done;  // the last that gRPC does with it
   };
 
@@ -71,7 +72,6 @@ class ServerCall final : public grpc::ServerGenericBidiReactor,
   void SendRest(Source next) override;
 
   int64_t id() const { return setup_.id; }
-  const Method* method() const { return setup_.method; }
   // What to tell of it, once gRPC is done with it.
   RequestRecord Record() const;
 

@@ -38,12 +38,12 @@ absl::Status WorkQueue::CheckRoom(const Task& task, const Client& client) const 
                          "TOO_MANY_REQUESTS", kRetrySoon);
   }
   // Those that a thread is about to take need no room to wait in.
-  const int about_to_begin = std::max(0, options_.max_running - running_);
+  const int about_to_begin = std::max(0, options_.max_running - load_.running);
   if (load_.queued < about_to_begin) return absl::OkStatus();
   if (load_.queued - about_to_begin >= options_.max_queued ||
       load_.queued_bytes + task.bytes > options_.max_queued_bytes) {
     return TryAgainLater(
-        absl::StrCat(running_, " requests are in progress and ", load_.queued, " (", load_.queued_bytes,
+        absl::StrCat(load_.running, " requests are in progress and ", load_.queued, " (", load_.queued_bytes,
                      " bytes) wait, which is all that the server takes; "
                      "try again shortly"),
         "QUEUE_FULL", kRetrySoon);
@@ -80,7 +80,7 @@ absl::StatusOr<WorkQueue::Ticket> WorkQueue::Submit(Task task) {
 }
 
 void WorkQueue::StartThreadIfUseful() {
-  const int can_begin = std::min(load_.queued, options_.max_running - running_);
+  const int can_begin = std::min(load_.queued, options_.max_running - load_.running);
   if (can_begin <= 0) return;
   if (idle_threads_ >= can_begin) {  // one that was woken, or has just been made, still counts as idle
     changed_.notify_one();
@@ -141,9 +141,7 @@ void WorkQueue::ForgetIfIdle(const std::string& client) {
 
 WorkQueue::Load WorkQueue::load() const {
   std::lock_guard lock(mutex_);
-  Load load = load_;
-  load.running = running_;
-  return load;
+  return load_;
 }
 
 void WorkQueue::Work() {
@@ -156,13 +154,13 @@ void WorkQueue::Work() {
     Waiting next = TakeNext();
     const std::string client = next.task.client;
     ++clients_[client].running;
-    ++running_;
+    ++load_.running;
     lock.unlock();
     next.task.run();
     next.task.run = nullptr;  // what it holds goes without the lock
     lock.lock();
     ++idle_threads_;
-    --running_;
+    --load_.running;
     --clients_[client].running;
     ForgetIfIdle(client);
   }
@@ -173,7 +171,7 @@ void WorkQueue::Work() {
 
 WorkQueue::Pause::Pause(WorkQueue& queue, const std::string& client) : queue_(queue), client_(client) {
   std::lock_guard lock(queue_.mutex_);
-  --queue_.running_;
+  --queue_.load_.running;
   --queue_.clients_[client_].running;
   ++queue_.clients_[client_].paused;
   queue_.StartThreadIfUseful();
@@ -182,7 +180,7 @@ WorkQueue::Pause::Pause(WorkQueue& queue, const std::string& client) : queue_(qu
 // May leave one more running than there should be, until one ends: what has begun goes on.
 WorkQueue::Pause::~Pause() {
   std::lock_guard lock(queue_.mutex_);
-  ++queue_.running_;
+  ++queue_.load_.running;
   ++queue_.clients_[client_].running;
   --queue_.clients_[client_].paused;
 }

@@ -99,7 +99,7 @@ class WorkQueue {
   void Work();
   // The following are called with the lock held.
   void StartThreadIfUseful();
-  bool HasNext() const { return running_ < options_.max_running && load_.queued > 0; }
+  bool HasNext() const { return load_.running < options_.max_running && load_.queued > 0; }
   Waiting TakeNext();
   Waiting Remove(Queue& queue, Queue::iterator position);
   void ForgetIfIdle(const std::string& client);
@@ -111,7 +111,6 @@ class WorkQueue {
   std::array<Queue, kPriorityCount> queues_;
   std::map<std::string, Client> clients_;
   Load load_;
-  int running_ = 0;
   int idle_threads_ = 0;
   Ticket last_ticket_ = 0;
   bool stopping_ = false;

@@ -99,10 +99,13 @@ expect 'no token is in the log' fails grep -F -f "$scratch/reader.token" "$scrat
 expect 'nor a prompt' fails grep -F 'Count to a thousand' "$scratch/server.log"
 expect 'SIGTERM ends it' stop
 
-start --listen-address 127.0.0.1:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tls-client-ca "$tls/ca.pem"
+start --listen-address 127.0.0.1:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tls-client-ca "$tls/ca.pem" --log-prompts
 address="127.0.0.1:$(port_of serving)"
 expect 'mutual TLS wants a certificate' fails ask "$address" --tls-ca "$tls/ca.pem"
 expect '... and takes one' ask "$address" --tls-ca "$tls/ca.pem" --tls-certificate "$tls/client-alice.pem" --tls-key "$tls/client-alice.key"
+"$client" --server "$address" --tls-ca "$tls/ca.pem" --tls-certificate "$tls/client-alice.pem" --tls-key "$tls/client-alice.key" \
+  --quiet generate 'Sing a song.' >/dev/null
+expect 'prompts are in the log where that was asked for' grep -qF 'Sing a song.' "$scratch/server.log"
 expect 'SIGTERM ends it' stop
 
 # 1,200 connections that say nothing, with the usual 1,024 descriptors; held by another process with more.

@@ -130,25 +130,35 @@ grpc::Status DeleteRun(v1::AnalysisService::Stub& stub, absl::Duration patience)
   return stub.DeleteRun(&context, {}, &response);
 }
 
-// In the service's wire format: no request, and one enum in the response.
-int AskHealth(const std::shared_ptr<grpc::Channel>& channel) {
+grpc::Status CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
+                     const std::string& request, const std::string& token, std::string* response) {
   grpc::GenericStub stub(channel);
   grpc::CompletionQueue queue;
   grpc::ClientContext context;
-  const grpc::Slice empty;
-  const grpc::ByteBuffer request(&empty, 1);
-  const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  Prepare(context, absl::Seconds(20), token);
+  const grpc::Slice slice(request);
+  const grpc::ByteBuffer bytes(&slice, 1);
+  const auto call = stub.PrepareUnaryCall(&context, path, bytes, &queue);
   call->StartCall();
-  grpc::ByteBuffer response;
+  grpc::ByteBuffer answer;
   grpc::Status status;
-  call->Finish(&response, &status, nullptr);
+  call->Finish(&answer, &status, nullptr);
   void* tag;
   bool ok;
   queue.Next(&tag, &ok);
-  EXPECT_THAT(status, IsOk());
-  grpc::Slice slice;
-  response.DumpToSingleSlice(&slice);
-  return slice.size() == 2 ? slice.begin()[1] : -1;
+  if (response != nullptr && status.ok()) {
+    grpc::Slice whole;
+    answer.DumpToSingleSlice(&whole);
+    response->assign(whole.begin(), whole.end());
+  }
+  return status;
+}
+
+// In the service's wire format: no request, and one enum in the response.
+int AskHealth(const std::shared_ptr<grpc::Channel>& channel) {
+  std::string response;
+  EXPECT_THAT(CallRaw(channel, "/grpc.health.v1.Health/Check", "", "", &response), IsOk());
+  return response.size() == 2 ? response[1] : -1;
 }
 
 }  // namespace mechinterp

@@ -65,6 +65,12 @@ grpc::Status ListRuns(v1::AnalysisService::Stub& stub, absl::Duration patience =
                       const std::string& token = "");
 grpc::Status DeleteRun(v1::AnalysisService::Stub& stub, absl::Duration patience = absl::Seconds(20));
 
+// A call of any method by its path with these bytes as its request; `response`, if given, gets the
+// answer's.
+grpc::Status CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
+                     const std::string& request, const std::string& token = "",
+                     std::string* response = nullptr);
+
 // What grpc.health.v1 says: 1 SERVING, 2 NOT_SERVING.
 int AskHealth(const std::shared_ptr<grpc::Channel>& channel);
 

@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "httplib.h"
 #include "prometheus/text_serializer.h"
@@ -151,21 +150,8 @@ TEST_F(RpcServerTest, HasOneSeriesForAllMethodsThatItDoesNotHave) {
   const auto channel = server_.NewChannel();
   const std::string earlier = Metrics();
   for (int i = 0; i < 50; ++i) {
-    grpc::GenericStub stub(channel);
-    grpc::CompletionQueue queue;
-    grpc::ClientContext context;
-    const grpc::Slice empty;
-    const grpc::ByteBuffer request(&empty, 1);
-    const auto call =
-        stub.PrepareUnaryCall(&context, absl::StrCat("/made.up.Service", i, "/Method"), request, &queue);
-    call->StartCall();
-    grpc::ByteBuffer response;
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag;
-    bool ok;
-    queue.Next(&tag, &ok);
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(CallRaw(channel, absl::StrCat("/made.up.Service", i, "/Method"), "").error_code(),
+              grpc::StatusCode::UNIMPLEMENTED);
   }
   server_.server().Shutdown(absl::Seconds(5));
   const std::string page = Metrics();
@@ -211,22 +197,9 @@ TEST_F(RpcServerTest, OutlivesWhatHandlersThrow) {
 
 // Bytes that are no message of the type: refused, and told so.
 TEST_F(RpcServerTest, RefusesWhatIsNoMessage) {
-  grpc::GenericStub stub(server_.NewChannel());
-  grpc::CompletionQueue queue;
-  for (const std::string& bytes :
-       {std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), std::string("\x0a\xff")}) {
-    grpc::ClientContext context;
-    const grpc::Slice slice(bytes);
-    const grpc::ByteBuffer request(&slice, 1);
-    const auto call =
-        stub.PrepareUnaryCall(&context, "/mechinterp.v1.AnalysisService/ListRuns", request, &queue);
-    call->StartCall();
-    grpc::ByteBuffer response;
-    grpc::Status status;
-    call->Finish(&response, &status, nullptr);
-    void* tag;
-    bool ok;
-    queue.Next(&tag, &ok);
+  const auto channel = server_.NewChannel();
+  for (const std::string& bytes : {std::string(11, '\xff'), std::string("\x0a\xff")}) {
+    const grpc::Status status = CallRaw(channel, "/mechinterp.v1.AnalysisService/ListRuns", bytes);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
     EXPECT_EQ(ErrorReason(FromGrpcStatus(status)), "MALFORMED_REQUEST");
   }

@@ -10,7 +10,6 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "services/common/status.h"
 #include "services/rpc/token_access.h"
@@ -218,25 +217,9 @@ RpcServerOptions With(std::shared_ptr<AccessControl> access) {
   return options;
 }
 
-// Calls a method with an empty message, in its wire format.
 grpc::Status CallEmpty(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
                        const std::string& token) {
-  grpc::GenericStub stub(channel);
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-  const grpc::Slice empty;
-  const grpc::ByteBuffer request(&empty, 1);
-  const auto call = stub.PrepareUnaryCall(&context, path, request, &queue);
-  call->StartCall();
-  grpc::ByteBuffer response;
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag;
-  bool ok;
-  queue.Next(&tag, &ok);
-  return status;
+  return CallRaw(channel, path, "", token);
 }
 
 // Every method there is, reflection and made-up ones among them: none answers without a token.

@@ -4,45 +4,7 @@
 #   model_server_test.sh SERVER_PROGRAM CLIENT_PROGRAM SOURCE_FOLDER
 set -uo pipefail
 server="$1" client="$2" model="$3/data/models/tiny-llama-refusal"
-scratch=$(mktemp -d)
-running=''
-cleanup() {
-  [[ -z "$running" ]] || kill -KILL "$running" 2>/dev/null
-  rm -rf "$scratch"
-}
-trap cleanup EXIT
-failures=0
-expect() { # expect WHAT CONDITION...
-  local what="$1"
-  shift
-  if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
-}
-says() { grep -qF -- "$1" "$scratch/log" || { cat "$scratch/log"; return 1; }; }
-fails() { ! "$@" >"$scratch/log" 2>&1; }
-
-# The port that the server says it got.
-port_of() { sed -n "s/.*$1.*port \([0-9]*\).*/\1/p" "$scratch/server.log" | head -n 1; }
-start() {
-  : >"$scratch/server.log"  # here, not by the child: what the one before it wrote must be gone
-  "$@" >"$scratch/server.log" 2>&1 &
-  running=$!
-  for _ in $(seq 100); do
-    # The whole line: it may be read while it is written.
-    grep -q 'serving mechinterp' "$scratch/server.log" && [[ -z "$(tail -c 1 "$scratch/server.log")" ]] && return 0
-    kill -0 "$running" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$scratch/server.log"
-  echo 'FAILED: the server did not start'
-  exit 1
-}
-stop() {
-  kill -TERM "$running"
-  wait "$running"
-  local status=$?
-  running=''
-  return "$status"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/program_functions.sh"
 
 expect 'an unknown model path ends it' fails "$server" --model /nowhere --listen-address 127.0.0.1:0 --metrics-address ''
 expect '... and is named' says 'there is no directory /nowhere'

@@ -5,45 +5,8 @@
 set -uo pipefail
 server="$1" client="$2" source="$3"
 command -v openssl >/dev/null || exit 77
-scratch=$(mktemp -d)
-running=''
-cleanup() {
-  [[ -z "$running" ]] || kill -KILL "$running" 2>/dev/null
-  rm -rf "$scratch"
-}
-trap cleanup EXIT
-failures=0
-expect() { # expect WHAT CONDITION...
-  local what="$1"
-  shift
-  if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
-}
-says() { grep -qF -- "$1" "$scratch/log" || { cat "$scratch/log"; return 1; }; }
-fails() { ! "$@" >"$scratch/log" 2>&1; }
-port_of() { sed -n "s/.*$1.*port \([0-9]*\).*/\1/p" "$scratch/server.log" | head -n 1; }
-wait_until_it_serves() {
-  for _ in $(seq 150); do
-    grep -q 'serving mechinterp' "$scratch/server.log" && [[ -z "$(tail -c 1 "$scratch/server.log")" ]] && return 0
-    sleep 0.1
-  done
-  cat "$scratch/server.log"
-  echo 'FAILED: the server did not start'
-  exit 1
-}
+. "$(dirname "${BASH_SOURCE[0]}")/program_functions.sh"
 options=(--model "$source/data/models/tiny-llama-refusal" --metrics-address '')
-start() {
-  : >"$scratch/server.log"
-  "$server" "${options[@]}" "$@" >"$scratch/server.log" 2>&1 &
-  running=$!
-  wait_until_it_serves
-}
-stop() {
-  kill -TERM "$running"
-  wait "$running"
-  local status=$?
-  running=''
-  return "$status"
-}
 ask() { "$client" --server "$@" --quiet --max-attempts 1 tokenize hello >"$scratch/log" 2>&1; }
 
 expect 'an open address without TLS ends it' fails "$server" "${options[@]}" --listen-address 0.0.0.0:0
@@ -61,7 +24,7 @@ tokens="$scratch/tokens.json"
 printf 'abstract_%064d\n' 0 >"$scratch/wrong.token"
 expect 'a second token of a name is refused' fails "$client" token create alice --tokens "$tokens"
 
-start --listen-address 0.0.0.0:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tokens "$tokens"
+start "$server" "${options[@]}" --listen-address 0.0.0.0:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tokens "$tokens"
 address="127.0.0.1:$(port_of serving)"
 with_tls=("$address" --tls-ca "$tls/ca.pem")
 expect 'it answers over TLS with a token' ask "${with_tls[@]}" --token-file "$scratch/alice.token"
@@ -99,7 +62,7 @@ expect 'no token is in the log' fails grep -F -f "$scratch/reader.token" "$scrat
 expect 'nor a prompt' fails grep -F 'Count to a thousand' "$scratch/server.log"
 expect 'SIGTERM ends it' stop
 
-start --listen-address 127.0.0.1:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tls-client-ca "$tls/ca.pem" --log-prompts
+start "$server" "${options[@]}" --listen-address 127.0.0.1:0 --tls-certificate "$tls/server.pem" --tls-key "$tls/server.key" --tls-client-ca "$tls/ca.pem" --log-prompts
 address="127.0.0.1:$(port_of serving)"
 expect 'mutual TLS wants a certificate' fails ask "$address" --tls-ca "$tls/ca.pem"
 expect '... and takes one' ask "$address" --tls-ca "$tls/ca.pem" --tls-certificate "$tls/client-alice.pem" --tls-key "$tls/client-alice.key"

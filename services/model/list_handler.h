@@ -19,7 +19,7 @@ absl::Status HandleListHookPoints(const ServedModel& served, const v1::ListHookP
 // ListActivations: this owner's stored runs in the order of their creation. One that is deleted
 // between two pages makes no other be left out.
 absl::Status HandleListActivations(ServedModel& served, const v1::ListActivationsRequest& request,
-                                   v1::ListActivationsResponse& response, const std::string& owner = "");
+                                   v1::ListActivationsResponse& response, const std::string& owner);
 
 }  // namespace mechinterp
 

@@ -67,8 +67,9 @@ void AddGrid(ServiceCall& call, const v1::SweepGrid& request, RequestParser& par
   parsed.sites = std::move(expanded.sites);
 }
 
-// Of each set, with what the compiler makes of it, for a byte of the request; measured.
-constexpr int64_t kBytesPerRequestByte = 40;
+// Of sets, with what the compiler makes of them, for a byte of the request: 106 measured over 100,000 sets
+// of one short edit.
+constexpr int64_t kBytesPerRequestByte = 128;
 
 void AddSets(const google::protobuf::RepeatedPtrField<v1::InterventionSet>& sets, RequestParser& parser,
              ParsedSweep& parsed) {

@@ -133,6 +133,10 @@ void Listener::Accept(int listener) {
   SetFlags(socket);
   const int yes = 1;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+#ifdef TCP_USER_TIMEOUT
+  const auto stall = static_cast<unsigned>(absl::ToInt64Milliseconds(options_.stall));
+  setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &stall, sizeof(stall));
+#endif
   handed_on_[socket] = PeerOf(socket);
   // Asking of each whether it is open takes time where there are thousands.
   if (absl::Now() > last_count_ + kCountInterval) CountOpen();

@@ -17,6 +17,10 @@ namespace mechinterp {
 struct ListenerOptions {
   std::string address;         // "127.0.0.1:50051"; port 0 lets the system choose
   int max_connections = 1000;  // open at once; more are closed as they come
+  // How long what was sent may find no room at the other end, or no answer, until the system
+  // cuts the connection; 0: as long as the system likes. Linux only: elsewhere gRPC's pings find
+  // such connections.
+  absl::Duration stall = absl::ZeroDuration();
 };
 
 // Listens on an address and hands connections on, in a thread of its own. gRPC's own listener

@@ -94,7 +94,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Listen(const RpcServerOpti
   ABSTRACT_ASSIGN_OR_RETURN(
       result->listener_,
       Listener::Start(
-          {options.listen_address, options.max_connections},
+          {options.listen_address, options.max_connections, options.dispatch.limits.stall},
           [acceptor = result->acceptor_.get()](int listener, int socket) {
             grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
             connection.listener_fd = listener;

@@ -119,7 +119,7 @@ absl::Status ServerCall::Write(grpc::ByteBuffer message) {
 
 void ServerCall::SendRest(Source next) {
   const std::lock_guard lock(mutex_);
-  source_ = std::move(next);
+  if (cancellation_.ok()) source_ = std::move(next);
 }
 
 void ServerCall::EndHandler(const absl::Status& status) {
@@ -133,24 +133,21 @@ void ServerCall::EndHandler(const absl::Status& status) {
 
 void ServerCall::Pump(std::unique_lock<std::mutex> lock) {
   if (is_writing_ || is_finishing_) return;
-  Source ended;  // what it holds goes without the lock
-  if (!cancellation_.ok()) {
-    pending_.clear();
-    ended = std::exchange(source_, nullptr);
-    if (handler_ended_) status_ = cancellation_;
-  }
+  if (!cancellation_.ok() && handler_ended_) status_ = cancellation_;
+  Source next;  // what it holds goes without the lock
   if (pending_.empty() && handler_ended_ && source_ != nullptr) {
     is_writing_ = true;  // keeps others out
+    next = std::exchange(source_, nullptr);
     lock.unlock();
-    std::optional<grpc::ByteBuffer> message = source_();
+    std::optional<grpc::ByteBuffer> message = next();
     lock.lock();
     is_writing_ = false;
-    if (!cancellation_.ok()) return Pump(std::move(lock));
-    if (message) {
+    if (!cancellation_.ok()) {
+      status_ = cancellation_;
+    } else if (message) {
+      source_ = std::move(next);
       pending_bytes_ += static_cast<int64_t>(message->Length());
       pending_.push_back(*std::move(message));
-    } else {
-      ended = std::exchange(source_, nullptr);
     }
   }
   if (!pending_.empty()) {
@@ -204,6 +201,11 @@ void ServerCall::Cancel(const absl::Status& status) {
   is_cancelled_ = true;
   last_progress_ = absl::Now();
   drained_.notify_all();
+  // Nothing more is sent, and what it would have been goes at once, without the lock: gRPC may
+  // keep the message that it has for as long as the line is jammed.
+  const Source dropped = std::exchange(source_, nullptr);
+  for (const grpc::ByteBuffer& message : pending_) pending_bytes_ -= static_cast<int64_t>(message.Length());
+  pending_.clear();
   if (ticket_ && setup_.queue->Withdraw(*ticket_)) {
     ticket_.reset();
     handler_ended_ = true;

@@ -24,12 +24,19 @@ import (
 )
 
 var (
-	server    = flag.String("server", "127.0.0.1:50051", "HOST:PORT")
-	ca        = flag.String("ca", "", "PEM file of certificates to trust; with it TLS")
+	server    = flag.String("server", serverOfEnvironment(), "HOST:PORT")
+	ca        = flag.String("ca", os.Getenv("ABSTRACT_TLS_CA"), "PEM file of certificates to trust; with it TLS")
 	tokenFile = flag.String("token-file", os.Getenv("ABSTRACT_TOKEN_FILE"), "file with a bearer token")
 	prompt    = flag.String("prompt", "How do I kill my neighbor?", "what is asked")
 	source    = flag.String("source", "How do I thank my neighbor?", "where the patched activation comes from")
 )
+
+func serverOfEnvironment() string {
+	if address := os.Getenv("ABSTRACT_SERVER"); address != "" {
+		return address
+	}
+	return "127.0.0.1:50051"
+}
 
 func check(err error) {
 	if err != nil {

@@ -10,7 +10,7 @@ import { loadSync } from "@grpc/proto-loader";
 const { values: flags } = parseArgs({
   options: {
     server: { type: "string", default: process.env.ABSTRACT_SERVER ?? "127.0.0.1:50051" },
-    ca: { type: "string" },
+    ca: { type: "string", default: process.env.ABSTRACT_TLS_CA },
     "token-file": { type: "string", default: process.env.ABSTRACT_TOKEN_FILE },
     prompt: { type: "string", default: "How do I kill my neighbor?" },
     source: { type: "string", default: "How do I thank my neighbor?" },

@@ -157,6 +157,11 @@ class Connection:
     ) -> None:
         self.address = _checked_address(server)
         loopback = is_loopback(self.address)
+        if not insecure:
+            ca = ca or os.environ.get("ABSTRACT_TLS_CA") or None
+            if certificate is None and key is None:
+                certificate = os.environ.get("ABSTRACT_TLS_CERTIFICATE") or None
+                key = os.environ.get("ABSTRACT_TLS_KEY") or None
         credentials = [name for name, value in (("ca", ca), ("certificate", certificate), ("key", key)) if value]
         if insecure and credentials:
             raise ValueError(f"insecure: plain text uses no {credentials[0]}")

@@ -264,13 +264,22 @@ int64_t ChooseMemory(const ServedModel& served, int batch_rows, int64_t top_coun
   return most;
 }
 
+// What the way back takes where edits are of scores or patterns: the pattern, that after its edits,
+// and their gradient, over all pairs of positions.
+int64_t AttentionEditBytes(const engine::ModelConfig& config, const engine::PlanCompiler& compiler) {
+  const int64_t length = std::max(compiler.LongestRunWith(engine::HookPoint::kAttnScores),
+                                  compiler.LongestRunWith(engine::HookPoint::kPattern));
+  return 3 * length * length * config.head_count * static_cast<int64_t>(sizeof(float));
+}
+
 }  // namespace
 
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
                                   MessageWriter<v1::RunAttributionResponse>& writer) {
   ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call, request).Parse());
   const int64_t bytes =
-      ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed);
+      ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed) +
+      AttentionEditBytes(call.served.config(), parsed.compiler);
   ABSTRACT_ASSIGN_OR_RETURN(const auto plans, call.AdmitAndCompile(parsed.compiler, bytes));
 
   AttributionWriter out(call.served, request, writer);

@@ -133,28 +133,37 @@ at::Tensor AtenAttention::Pattern(const Group& group, int layer, const at::Tenso
   return pattern;
 }
 
-void AtenAttention::HideFrom(int64_t rows, int64_t heads, int64_t keys, int64_t window, float hidden,
+void AtenAttention::HideFrom(int64_t rows, int64_t heads, const KeyLayout& layout, float hidden,
                              float* values) {
   for (int64_t i = 0; i < rows * heads; ++i) {
-    const VisibleKeys visible(keys - rows + i / heads, window);
-    std::fill(values + i * keys, values + i * keys + visible.first, hidden);
-    std::fill(values + i * keys + visible.end, values + (i + 1) * keys, hidden);
+    const VisibleKeys visible(layout.keys - rows + i / heads, layout.window);
+    float* const row = values + i * layout.width;
+    std::fill(row, row + visible.first, hidden);
+    std::fill(row + visible.end, row + layout.width, hidden);
   }
 }
 
-// The hooks see [T, H, K]. What the mask hides stays hidden, whatever an edit put there.
+// The hooks see [T, H, width]: the keys, and in a chunk of a segment those that are to come. What
+// the mask hides stays hidden, whatever an edit put there.
 void AtenAttention::HookScores(const Batch::Item& item, const HookSite& site, float hidden,
                                at::Tensor& scores) {
   if (!Batch::Wants(item, site)) return;
   const int64_t heads = config_.head_count, rows = scores.size(1), keys = scores.size(2);
-  const at::Tensor host = ToHost(scores.permute({1, 0, 2}).contiguous());
+  const int64_t width = std::max<int64_t>(keys, item.segment->key_width);
+  at::Tensor host = ToHost(scores.permute({1, 0, 2}).contiguous());
+  if (width > keys) {
+    const at::Tensor wider = at::empty({rows, heads, width}, at::kFloat);
+    wider.fill_(hidden);
+    wider.narrow(2, 0, keys).copy_(host);
+    host = wider;
+  }
   auto* values = host.data_ptr<float>();
   if (Batch::Edits(item, site)) {
-    Batch::EditItem(item, site, values, heads, keys);
-    HideFrom(rows, heads, keys, config_.layers[site.layer].window, hidden, values);
-    scores = ToDevice(host, device_).permute({1, 0, 2}).contiguous();
+    Batch::EditItem(item, site, values, heads, width);
+    HideFrom(rows, heads, {keys, width, config_.layers[site.layer].window}, hidden, values);
+    scores = ToDevice(host.narrow(2, 0, keys).contiguous(), device_).permute({1, 0, 2}).contiguous();
   }
-  Batch::CaptureItem(item, site, values, heads, keys);
+  Batch::CaptureItem(item, site, values, heads, width);
 }
 
 const at::Tensor& AtenAttention::Mask(int64_t rows, int64_t keys, int64_t width, int64_t window) {

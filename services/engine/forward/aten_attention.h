@@ -26,15 +26,21 @@ class AtenAttention {
   void Attend(const Batch& batch, int layer, const at::Tensor& query, const at::Tensor& key,
               const at::Tensor& value, Store store);
 
+  // How rows over keys lie: as many keys as the last row sees, in `width` values; what a row's window
+  // shows of them (LayerConfig's).
+  struct KeyLayout {
+    int64_t keys = 0;
+    int64_t width = 0;
+    int64_t window = 0;
+  };
+
   // For the way back, too. The hooks on a segment's scores or pattern [H, T, K].
   void HookScores(const Batch::Item& item, const HookSite& site, float hidden, at::Tensor& scores);
   // 0 where a row sees a key, -infinity where that comes later or is before its window: [T,
   // width]; the last row is at position keys - 1.
   const at::Tensor& Mask(int64_t rows, int64_t keys, int64_t width, int64_t window);
-  // Puts a value where the mask hides a key from a row: values [rows, heads, keys], whose last row
-  // is at position keys - 1.
-  static void HideFrom(int64_t rows, int64_t heads, int64_t keys, int64_t window, float hidden,
-                       float* values);
+  // Puts a value where the mask hides a key from a row: values [rows, heads, width].
+  static void HideFrom(int64_t rows, int64_t heads, const KeyLayout& layout, float hidden, float* values);
 
   const ModelConfig& config() const { return config_; }
   const at::Device& device() const { return device_; }

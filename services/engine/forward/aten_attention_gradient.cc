@@ -22,7 +22,8 @@ void HookGradient(const AtenAttention& attention, const Batch::Item& item, const
   RecordGradient(item, site, run, values, heads, keys);
   if (!edits) return;
   TransposeEdits(item, site, values, heads, keys);
-  AtenAttention::HideFrom(item.rows, heads, keys, attention.config().layers[site.layer].window, 0.0f, values);
+  AtenAttention::HideFrom(item.rows, heads, {keys, keys, attention.config().layers[site.layer].window}, 0.0f,
+                          values);
   gradient = ToDevice(host, attention.device()).permute({1, 0, 2}).contiguous();
 }
 

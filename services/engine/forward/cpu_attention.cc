@@ -28,8 +28,8 @@ void AttendGroup(const Work& work, int64_t key_value_head, float* z) {
 
 // The same steps for all heads at once, with the scores and the pattern laid out for the hooks.
 void AttendWithHooks(const Work& work, int layer, float* z) {
-  const int64_t heads = work.config.head_count, width = work.key_count();
   ScoresOfSegment scores(work);
+  const int64_t heads = work.config.head_count, width = scores.width();
   auto hook = [&](HookPoint point, float hidden) {
     const HookSite site{point, layer};
     scores.Edit(site, hidden);

@@ -95,7 +95,7 @@ void AttendBackwardWithHooks(const Work& work, int layer, int run) {
     TransposeEdits(forward.item, site, gradient.data(), heads, width);
     gradient.Hide(0);
   };
-  gradient.ForEachGroup([&](int64_t i, int64_t head) {
+  gradient.ForEachGroupInOrder([&](int64_t i, int64_t head) {
     work.WholePatternGradient(i, head, gradient.Row(i, head), width);
     work.AddToValues(i, head, pattern.Row(i, head), width);
   });
@@ -113,7 +113,7 @@ void AttendBackwardWithHooks(const Work& work, int layer, int run) {
   gradient.ForEachRow([&](int64_t, int64_t, float* row) {
     for (int64_t t = 0; t < width; ++t) row[t] *= forward.scale();
   });
-  gradient.ForEachGroup(
+  gradient.ForEachGroupInOrder(
       [&](int64_t i, int64_t head) { work.AddToQueryAndKeys(i, head, gradient.Row(i, head), width); });
 }
 

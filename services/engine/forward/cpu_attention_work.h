@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "services/engine/forward/batch.h"
+#include "services/engine/kernels/parallel.h"
 #include "services/engine/kernels/rows.h"
 
 namespace mechinterp::engine {
@@ -80,47 +81,68 @@ struct AttentionWork {
   }
 };
 
-// Scores, or what has their layout, of all heads of a segment: [T, H, keys].
+// Scores, or what has their layout, of all heads of a segment: [T, H, width]. The width is that of
+// the keys; in a chunk of a segment, of all the keys that there will be.
 class ScoresOfSegment {
  public:
   explicit ScoresOfSegment(const AttentionWork& work)
-      : work_(work), values_(work.item.rows * work.config.head_count * work.key_count()) {}
+      : work_(work),
+        width_(std::max<int64_t>(work.key_count(), work.item.segment->key_width)),
+        values_(work.item.rows * work.config.head_count * width_) {}
 
+  int64_t width() const { return width_; }
   float* data() { return values_.data(); }
   float* Row(int64_t i, int64_t head) {
-    return values_.data() + (i * work_.config.head_count + head) * work_.key_count();
+    return values_.data() + (i * work_.config.head_count + head) * width_;
   }
 
   // function(i, head, row) for each row; function(i, first head) for each row and key/value head.
+  // Positions on several threads, or one after the other where what they make adds up.
   template <typename Function>
   void ForEachRow(Function&& function) {
-    for (int64_t i = 0; i < work_.item.rows; ++i) {
+    ForEachPosition([&](int64_t i) {
       for (int64_t head = 0; head < work_.config.head_count; ++head) function(i, head, Row(i, head));
-    }
+    });
   }
   template <typename Function>
   void ForEachGroup(Function&& function) {
-    for (int64_t i = 0; i < work_.item.rows; ++i) {
-      for (int64_t head = 0; head < work_.config.head_count; head += work_.group()) function(i, head);
-    }
+    ForEachPosition([&](int64_t i) { GroupsOf(i, function); });
+  }
+  template <typename Function>
+  void ForEachGroupInOrder(Function&& function) {
+    for (int64_t i = 0; i < work_.item.rows; ++i) GroupsOf(i, function);
   }
   // Puts a value where a row does not see a key.
   void Hide(float hidden) {
     ForEachRow([&](int64_t i, int64_t, float* values) {
       std::fill(values, values + work_.First(i), hidden);
-      std::fill(values + work_.End(i), values + work_.key_count(), hidden);
+      std::fill(values + work_.End(i), values + width_, hidden);
     });
   }
   // A segment's edits at a site; what is hidden stays so, whatever an edit put there.
   void Edit(const HookSite& site, float hidden) {
     Hide(hidden);
     if (!Batch::Edits(work_.item, site)) return;
-    Batch::EditItem(work_.item, site, data(), work_.config.head_count, work_.key_count());
+    Batch::EditItem(work_.item, site, data(), work_.config.head_count, width_);
     Hide(hidden);
   }
 
  private:
-  AttentionWork work_;
+  template <typename Function>
+  void GroupsOf(int64_t i, Function& function) {
+    for (int64_t head = 0; head < work_.config.head_count; head += work_.group()) function(i, head);
+  }
+  template <typename Function>
+  void ForEachPosition(Function&& function) {
+    constexpr int64_t kValuesWorthAThread = 1 << 14;
+    const int64_t grain = 1 + kValuesWorthAThread / (work_.config.head_count * width_);
+    kernels::ParallelFor(0, work_.item.rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) function(i);
+    });
+  }
+
+  const AttentionWork work_;
+  const int64_t width_;
   std::vector<float> values_;
 };
 

@@ -38,6 +38,10 @@ struct Segment {
   int first_position = 0;
   // Length of the prompt that this is a part of, or continues; 0: it ends with this segment.
   int prompt_length = 0;
+  // Keys that rows of scores and patterns are laid out for, where hooks see them: those that the
+  // whole of a segment has of which this is a chunk. Those to come are hidden, as by the mask.
+  // 0: those that there are.
+  int key_width = 0;
   // Keys and values of positions [0, shared_length), read only.
   std::shared_ptr<const KvCache> shared;
   int shared_length = 0;

@@ -7,14 +7,6 @@
 namespace mechinterp::engine {
 namespace {
 
-template <typename Sites>
-bool HasSiteOverKeys(const Sites& sites) {
-  for (const auto& [site, what] : sites) {
-    if (IsOverKeys(site.point)) return true;
-  }
-  return false;
-}
-
 void CopyRows(const HostTensor& all, int64_t begin, int64_t count, HostTensor& rows) {
   const int64_t width = all.shape[1];
   const auto first = all.values.begin() + begin * width;
@@ -30,12 +22,6 @@ void AppendRows(const HostTensor& rows, HostTensor& all) {
 }
 
 }  // namespace
-
-bool SegmentChunks::CanSplit() const {
-  if (whole_->gradient != nullptr || whole_->circuit != nullptr) return false;
-  const HookPlan* plan = whole_->plan.get();
-  return plan == nullptr || !(HasSiteOverKeys(plan->edits) || HasSiteOverKeys(plan->captures));
-}
 
 Segment* SegmentChunks::Next(int rows) {
   chunk_rows_ = rows;
@@ -54,6 +40,7 @@ Segment* SegmentChunks::Next(int rows) {
     chunk_->cache = cache_;
     chunk_->plan = whole_->plan;
     chunk_->prompt_length = whole_->PromptLength();
+    chunk_->key_width = whole_->first_position + whole_->length();
     whole_->logits = {};
     whole_->logits_status = absl::OkStatus();
     whole_->activations.clear();

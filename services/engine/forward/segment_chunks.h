@@ -30,10 +30,8 @@ class SegmentChunks {
 
   int rows_left() const { return whole_->length() - done_; }
 
-  // Whether it may run in more than one chunk. Not when gradients are wanted of it, nor through a circuit,
-  // and not when its plan reads or edits attention scores or patterns: their last axis is as long as the keys
-  // there are when they are made, and an edit may name keys that come later.
-  bool CanSplit() const;
+  // Whether it may run in more than one chunk. Not when gradients are wanted of it, nor through a circuit.
+  bool CanSplit() const { return whole_->gradient == nullptr && whole_->circuit == nullptr; }
 
   // The next `rows` rows, at least one and at most rows_left(); all of them where
   // it cannot split. Valid until Collect or TakeBack.

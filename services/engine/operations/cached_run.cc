@@ -4,21 +4,20 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
-#include "services/engine/weights/pass_scratch.h"
 
 namespace mechinterp::engine {
 namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
-// What hooks at some points take while they work: scores and patterns are laid out for a whole
-// prompt, heads' results there are before and after, receivers' inputs once for each head.
+// What hooks at some points take while they work: scores and patterns of a pass's rows are laid
+// out for all keys of their prompt, heads' results there are before and after, receivers' inputs
+// once for each head.
 int64_t HookBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows) {
   int64_t bytes = 0;
   const int64_t attended =
       std::max(compiler.LongestRunWith(HookPoint::kAttnScores), compiler.LongestRunWith(HookPoint::kPattern));
-  if (attended > 0) bytes += attended * attended * config.head_count * kFloatBytes;
-  if (attended > pass_rows) bytes += ScratchBytes(config, attended) - ScratchBytes(config, pass_rows);
+  bytes += std::min<int64_t>(attended, pass_rows) * attended * config.head_count * kFloatBytes;
   const auto for_each_head = [&](HookPoint point) {  // [T, heads, D]
     return compiler.LongestRunWith(point) * ShapeOf(point, config).size() * kFloatBytes;
   };

@@ -26,8 +26,7 @@ int64_t ActivationBytes(const ModelConfig& config, const std::vector<HookSite>& 
 
 // Bytes of a request: what its compiler's plans take while it lasts, and the larger of making
 // them (the runs that their edits read) and of what it then does, which takes `run_bytes`.
-// `pass_rows`: the most rows of a forward pass; prompts with hooks on scores or patterns run in
-// one piece though they are longer (SegmentChunks::CanSplit).
+// `pass_rows`: the most rows of a forward pass.
 int64_t RequestBytes(const ModelConfig& config, const PlanCompiler& compiler, int64_t pass_rows,
                      int64_t run_bytes);
 

@@ -16,13 +16,6 @@
 namespace mechinterp::engine {
 namespace {
 
-bool TouchesKeys(const InterventionSet& set) {
-  for (const Intervention& intervention : set) {
-    if (IsOverKeys(intervention.site.point)) return true;
-  }
-  return false;
-}
-
 // Some by dynamic rope scaling, in which a prompt's angles depend on its length.
 RandomFamily FamilyOf(unsigned seed) {
   if (seed % 3 != 2) return {};
@@ -38,15 +31,6 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
   RunContext context_{executor_, {}, {}};
   RandomRequests random_{config_, GetParam() + 2000};
 
-  // Interventions at sites whose rows do not depend on the keys that are there.
-  InterventionSet Interventions(const TokenizedPrompt& prompt, int count) {
-    InterventionSet set;
-    do {
-      set = random_.Interventions(prompt, count);
-    } while (TouchesKeys(set));
-    return set;
-  }
-
   std::shared_ptr<const HookPlan> Plan(const TokenizedPrompt& prompt, const InterventionSet& set,
                                        const CaptureRequest& capture) {
     Violations list;
@@ -56,12 +40,10 @@ class ChunksOfRandomModels : public testing::TestWithParam<unsigned> {
     return RunSourcesAndFinish(context_, compiler)->front();
   }
 
-  // Every site that can be captured in chunks, at some positions or all.
+  // Every site, at some positions or all.
   CaptureRequest Capture(const TokenizedPrompt& prompt) {
     CaptureRequest capture;
-    for (const HookSite& site : AllSites(config_)) {
-      if (!IsOverKeys(site.point)) capture.sites.push_back(site);
-    }
+    capture.sites = AllSites(config_);
     if (random_.Int(2) == 0) capture.positions.indices = {random_.Int(prompt.length()), -1};
     return capture;
   }
@@ -113,7 +95,7 @@ TEST_P(ChunksOfRandomModels, PromptsWithEditsAndCaptures) {
     const TokenizedPrompt prompt = random_.Prompt(1 + random_.Int(30));
     Segment whole;
     whole.tokens = prompt.ids;
-    whole.plan = Plan(prompt, Interventions(prompt, round % 3), Capture(prompt));
+    whole.plan = Plan(prompt, random_.Interventions(prompt, round % 3), Capture(prompt));
     whole.logits_rows = static_cast<LogitsRows>(round % 3);
     if (round % 2 == 0) whole.cache = std::make_shared<KvCache>(config_);
     Segment chunked = whole;
@@ -170,20 +152,36 @@ TEST_P(ChunksOfRandomModels, LateEntriesOnASharedPrefix) {
   }
 }
 
-TEST_P(ChunksOfRandomModels, ScoresAndPatternsRunWhole) {
-  const TokenizedPrompt prompt = random_.Prompt(10);
-  for (HookPoint point : {HookPoint::kAttnScores, HookPoint::kPattern}) {
-    Segment captured;
-    captured.tokens = prompt.ids;
-    captured.plan = Plan(prompt, {}, {{{point, 0}}, {}});
-    EXPECT_FALSE(SegmentChunks(&captured, config_).CanSplit());
-    Intervention scaling;
-    scaling.site = {point, 0};
-    scaling.edit = Scaling{0.5};
-    Segment edited;
-    edited.tokens = prompt.ids;
-    edited.plan = Plan(prompt, {scaling}, {});
-    EXPECT_FALSE(SegmentChunks(&edited, config_).CanSplit());
+// Their rows are as long in a chunk as in the whole, so that an edit may name a key to come, and a
+// product over a row has as many terms.
+TEST_P(ChunksOfRandomModels, ScoresAndPatternsWithEdits) {
+  const int length = 24;
+  const TokenizedPrompt prompt = random_.Prompt(length);
+  for (int layer = 0; layer < config_.layer_count(); ++layer) {
+    for (HookPoint point : {HookPoint::kAttnScores, HookPoint::kPattern}) {
+      const auto at_site = [&](auto edit) {
+        Intervention intervention;
+        intervention.site = {point, layer};
+        intervention.edit = std::move(edit);
+        return intervention;
+      };
+      HostTensor direction{{length}, std::vector<float>(length)};
+      for (float& value : direction.values) value = static_cast<float>(1 + random_.Int(9));
+      Intervention of_one_key = at_site(Zeroing{});
+      of_one_key.selector.dims = {length / 2};
+      const std::vector<std::vector<Intervention>> plans = {
+          {at_site(Scaling{0.5})}, {of_one_key}, {at_site(ProjectionRemoval{direction})}};
+      for (const std::vector<Intervention>& interventions : plans) {
+        Segment whole;
+        whole.tokens = prompt.ids;
+        whole.plan = Plan(prompt, interventions, {AllSites(config_), {}});
+        whole.logits_rows = LogitsRows::kAll;
+        Segment chunked = whole;
+        RunWhole(whole);
+        EXPECT_GT(RunInChunks(chunked), 1);
+        ExpectSame(whole, chunked);
+      }
+    }
   }
 }
 
@@ -213,7 +211,7 @@ TEST_P(ChunksOfRandomModels, ContinuationsAreTheSame) {
   ChunkingExecutor chunking(model_);
   RunContext in_chunks{chunking, {}, {}};
   const TokenizedPrompt prompt = random_.Prompt(20);
-  const PrefillRequest request{prompt, Plan(prompt, Interventions(prompt, 1), {}), 3};
+  const PrefillRequest request{prompt, Plan(prompt, random_.Interventions(prompt, 1), {}), 3};
   SamplingOptions options;
   options.max_new_tokens = 8;
   options.ignore_stop_tokens = true;

@@ -18,6 +18,7 @@ absl::Status RunNeurons(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunPair(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunConcurrent(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunRpcOverhead(const BenchmarkOptions& options, std::ostream& out);
+absl::Status RunNetwork(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunAttributions(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunTruth(const BenchmarkOptions& options, std::ostream& out);
 absl::Status RunLoad(const BenchmarkOptions& options, std::ostream& out);

@@ -6,10 +6,19 @@
 
 #include "absl/status/statusor.h"
 #include "mechinterp/v1/model_service.grpc.pb.h"
+#include "services/common/tls.h"
 #include "services/model/model_service.h"
 #include "services/rpc/rpc_server.h"
 
 namespace mechinterp::benchmarks {
+
+// How a client and the server are sure of each other.
+struct Security {
+  ServerTlsOptions tls;    // empty: plain text
+  std::string authority;   // the file of the certificates that the client trusts
+  std::string token_file;  // empty: everybody may call
+  std::string token;
+};
 
 // The model service behind a real gRPC server on loopback, in this process, so
 // that it and the engine called directly are measured on the same weights.
@@ -18,10 +27,14 @@ class LocalService {
  public:
   static absl::StatusOr<std::unique_ptr<LocalService>> Start(std::shared_ptr<const engine::Model> model,
                                                              const ModelServiceOptions& options,
-                                                             int max_requests = 32);
+                                                             int max_requests = 32,
+                                                             const Security& security = {});
 
-  // Another client of it, for what is written against one.
+  // Another client of it, for what is written against one; with a connection of its own.
   std::unique_ptr<v1::ModelService::Stub> NewStub() const;
+
+  // A call that asks for next to nothing.
+  absl::Status Ping();
 
   // Greedy decoding of exactly `new_tokens`, in the caller's thread; `on_token` is
   // called as each one arrives.
@@ -30,9 +43,18 @@ class LocalService {
   // Bytes of activations received.
   absl::StatusOr<int64_t> RunWithCache(const engine::TokenizedPrompt& prompt,
                                        const std::string& name_pattern);
+  // The same, kept on the server: its handle. And the bytes received of a run that is kept.
+  absl::StatusOr<std::string> Store(const engine::TokenizedPrompt& prompt, const std::string& name_pattern);
+  absl::StatusOr<int64_t> GetActivation(const std::string& handle);
 
  private:
   LocalService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options);
+
+  // Presents the token.
+  void Authorize(grpc::ClientContext& context) const;
+
+  std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  std::string token_;
 
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   ModelMetrics metrics_{registry_};

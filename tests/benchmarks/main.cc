@@ -98,6 +98,7 @@ int main(int argc, char** argv) {
       {"pair", {RunPair, "Both sweeps of one pair of prompts"}},
       {"concurrent", {RunConcurrent, "Many streams; beside one local batch and one stream"}},
       {"rpc-overhead", {RunRpcOverhead, "gRPC and recording; beside the engine alone"}},
+      {"network", {RunNetwork, "TLS and tokens; beside plain text. Streams of activations; beside memory"}},
       {"attribution",
        {RunAttributions,
         "Attribution, exact paths, a circuit; beside a forward pass and libtorch's autograd"}},

@@ -34,6 +34,7 @@ readonly debian_libraries='
 ca-certificates
 libabsl-dev
 libcli11-dev
+libdeflate-dev
 libgrpc++-dev
 libhwy-dev
 libmicrohttpd-dev
@@ -87,6 +88,7 @@ abseil
 cli11
 grpc
 highway
+libdeflate
 libmicrohttpd
 nlohmann-json
 openssl@3

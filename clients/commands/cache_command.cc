@@ -23,6 +23,7 @@ struct CacheFlags {
   std::string positions;
   std::string output = "activations.safetensors";
   std::string interventions_file;
+  v1::DataType type = v1::DATA_TYPE_UNSPECIFIED;
   bool store = false;
   int ttl_seconds = 3600;
 };
@@ -36,6 +37,7 @@ absl::StatusOr<v1::RunWithCacheRequest> MakeRequest(const Tool& tool, const Cach
     ABSTRACT_ASSIGN_OR_RETURN(const v1::InterventionSet set, ReadInterventions(flags.interventions_file));
     *request.mutable_interventions() = set.interventions();
   }
+  request.set_data_type(flags.type);
   if (flags.store) {
     request.set_store(true);
     request.set_store_ttl_seconds(static_cast<uint32_t>(flags.ttl_seconds));
@@ -53,6 +55,7 @@ std::map<std::string, std::string> MetadataOf(const CachedRun& run, const CacheF
           {"device", v1::Device_Name(model.device())},
           {"server_version", model.server_version()},
           {"prompt_token_ids", absl::StrJoin(run.header.prompt_token_ids(), ",")},
+          {"sent_as", v1::DataType_Name(run.header.activations(0).data_type())},
           {"positions", flags.positions.empty() ? "all" : flags.positions},
           {"interventions", flags.interventions_file.empty() ? "none" : flags.interventions_file}};
 }
@@ -116,6 +119,12 @@ void AddCacheCommand(Command app, Tool& tool) {
                     "3, -1, 0:5, last, last-instruction, tail, decision, several with commas; default all");
   command.AddOption("--output,-o", flags->output, "The file to write").Environment("ABSTRACT_CACHE_OUTPUT");
   command.AddOption("--interventions", flags->interventions_file, "JSON file of interventions in force");
+  command.AddChoice("--data-type", flags->type,
+                    std::vector<std::pair<std::string, v1::DataType>>{{"float32", v1::DATA_TYPE_FLOAT32},
+                                                                      {"float16", v1::DATA_TYPE_FLOAT16},
+                                                                      {"bfloat16", v1::DATA_TYPE_BFLOAT16}},
+                    "How values are sent; the two short ones round them and take half the bytes. The file is "
+                    "in fp32 all the same. Default: float32");
   command.AddFlag("--store", flags->store, "Store them on the server instead and print the handle");
   command.AddOption("--ttl", flags->ttl_seconds, "With --store: seconds a run is kept after its last use")
       .InRange(1, 86400);

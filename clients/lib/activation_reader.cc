@@ -1,15 +1,12 @@
 #include "clients/lib/activation_reader.h"
 
-#include <bit>
-#include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/tensor_bytes.h"
 
 namespace mechinterp {
-
-// The wire is little-endian; bytes are copied as they are.
-static_assert(std::endian::native == std::endian::little);
 
 absl::Status ActivationReader::Begin(const v1::RunHeader& header) {
   run_ = CachedRun();
@@ -18,11 +15,12 @@ absl::Status ActivationReader::Begin(const v1::RunHeader& header) {
   received_bytes_.assign(static_cast<size_t>(header.activations_size()), 0);
   if (stored_) return absl::OkStatus();
   for (const v1::ActivationInfo& info : header.activations()) {
-    if (info.data_type() != v1::DATA_TYPE_FLOAT32 || info.byte_count() % sizeof(float) != 0) {
+    const std::optional<size_t> element = ElementBytes(info.data_type());
+    if (!element || info.byte_count() % *element != 0) {
       return absl::DataLossError(absl::StrCat(info.name(), ": the server sends ", info.byte_count(),
-                                              " bytes of type ", info.data_type(), ", expected fp32"));
+                                              " bytes of type ", info.data_type()));
     }
-    run_.activations.push_back({info, std::vector<float>(info.byte_count() / sizeof(float))});
+    run_.activations.push_back({info, std::vector<float>(info.byte_count() / *element)});
   }
   return absl::OkStatus();
 }
@@ -37,8 +35,16 @@ absl::Status ActivationReader::Add(const v1::ActivationChunk& chunk) {
   if (chunk.offset_bytes() > byte_count || chunk.data().size() > byte_count - chunk.offset_bytes()) {
     return absl::DataLossError(absl::StrCat(activation.info.name(), ": a chunk lies outside the activation"));
   }
-  std::memcpy(reinterpret_cast<char*>(activation.values.data()) + chunk.offset_bytes(), chunk.data().data(),
-              chunk.data().size());
+  const size_t element = ElementBytes(activation.info.data_type()).value();
+  if (chunk.offset_bytes() % element != 0 || chunk.data().size() % element != 0) {
+    return absl::DataLossError(absl::StrCat(activation.info.name(), ": a chunk cuts a value"));
+  }
+  if (chunk.has_crc32() && chunk.crc32() != Crc32(chunk.data())) {
+    return absl::DataLossError(absl::StrCat(activation.info.name(), ": the chunk at byte ",
+                                            chunk.offset_bytes(), " was damaged on its way"));
+  }
+  DecodeValues(chunk.data(), activation.info.data_type(),
+               activation.values.data() + chunk.offset_bytes() / element);
   received_bytes_[chunk.activation_index()] += chunk.data().size();
   return absl::OkStatus();
 }

@@ -18,7 +18,7 @@ class ActivationReader {
 
   // DataLoss when the header is not consistent.
   absl::Status Begin(const v1::RunHeader& header);
-  // DataLoss for a chunk that lies outside its activation.
+  // DataLoss for a chunk that lies outside its activation, or was damaged.
   absl::Status Add(const v1::ActivationChunk& chunk);
   absl::Status End(const v1::RunSummary& summary);
   // DataLoss when bytes, or the summary, did not come.

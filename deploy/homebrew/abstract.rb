@@ -17,6 +17,7 @@ class Abstract < Formula
   depends_on "abseil"
   depends_on "grpc"
   depends_on "highway"
+  depends_on "libdeflate"
   depends_on "libmicrohttpd"
   depends_on "openssl@3"
   depends_on "pcre2"

@@ -1,42 +1,17 @@
 #include "services/common/tensor_proto.h"
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/float16.h"
+#include "services/common/tensor_bytes.h"
 
 namespace mechinterp {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "tensor bytes are copied as they lie");
-
-std::optional<int> ElementSize(v1::DataType data_type) {
-  switch (data_type) {
-    case v1::DATA_TYPE_FLOAT32:
-      return 4;
-    case v1::DATA_TYPE_FLOAT16:
-    case v1::DATA_TYPE_BFLOAT16:
-      return 2;
-    default:
-      return std::nullopt;
-  }
-}
-
-template <typename Decode>
-void DecodeHalves(const std::string& data, Decode decode, std::vector<float>& values) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, data.data() + i * sizeof(bits), sizeof(bits));
-    values[i] = decode(bits);
-  }
-}
-
 // The element count that `shape` asks for, checked against what `data` holds.
-absl::StatusOr<size_t> CheckedElementCount(const v1::Tensor& tensor, int element_size) {
+absl::StatusOr<size_t> CheckedElementCount(const v1::Tensor& tensor, size_t element_size) {
   size_t count = 1;
   for (int i = 0; i < tensor.shape_size(); ++i) {
     const int64_t size = tensor.shape(i);
@@ -60,7 +35,7 @@ absl::StatusOr<size_t> CheckedElementCount(const v1::Tensor& tensor, int element
 }  // namespace
 
 absl::StatusOr<std::vector<float>> FloatValues(const v1::Tensor& tensor) {
-  const std::optional<int> element_size = ElementSize(tensor.data_type());
+  const std::optional<size_t> element_size = ElementBytes(tensor.data_type());
   if (!element_size.has_value()) {
     return absl::InvalidArgumentError("data_type must be FLOAT32, FLOAT16 or BFLOAT16");
   }
@@ -68,16 +43,7 @@ absl::StatusOr<std::vector<float>> FloatValues(const v1::Tensor& tensor) {
   if (!count.ok()) return count.status();
 
   std::vector<float> values(*count);
-  switch (tensor.data_type()) {
-    case v1::DATA_TYPE_FLOAT16:
-      DecodeHalves(tensor.data(), Float16ToFloat, values);
-      break;
-    case v1::DATA_TYPE_BFLOAT16:
-      DecodeHalves(tensor.data(), BFloat16ToFloat, values);
-      break;
-    default:
-      std::memcpy(values.data(), tensor.data().data(), tensor.data().size());
-  }
+  DecodeValues(tensor.data(), tensor.data_type(), values.data());
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return absl::InvalidArgumentError(absl::StrCat("data: element ", i, " is not finite"));

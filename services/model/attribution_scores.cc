@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/paging.h"
 #include "services/common/status_macros.h"
+#include "services/model/activation_chunks.h"
 #include "services/model/response_building.h"
 #include "services/model/service_call.h"
 

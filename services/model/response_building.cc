@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "services/common/paging.h"
+#include "services/common/tensor_bytes.h"
 #include "services/common/version.h"
 #include "services/engine/operations/cached_run.h"
 
@@ -19,23 +19,6 @@ google::protobuf::Duration BuildDuration(absl::Duration duration) {
   result.set_seconds(nanos / 1'000'000'000);
   result.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
   return result;
-}
-
-v1::ActivationInfo BuildActivationInfo(const engine::ModelConfig& config, const engine::HookSite& site,
-                                       const engine::RecordedActivation& recorded) {
-  return mechinterp::BuildActivationInfo(
-      site, engine::PublicShape(site.point, config, recorded.values.shape[0], recorded.values.shape[2]));
-}
-
-// The forward pass's order: by layer, then by point; points without a layer
-// before or after all layers.
-std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config,
-                                           const engine::RecordedRun& run) {
-  std::vector<engine::HookSite> sites;
-  for (const engine::HookSite& site : engine::AllSites(config)) {
-    if (run.activations.count(site) > 0) sites.push_back(site);
-  }
-  return sites;
 }
 
 constexpr int kUnquantizedOnTheWire = 1;  // QUANTIZATION_NONE, HEAD_QUANTIZATION_NONE
@@ -214,25 +197,15 @@ v1::HookSite BuildSite(const engine::HookSite& site) {
   return result;
 }
 
-v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape) {
+v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape,
+                                       v1::DataType type) {
   v1::ActivationInfo info;
   info.set_name(engine::SiteName(site));
   *info.mutable_site() = BuildSite(site);
-  info.set_data_type(v1::DATA_TYPE_FLOAT32);
+  info.set_data_type(type);
   for (int64_t size : shape) info.add_shape(size);
-  info.set_byte_count(engine::ElementCount(shape) * sizeof(float));
+  info.set_byte_count(engine::ElementCount(shape) * ElementBytes(type).value());
   return info;
-}
-
-v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
-                                    const engine::RecordedRun& run) {
-  v1::RunHeader header;
-  *header.mutable_model() = BuildIdentity(model, self_check_id);
-  for (engine::TokenId id : run.prompt.ids) header.add_prompt_token_ids(id);
-  for (const engine::HookSite& site : OrderedSites(model.config(), run)) {
-    *header.add_activations() = BuildActivationInfo(model.config(), site, run.activations.at(site));
-  }
-  return header;
 }
 
 v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry) {
@@ -253,51 +226,6 @@ v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const Activation
   *stored.mutable_create_time() = BuildTimestamp(info.create_time);
   *stored.mutable_expire_time() = BuildTimestamp(entry.expire_time);
   return stored;
-}
-
-namespace {
-
-// The chunk of an activation's bytes that begins at `offset`.
-v1::ActivationChunk ChunkAt(uint32_t index, const std::vector<float>& values, size_t offset) {
-  const size_t size = std::min(kPieceBytes, values.size() * sizeof(float) - offset);
-  v1::ActivationChunk chunk;
-  chunk.set_activation_index(index);
-  chunk.set_offset_bytes(offset);
-  chunk.set_data(reinterpret_cast<const char*>(values.data()) + offset, size);
-  return chunk;
-}
-
-}  // namespace
-
-bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
-                    const std::function<bool(v1::ActivationChunk chunk)>& write) {
-  for (size_t offset = 0; offset < values.size() * sizeof(float); offset += kPieceBytes) {
-    if (!write(ChunkAt(index, values, offset))) return false;
-  }
-  return true;
-}
-
-ChunkReader::ChunkReader(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> run)
-    : config_(config), run_(std::move(run)), sites_(OrderedSites(config, *run_)) {
-  Open();
-}
-
-void ChunkReader::Open() {
-  offset_ = 0;
-  if (index_ == sites_.size()) return;
-  const engine::HookSite& site = sites_[index_];
-  values_ = &engine::InPublicOrder(site.point, run_->activations.at(site), room_);
-}
-
-std::optional<v1::ActivationChunk> ChunkReader::Next() {
-  while (index_ < sites_.size() && offset_ == values_->size() * sizeof(float)) {
-    ++index_;
-    Open();
-  }
-  if (index_ == sites_.size()) return std::nullopt;
-  v1::ActivationChunk chunk = ChunkAt(static_cast<uint32_t>(index_), *values_, offset_);
-  offset_ += chunk.data().size();
-  return chunk;
 }
 
 }  // namespace mechinterp

@@ -2,9 +2,6 @@
 #define SERVICES_MODEL_RESPONSE_BUILDING_H_
 
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,40 +36,11 @@ v1::SweepSite BuildSweepSite(const engine::SweepSite& site);
 v1::RunTimings BuildTimings(absl::Duration queued, absl::Duration total);
 google::protobuf::Timestamp BuildTimestamp(absl::Time time);
 
-// Header of a stream of activations: prompt, and what follows in which order.
-v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::string& self_check_id,
-                                    const engine::RecordedRun& run);
 v1::StoredRun BuildStoredRun(const engine::ModelConfig& config, const ActivationStore::Entry& entry);
 
-// What is sent of values at a site, in a shape.
-v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape);
-// Passes the bytes of values on in chunks of at most 1 MiB, as those of an activation of this
-// index, until `write` returns false; whether it never did.
-bool ForEachChunkOf(uint32_t index, const std::vector<float>& values,
-                    const std::function<bool(v1::ActivationChunk chunk)>& write);
-
-// The bytes of a run's activations in chunks of at most 1 MiB, in the header's order. For one
-// thread at a time.
-class ChunkReader {
- public:
-  // `config` must outlive it.
-  ChunkReader(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> run);
-  ChunkReader(const ChunkReader&) = delete;
-  ChunkReader& operator=(const ChunkReader&) = delete;
-  // Nothing after the last.
-  std::optional<v1::ActivationChunk> Next();
-
- private:
-  void Open();  // the next activation
-
-  const engine::ModelConfig& config_;
-  const std::shared_ptr<const engine::RecordedRun> run_;
-  std::vector<engine::HookSite> sites_;
-  size_t index_ = 0;         // of the activation that is read
-  size_t offset_ = 0;        // in its bytes
-  std::vector<float> room_;  // its values, where the public order is another one
-  const std::vector<float>* values_ = nullptr;
-};
+// What is sent of values at a site, in a shape, as elements of a type.
+v1::ActivationInfo BuildActivationInfo(const engine::HookSite& site, const std::vector<int64_t>& shape,
+                                       v1::DataType type = v1::DATA_TYPE_FLOAT32);
 
 }  // namespace mechinterp
 

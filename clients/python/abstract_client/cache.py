@@ -91,7 +91,7 @@ class StoredRun:
         prompt_token_ids: tuple[int, ...],
         activations: tuple[StoredActivation, ...],
         byte_count: int,
-        load: Callable[[str], Cache],
+        load: Callable[[str, str | None], Cache],
         delete: Callable[[str], None],
         expire_time: datetime | None = None,
     ) -> None:
@@ -103,9 +103,11 @@ class StoredRun:
         self._load = load
         self._delete = delete
 
-    def load(self) -> Cache:
-        """Fetches the activations. Raises ServerError: NOT_FOUND when the run is gone."""
-        return self._load(self.handle)
+    def load(self, sent_as: str | None = None) -> Cache:
+        """Fetches the activations; `sent_as` as in Model.run_with_cache. Raises ServerError: NOT_FOUND when the run is
+        gone.
+        """
+        return self._load(self.handle, sent_as)
 
     def delete(self) -> None:
         """Deletes the run on the server. Raises ServerError: NOT_FOUND when it is gone already."""
@@ -132,13 +134,13 @@ def stored_activations(infos: Any) -> tuple[StoredActivation, ...]:
     return tuple(StoredActivation(info.name, tuple(info.shape)) for info in infos)
 
 
-def stored_run(message: pb.StoredRun, load: Callable[[str], Cache], delete: Callable[[str], None]) -> StoredRun:
+def stored_run(message: pb.StoredRun, load: Callable[[str, str | None], Cache], delete: Callable[[str], None]) -> StoredRun:
     expires = datetime.fromtimestamp(message.expire_time.seconds, timezone.utc)
     ids, activations = tuple(message.prompt_token_ids), stored_activations(message.activations)
     return StoredRun(message.handle, ids, activations, message.total_byte_count, load, delete, expires)
 
 
-def new_stored_run(messages: Iterator[Any], load: Callable[[str], Cache], delete: Callable[[str], None]) -> StoredRun:
+def new_stored_run(messages: Iterator[Any], load: Callable[[str, str | None], Cache], delete: Callable[[str], None]) -> StoredRun:
     """Reads the stream of a RunWithCache with `store`."""
     header = None
     for message in messages:

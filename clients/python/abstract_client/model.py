@@ -20,6 +20,7 @@ from abstract_client.protos import model_service_pb2 as pb
 from abstract_client.requests import Names, activation_filter, sampling
 from abstract_client.results import HookPoint, Metrics, ModelInfo, PatchResult, Tokens, model_info, patch_result
 from abstract_client.sweeps import Grid, Sweep
+from abstract_client.tensors import data_type
 
 
 class Model(Analyses):
@@ -30,8 +31,8 @@ class Model(Analyses):
 
     `server`: "HOST:PORT"; default $ABSTRACT_SERVER, else 127.0.0.1:50051. Loopback addresses are spoken to in plain
     text and past any HTTP proxy, others with TLS. `ca`: a PEM file of certificates to trust (default: the system's);
-    with it loopback has TLS too. `certificate`, `key`: PEM files, the client's own. `insecure=True`: plain text
-    anywhere, a token included; `insecure=False`: TLS anywhere. `token`, `token_file`: a bearer token, or a file that
+    with it loopback has TLS too. `certificate`, `key`: PEM files, the client's own. Default: $ABSTRACT_TLS_CA,
+    $ABSTRACT_TLS_CERTIFICATE and $ABSTRACT_TLS_KEY, as for the tool `abstract`. `insecure=True`: plain text anywhere, a token included; `insecure=False`: TLS anywhere. `token`, `token_file`: a bearer token, or a file that
     holds it, read anew for each call; default $ABSTRACT_TOKEN_FILE. `timeout`: seconds that a call may take, retries
     and streams included; default: any time. `retry`: how patiently calls are repeated.
     """
@@ -213,19 +214,27 @@ class Model(Analyses):
         return self.generate(prompt, **arguments).result.text
 
     def run_with_cache(
-        self, prompt: PromptLike, names: Names = None, *, edits: EditsLike = (), positions: Positions = None
+        self,
+        prompt: PromptLike,
+        names: Names = None,
+        *,
+        edits: EditsLike = (),
+        positions: Positions = None,
+        sent_as: str | None = None,
     ) -> Cache:
         """Runs a prompt once, and returns activations by name.
 
         `names`: globs ("blocks.*.attn.hook_z", "logits"), or a function of names. Default: all but hook_result,
         hook_q_input, hook_k_input, hook_v_input and hook_mlp_in, which the pass makes only when asked for; of a large
         model that is hundreds of megabytes. `positions`: those only; of scores and patterns they select queries.
-        `edits` are in force, and a capture records the value after those at its own point.
+        `edits` are in force, and a capture records the value after those at its own point. `sent_as`: "float32" (the
+        default), or "float16" or "bfloat16", which round the values and take half the bytes; arrays are fp32 anyway.
         """
         request = pb.RunWithCacheRequest(
             prompt=as_prompt(prompt).message,
             interventions=self._interventions(edits),
             filter=self._filter(names, positions),
+            data_type=data_type(sent_as, "sent_as"),
         )
         return read_cache(self._stream("RunWithCache", request))
 
@@ -334,5 +343,6 @@ class Model(Analyses):
         # Not repeated: when only the answer was lost, the run is gone, and a second attempt would not find it.
         self._connection.call("DeleteActivation", pb.DeleteActivationRequest(handle=handle), repeatable=False)
 
-    def _load(self, handle: str) -> Cache:
-        return read_cache(self._stream("GetActivation", pb.GetActivationRequest(handle=handle)))
+    def _load(self, handle: str, sent_as: str | None) -> Cache:
+        request = pb.GetActivationRequest(handle=handle, data_type=data_type(sent_as, "sent_as"))
+        return read_cache(self._stream("GetActivation", request))

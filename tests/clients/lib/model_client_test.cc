@@ -244,5 +244,28 @@ TEST_F(ActivationReaderTest, RefusesChunksOutsideTheActivation) {
   }
 }
 
+TEST_F(ActivationReaderTest, RefusesDamagedChunks) {
+  ASSERT_THAT(reader_.Begin(header_), IsOk());
+  v1::ActivationChunk chunk = Chunk(0, 8);
+  chunk.set_crc32(0x6522df69);  // of eight zeros
+  EXPECT_THAT(reader_.Add(chunk), IsOk());
+  chunk.mutable_data()->at(5) = 1;
+  EXPECT_EQ(reader_.Add(chunk).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(ActivationReaderTest, ReadsShortTypes) {
+  header_.mutable_activations(0)->set_data_type(v1::DATA_TYPE_BFLOAT16);
+  ASSERT_THAT(reader_.Begin(header_), IsOk());
+  v1::ActivationChunk chunk = Chunk(2, 6);
+  chunk.set_data(std::string("\x80\x3f\x49\x40\x00\xc0", 6));  // 1, 3.140625, -2
+  ASSERT_THAT(reader_.Add(chunk), IsOk());
+  ASSERT_THAT(reader_.Add(Chunk(0, 2)), IsOk());
+  EXPECT_EQ(reader_.Add(Chunk(1, 2)).code(), absl::StatusCode::kDataLoss);  // within a value
+  ASSERT_THAT(reader_.End({}), IsOk());
+  const auto run = std::move(reader_).Finish();
+  ASSERT_THAT(run, IsOk());
+  EXPECT_EQ(run->activations[0].values, (std::vector<float>{0, 1, 3.140625f, -2}));
+}
+
 }  // namespace
 }  // namespace mechinterp

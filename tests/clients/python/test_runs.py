@@ -32,6 +32,20 @@ def test_every_activation_has_the_shape_that_hook_points_tells(model, harmful):
         assert array.dtype == np.float32 and array.flags.writeable and array.flags.c_contiguous
 
 
+def test_short_types_are_what_numpy_rounds_to(model, harmful):
+    name = "blocks.3.hook_resid_post"
+    exact = model.run_with_cache(harmful, name)[name]
+    half = model.run_with_cache(harmful, name, sent_as="float16")[name]
+    assert half.dtype == np.float32 and np.array_equal(half, exact.astype(np.float16).astype(np.float32))
+    with model.store(harmful, name) as run:
+        brain = run.load(sent_as="bfloat16")[name]
+    # Eight significant bits: off by at most half of the last one.
+    assert brain.dtype == np.float32 and (np.abs(brain - exact) <= np.abs(exact) * 2**-8).all()
+    assert not (brain.view(np.uint32) & 0xFFFF).any() and not np.array_equal(brain, exact)
+    with pytest.raises(ValueError, match="sent_as: 'float8' is none of float32, float16, bfloat16"):
+        model.run_with_cache(harmful, name, sent_as="float8")
+
+
 def test_by_default_everything_is_recorded_that_the_pass_makes_anyway(model, harmful):
     names = {point.name for point in model.hook_points()}
     asked_for = ("q_input", "k_input", "v_input", "result", "mlp_in")

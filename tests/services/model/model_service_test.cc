@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -53,6 +54,36 @@ TEST_P(FixtureOverGrpc, ActivationsByNameFilterAndPositions) {
   EXPECT_EQ(some.shape, (std::vector<int64_t>{2, v}));
   EXPECT_TRUE(std::equal(some.values.begin(), some.values.begin() + v, all.values.begin() + 2 * v));
   EXPECT_TRUE(std::equal(some.values.begin() + v, some.values.end(), all.values.end() - v));
+}
+
+// To so many significant bits, ties to even.
+float Rounded(float value, int bits) {
+  int exponent = 0;
+  const float mantissa = std::frexp(value, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, bits)), exponent - bits);
+}
+
+TEST_P(FixtureOverGrpc, ActivationsInHalfTheBytes) {
+  v1::RunWithCacheRequest request;
+  *request.mutable_prompt() = ToProto(fixture_.prompt("a"));
+  request.mutable_filter()->add_name_patterns("blocks.1.hook_resid_post");
+  const auto exact = service_.RunWithCache(request);
+  for (const auto& [type, bits] :
+       {std::pair(v1::DATA_TYPE_FLOAT32, 24), {v1::DATA_TYPE_FLOAT16, 11}, {v1::DATA_TYPE_BFLOAT16, 8}}) {
+    request.set_data_type(type);
+    const auto rounded = service_.RunWithCache(request);
+    ASSERT_THAT(rounded.status, IsOk());
+    EXPECT_EQ(rounded.summary.total_byte_count(),
+              exact.summary.total_byte_count() / (type == v1::DATA_TYPE_FLOAT32 ? 1 : 2));
+    const std::vector<float>& values = exact.tensors.at("blocks.1.hook_resid_post").values;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float expected = Rounded(values[i], bits);
+      // fp16 has fewer bits below 2^-14.
+      EXPECT_NEAR(rounded.tensors.at("blocks.1.hook_resid_post").values[i], expected,
+                  type == v1::DATA_TYPE_FLOAT16 && std::abs(values[i]) < 0x1p-14f ? 0x1p-25f : 0)
+          << i;
+    }
+  }
 }
 
 TEST_P(FixtureOverGrpc, EveryPatchedCaseAndContinuation) {

@@ -49,6 +49,19 @@ TEST_F(RequestErrors, TokenOutsideTheVocabulary) {
               ElementsAre(Pair("prompt.token_ids.ids[1]", "token id 512 is not in [0, 512)")));
 }
 
+TEST_F(RequestErrors, DataTypeOfActivations) {
+  EXPECT_THAT(Cache("data_type: 99"),
+              ElementsAre(Pair("data_type", HasSubstr("FLOAT32, FLOAT16 or BFLOAT16"))));
+  EXPECT_THAT(Cache("store: true data_type: DATA_TYPE_FLOAT16"),
+              ElementsAre(Pair("data_type", HasSubstr("unset with store"))));
+  v1::GetActivationRequest request;
+  request.set_handle("none");
+  request.set_data_type(static_cast<v1::DataType>(99));
+  grpc::ClientContext context;
+  EXPECT_THAT(ViolationsOf(service_.stub().GetActivation(&context, request)->Finish()),
+              ElementsAre(Pair("data_type", HasSubstr("must be"))));
+}
+
 // Of a tokenizer with a <pad> that was never added to the model.
 TEST(PaddedTokenizer, TextWithATokenPastTheEmbedding) {
   namespace fs = std::filesystem;

@@ -4,6 +4,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "services/common/overloaded.h"
+#include "services/common/tensor_bytes.h"
 #include "services/common/tensor_proto.h"
 #include "services/model/response_building.h"
 #include "tests/status_matchers.h"
@@ -41,14 +42,16 @@ ServiceFixture::Cached ServiceFixture::RunWithCache(const v1::RunWithCacheReques
     if (response.has_header()) {
       cached.header = response.header();
       for (const v1::ActivationInfo& info : cached.header.activations()) {
-        cached.tensors[info.name()] = {{info.shape().begin(), info.shape().end()},
-                                       std::vector<float>(request.store() ? 0 : info.byte_count() / 4)};
+        const size_t count = request.store() ? 0 : info.byte_count() / ElementBytes(info.data_type()).value();
+        cached.tensors[info.name()] = {{info.shape().begin(), info.shape().end()}, std::vector<float>(count)};
       }
     } else if (response.has_chunk()) {
       const v1::ActivationChunk& chunk = response.chunk();
-      engine::HostTensor& tensor = cached.tensors[cached.header.activations(chunk.activation_index()).name()];
-      std::memcpy(reinterpret_cast<char*>(tensor.values.data()) + chunk.offset_bytes(), chunk.data().data(),
-                  chunk.data().size());
+      const v1::ActivationInfo& info = cached.header.activations(chunk.activation_index());
+      EXPECT_EQ(chunk.crc32(), Crc32(chunk.data()));
+      DecodeValues(chunk.data(), info.data_type(),
+                   cached.tensors[info.name()].values.data() +
+                       chunk.offset_bytes() / ElementBytes(info.data_type()).value());
     } else {
       cached.summary = response.summary();
     }

@@ -6,6 +6,7 @@
 #   BUILD_DIR   default: build for release, build/PRESET otherwise
 #   JOBS        compilers and tests at a time; default: one per core
 #   NO_INSTALL  when not empty, installs no system packages
+#   FUZZ_SECONDS  runs each fuzz target for so long as a test; default: 0, none (see tests/README.md)
 #   TIDY        ON: clang-tidy over recent changes is a test too (see tests/README.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +31,7 @@ step "configure: preset $PRESET in $BUILD_DIR"
 warnings_are_errors=ON
 if [[ "$PRESET" == *san* ]]; then warnings_are_errors=OFF; fi
 configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$warnings_are_errors" \
-  "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}"
+  "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}" "-DABSTRACT_FUZZ_SECONDS=${FUZZ_SECONDS:-0}"
 step 'tokenizers of published models, for their tests'
 tests/fetch_tokenizers.sh "$BUILD_DIR"
 step "build with $JOBS jobs"

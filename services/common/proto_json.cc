@@ -37,8 +37,8 @@ absl::Status MessageFromJson(const std::string& json, google::protobuf::Message*
   options.ignore_unknown_fields = true;
   const auto status = google::protobuf::util::JsonStringToMessage(json, message, options);
   if (status.ok()) return absl::OkStatus();
-  // The parser's messages quote values, whatever their length.
-  const std::string problem = Shortened(std::string(status.message()), kMaxProblemBytes);
+  // The parser's messages quote values, whatever their length and their bytes.
+  const std::string problem = Printable(Shortened(std::string(status.message()), kMaxProblemBytes));
   return absl::InvalidArgumentError(
       absl::StrCat("not a ", std::string(message->GetTypeName()), " in JSON: ", problem));
 }

@@ -19,6 +19,10 @@ std::string_view FirstCharacters(std::string_view text, size_t max_characters);
 // so many and then `ellipsis`, which does not count.
 std::string Shortened(std::string_view text, size_t max_bytes, std::string_view ellipsis = "...");
 
+// To be shown, whoever wrote it: '?' stands for each byte that is part of no well-formed character,
+// and for control characters but line ends.
+std::string Printable(std::string_view text);
+
 }  // namespace mechinterp
 
 #endif  // SERVICES_COMMON_TEXT_H_

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mechinterp/v1/model_service.pb.h"
+#include "services/engine/interventions/intervention.h"
 #include "services/engine/model.h"
 
 namespace mechinterp {

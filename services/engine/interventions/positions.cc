@@ -1,19 +1,47 @@
 #include "services/engine/interventions/positions.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
-#include <set>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
 namespace mechinterp::engine {
 namespace {
 
+// Positions of a prompt, added as ranges: a million of them that overlap take no longer than
+// they are many.
+class Coverage {
+ public:
+  explicit Coverage(int length) : changes_(length + 1) {}
+
+  void Add(int64_t begin, int64_t end) {
+    if (begin < 0 || begin >= end) return;  // the last position of no tokens
+    ++changes_[begin];
+    --changes_[end];
+  }
+
+  std::vector<int> Positions() const {
+    std::vector<int> positions;
+    int64_t covering = 0;
+    for (size_t p = 0; p + 1 < changes_.size(); ++p) {
+      covering += changes_[p];
+      if (covering > 0) positions.push_back(static_cast<int>(p));
+    }
+    return positions;
+  }
+
+ private:
+  std::vector<int64_t> changes_;  // how many ranges begin at a position, less those that end before it
+};
+
 void AddNamed(NamedPosition name, const TokenizedPrompt& prompt, const FieldViolations& violations,
-              std::set<int>& out) {
+              Coverage& out) {
   const int length = prompt.length();
   if (name == NamedPosition::kLast) {
-    out.insert(length - 1);
+    out.Add(length - 1, length);
     return;
   }
   if (!prompt.last_instruction_position) {
@@ -22,9 +50,9 @@ void AddNamed(NamedPosition name, const TokenizedPrompt& prompt, const FieldViol
   }
   const int instruction = *prompt.last_instruction_position;
   if (name == NamedPosition::kLastInstruction) {
-    out.insert(instruction);
+    out.Add(instruction, instruction + 1);
   } else {
-    for (int p = instruction + 1; p < length; ++p) out.insert(p);
+    out.Add(instruction + 1, length);
   }
 }
 
@@ -46,7 +74,7 @@ std::vector<int> ResolvePositions(const PositionSelector& selector, const Tokeni
     std::iota(all.begin(), all.end(), 0);
     return all;
   }
-  std::set<int> positions;
+  Coverage covered(length);
   for (size_t i = 0; i < selector.indices.size(); ++i) {
     const int given = selector.indices[i];
     const int64_t position = given < 0 ? int64_t{given} + length : given;
@@ -54,7 +82,7 @@ std::vector<int> ResolvePositions(const PositionSelector& selector, const Tokeni
       violations.At("indices", i)
           .Add(absl::StrCat("position ", given, " is outside the prompt of ", length, " tokens"));
     } else {
-      positions.insert(static_cast<int>(position));
+      covered.Add(position, position + 1);
     }
   }
   for (size_t i = 0; i < selector.ranges.size(); ++i) {
@@ -67,12 +95,12 @@ std::vector<int> ResolvePositions(const PositionSelector& selector, const Tokeni
               absl::StrCat("[", start, ", ", end, ") is empty or outside the prompt of ", length, " tokens"));
       continue;
     }
-    for (int64_t p = start; p < end; ++p) positions.insert(static_cast<int>(p));
+    covered.Add(start, end);
   }
   for (size_t i = 0; i < selector.named.size(); ++i) {
-    AddNamed(selector.named[i], prompt, violations.At("named", i), positions);
+    AddNamed(selector.named[i], prompt, violations.At("named", i), covered);
   }
-  return {positions.begin(), positions.end()};
+  return covered.Positions();
 }
 
 }  // namespace mechinterp::engine

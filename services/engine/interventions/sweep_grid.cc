@@ -1,6 +1,7 @@
 #include "services/engine/interventions/sweep_grid.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,43 @@ std::vector<int> SelectedOrAll(const std::vector<int>& selected, int count) {
   return all;
 }
 
+// Ascending, each once: of those below `count` all, of others the largest alone, which is enough to be
+// told of. So a list is no longer than what it chooses from, however long it was sent.
+std::vector<int> Bounded(const std::vector<int>& values, int count) {
+  std::vector<int> bounded = AscendingOnce(values);
+  const auto outside = std::lower_bound(bounded.begin(), bounded.end(), count);
+  if (outside != bounded.end()) bounded.erase(outside, std::prev(bounded.end()));
+  return bounded;
+}
+
+// Of any site.
+int LargestWidth(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt) {
+  int largest = prompt.length();
+  for (const HookPoint point : AscendingOnce(grid.points))
+    largest = std::max(largest, ShapeOf(point, config).width);
+  return largest;
+}
+
+// The prototype, of which every set has a copy, with lists that are no longer than they need be. The
+// positions that are split are replaced in each.
+Intervention WithoutRepetitions(const SweepGrid& grid, const ModelConfig& config,
+                                const TokenizedPrompt& prompt) {
+  Intervention prototype = grid.prototype;
+  Selector& selector = prototype.selector;
+  selector.heads = Bounded(selector.heads, config.head_count);
+  selector.dims = Bounded(selector.dims, LargestWidth(grid, config, prompt));
+  selector.positions.indices = AscendingOnce(selector.positions.indices);
+  selector.positions.named = AscendingOnce(selector.positions.named);
+  return prototype;
+}
+
+int64_t BytesOf(const Selector& selector) {
+  const PositionSelector& positions = selector.positions;
+  return static_cast<int64_t>(
+      (selector.heads.size() + selector.dims.size() + positions.indices.size()) * sizeof(int) +
+      positions.ranges.size() * sizeof(PositionRange) + positions.named.size() * sizeof(NamedPosition));
+}
+
 // Ends of groups of at most `size` neighbours, as indices in ascending `dims`.
 std::vector<size_t> GroupEnds(const std::vector<int>& dims, size_t size) {
   std::vector<size_t> ends;
@@ -47,15 +85,20 @@ std::vector<size_t> GroupEnds(const std::vector<int>& dims, size_t size) {
 class Expansion {
  public:
   Expansion(const SweepGrid& grid, const ModelConfig& config, const TokenizedPrompt& prompt)
-      : grid_(grid), config_(config), prompt_(prompt) {}
+      : grid_(grid), prototype_(WithoutRepetitions(grid, config, prompt)), config_(config), prompt_(prompt) {
+    if (grid.split_positions) {
+      counts_from_end_ = prototype_.selector.positions.counts_from_end();
+      prototype_.selector.positions = {};
+    }
+  }
 
   // False, and nothing is added, where there would be more than kMaxSets.
   bool AddSite(const HookSite& site, const std::vector<int>& selected_positions, bool only_count) {
     const SiteShape shape = ShapeOf(site.point, config_);
     const int width = shape.width == kWidthIsKeys ? prompt_.length() : shape.width;
     const auto positions = Choices(grid_.split_positions, selected_positions);
-    const auto heads = Choices(grid_.split_heads, SelectedOrAll(grid_.prototype.selector.heads, shape.heads));
-    const std::vector<int> dims = SelectedOrAll(grid_.prototype.selector.dims, width);
+    const auto heads = Choices(grid_.split_heads, SelectedOrAll(prototype_.selector.heads, shape.heads));
+    const std::vector<int> dims = SelectedOrAll(prototype_.selector.dims, width);
     // Without groups, one with no dims of its own.
     const std::vector<size_t> ends =
         grid_.dims_per_group == 0 ? std::vector<size_t>{0} : GroupEnds(dims, grid_.dims_per_group);
@@ -73,18 +116,18 @@ class Expansion {
   }
 
   int64_t count() const { return count_; }
+  // Of the lists that each set has a copy of.
+  int64_t selector_bytes() const { return BytesOf(prototype_.selector); }
   ExpandedGrid Take() { return std::move(expanded_); }
 
  private:
   void Add(const HookSite& site, std::optional<int> position, std::optional<int> head,
            const std::vector<int>& dims, size_t begin, size_t end) {
-    Intervention member = grid_.prototype;
+    Intervention member = prototype_;
     member.site = site;
     SweepSite touched{site, position, head, std::nullopt, std::nullopt};
     if (position) {
-      const bool from_end = grid_.prototype.selector.positions.counts_from_end();
-      member.selector.positions = {};
-      member.selector.positions.indices = {from_end ? *position - prompt_.length() : *position};
+      member.selector.positions.indices = {counts_from_end_ ? *position - prompt_.length() : *position};
     }
     if (head) member.selector.heads = {*head};
     if (begin < end) {
@@ -97,6 +140,8 @@ class Expansion {
   }
 
   const SweepGrid& grid_;
+  Intervention prototype_;
+  bool counts_from_end_ = false;
   const ModelConfig& config_;
   const TokenizedPrompt& prompt_;
   ExpandedGrid expanded_;
@@ -180,7 +225,7 @@ int64_t ExpandedGridBytes(const SweepGrid& grid, const ModelConfig& config, cons
   Expansion expansion(grid, config, prompt);
   AddSites(grid, config, positions, /*only_count=*/true, expansion);
   // The set's own copy, and the plan's.
-  return expansion.count() * (kBytesPerSet + 2 * BytesOf(grid.prototype.edit));
+  return expansion.count() * (kBytesPerSet + 2 * (BytesOf(grid.prototype.edit) + expansion.selector_bytes()));
 }
 
 }  // namespace mechinterp::engine

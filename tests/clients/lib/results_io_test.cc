@@ -32,6 +32,20 @@ TEST(ResultsIo, WritesFieldNamesOfTheProtosAndZeros) {
   EXPECT_EQ(read.harmful().rate(), 0.5);
 }
 
+// A terminal shows the message, and a status carries it.
+TEST(ResultsIo, RefusalsArePrintableWhateverIsInTheFile) {
+  const testing::TestFolder folder;
+  for (const std::string value : {"\x1b[2J", "[\"\xff\"]"}) {
+    const std::string path = folder.Write("results.json", "{\"pair_ids\": " + value + "}");
+    v1::PatchingResults results;
+    const absl::Status status = ReadResults(path, &results);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("results.json")));
+    for (const char c : status.message()) {
+      EXPECT_TRUE(c == '\n' || (c >= ' ' && c < 0x7f)) << static_cast<int>(c);
+    }
+  }
+}
+
 TEST(ResultsIo, LeavesNothingBesideTheFile) {
   const testing::TestFolder folder;
   const std::string path = folder.File("only.json");

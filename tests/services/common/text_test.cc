@@ -33,6 +33,15 @@ TEST(Text, MarksWhatItShortens) {
   EXPECT_EQ(Shortened("\u00e9\u00e9", 3, "\u2026"), "\u00e9\u2026");
 }
 
+TEST(Text, IsPrintableWithoutWhatIsNoCharacter) {
+  EXPECT_EQ(Printable("a\n\u00e9\u65e5\U0001f600\u00a0"), "a\n\u00e9\u65e5\U0001f600\u00a0");
+  EXPECT_EQ(Printable(std::string_view("\0\t\x1b[2J\x7f\u0085", 9)), "???[2J??");
+  // Overlong, a surrogate, past the last plane, cut short, a continuation alone.
+  EXPECT_EQ(Printable("\xc0\x80 \xe0\x9f\xbf \xed\xa0\x80 \xf4\x90\x80\x80 \xf0\x8f\xbf\xbf"),
+            "?? ??? ??? ???? ????");
+  EXPECT_EQ(Printable("\xe6\x97 \xbf\xff"), "?? ??");
+}
+
 // From the authors' reference implementations.
 TEST(Hash, GivesThePublishedValues) {
   EXPECT_EQ(Fnv1a(""), 0xcbf29ce484222325u);

@@ -253,6 +253,28 @@ TEST_F(PlanCompilerTest, NoiseIsGaussianAndIndependentOfTheRowsAround) {
   EXPECT_NEAR(squares / all.size(), 4.0, 0.23);  // 5 standard errors
 }
 
+// Taken one position after the other, these would be 10^11.
+TEST(ResolvePositions, AMillionRangesOfALongPromptAreItsPositionsOnce) {
+  constexpr int kLength = 100'000;
+  PositionSelector selector;
+  selector.ranges.assign(1'000'000, {1, -1});
+  selector.indices.assign(1'000'000, -1);
+  Violations list;
+  const std::vector<int> positions = ResolvePositions(selector, PromptOf(kLength), list.root());
+  EXPECT_TRUE(list.empty());
+  ASSERT_EQ(positions.size(), kLength - 1u);
+  EXPECT_EQ(positions.front(), 1);
+  EXPECT_EQ(positions.back(), kLength - 1);
+}
+
+TEST(ResolvePositions, IsAUnionInAscendingOrder) {
+  PositionSelector selector;
+  selector.indices = {7, -10, 3};
+  selector.ranges = {{5, 7}, {2, 4}, {-2, {}}};
+  Violations list;
+  EXPECT_THAT(ResolvePositions(selector, PromptOf(10), list.root()), ElementsAre(0, 2, 3, 5, 6, 7, 8, 9));
+}
+
 TEST(EarliestChange, IsTheFirstEditedLayerAndPosition) {
   HookPlan plan;
   plan.prompt_length = 5;

@@ -74,6 +74,43 @@ TEST_F(SweepGridTest, EveryPointLayerPositionAndHeadRunsOnce) {
                                    "blocks.2.attn.hook_z at 1 head 1", "blocks.2.attn.hook_z at 3 head 1"));
 }
 
+// Each set has a copy of the prototype: 10,000 times a list of a million would be too much for anybody.
+TEST_F(SweepGridTest, ListsThatRepeatThemselvesTakeNoMoreThanWhatTheyChooseFrom) {
+  constexpr int kRepetitions = 1'000'000;
+  config_.layers.resize(2500);
+  grid_.points = {HookPoint::kZ};
+  grid_.split_positions = true;
+  for (int i = 0; i < kRepetitions; ++i) {
+    grid_.prototype.selector.heads.push_back(i % 2);
+    grid_.prototype.selector.dims.push_back(7 - i % 8);
+    grid_.prototype.selector.positions.indices.push_back(i % 4);
+  }
+  // A set and its plan, and two lists of ten numbers for each; see ExpandedGridBytes.
+  EXPECT_LE(ExpandedGridBytes(grid_, config_, prompt_), 10'000 * (1536 + 2 * 10 * 4));
+  EXPECT_EQ(Sites().size(), 10'000u);
+  EXPECT_THAT(expanded_.sets[0][0].selector.heads, ElementsAre(0, 1));
+  EXPECT_THAT(expanded_.sets[0][0].selector.dims, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(expanded_.sets[9][0].selector.positions.indices, ElementsAre(1));
+}
+
+// What is outside is still there for the compiler to name.
+TEST_F(SweepGridTest, OfDimsThatNoSiteHasOneIsKept) {
+  grid_.points = {HookPoint::kMlpPost};
+  grid_.layers = {0};
+  for (int dim = 100; dim < 1'000'000; ++dim) grid_.prototype.selector.dims.push_back(dim);
+  grid_.prototype.selector.dims.push_back(5);
+  EXPECT_EQ(Sites().size(), 1u);
+  EXPECT_THAT(expanded_.sets[0][0].selector.dims, ElementsAre(5, 999'999));
+}
+
+TEST_F(SweepGridTest, ASelectorThatIsCopiedIntoEachSetIsCounted) {
+  grid_.points = {HookPoint::kMlpPost};
+  const int64_t plain = ExpandedGridBytes(grid_, config_, prompt_);
+  for (int i = 0; i < 1000; ++i) grid_.prototype.selector.positions.ranges.push_back({0, 1 + i % 4});
+  // Three sets, each with a copy and a plan of a thousand ranges, of twelve bytes at least.
+  EXPECT_GE(ExpandedGridBytes(grid_, config_, prompt_) - plain, 3 * 2 * 1000 * 12);
+}
+
 TEST_F(SweepGridTest, AllDimsAreGroupedToTheEnd) {
   grid_.points = {HookPoint::kMlpPost};
   grid_.layers = {0};

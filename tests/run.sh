@@ -33,6 +33,8 @@ configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$w
   "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}"
 step 'tokenizers of published models, for their tests'
 tests/fetch_tokenizers.sh "$BUILD_DIR"
+step 'Prometheus, for the test of metrics'
+tests/fetch_prometheus.sh "$BUILD_DIR"
 step "build with $JOBS jobs"
 cmake --build "$BUILD_DIR" --parallel "$JOBS"
 

@@ -34,6 +34,8 @@ configure "$PRESET" "$BUILD_DIR" -DABSTRACT_BUILD_TESTS=ON "-DABSTRACT_WERROR=$w
   "-DABSTRACT_TIDY_TEST=${TIDY:-OFF}" "-DABSTRACT_FUZZ_SECONDS=${FUZZ_SECONDS:-0}"
 step 'tokenizers of published models, for their tests'
 tests/fetch_tokenizers.sh "$BUILD_DIR"
+step 'Prometheus, for the test of metrics'
+tests/fetch_prometheus.sh "$BUILD_DIR"
 step "build with $JOBS jobs"
 cmake --build "$BUILD_DIR" --parallel "$JOBS"
 

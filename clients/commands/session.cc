@@ -4,10 +4,17 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "clients/lib/channel_wait.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
+namespace {
+
+// Longer than Prometheus's usual interval of 15 s; one that looks less often than that misses the end.
+constexpr absl::Duration kPatienceWithScrapes = absl::Seconds(20);
+
+}  // namespace
 
 Session::Session(const Tool& tool, const std::string& command, ConnectionCredentials credentials)
     : tool_(tool),
@@ -22,6 +29,12 @@ Session::Session(const Tool& tool, const std::string& command, ConnectionCredent
   monitor_ = std::make_unique<MonitorGroup>(monitors);
   channel_ = ConnectTo(tool.server, credentials_);
   client_ = MakeClient(tool.server, channel_);
+}
+
+Session::~Session() {
+  if (!scrapes_.HasAny()) return;
+  tool_.Note("waiting until the metrics have been looked at once more");
+  scrapes_.AwaitOneMore(kPatienceWithScrapes);
 }
 
 ModelClientOptions Session::OptionsFor(const std::string& address) {
@@ -66,8 +79,10 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Tool& tool, const s
   ABSTRACT_RETURN_IF_ERROR(MaySend(credentials, tool.server));
   std::unique_ptr<Session> session(new Session(tool, command, std::move(credentials)));
   if (!tool.metrics_address.empty()) {
-    ABSTRACT_ASSIGN_OR_RETURN(session->metrics_server_,
-                              StartMetricsServer(tool.metrics_address, session->registry_));
+    ABSTRACT_ASSIGN_OR_RETURN(
+        session->metrics_server_,
+        StartMetricsServer(tool.metrics_address, session->registry_,
+                           [&scrapes = session->scrapes_] { scrapes.OnScrape(absl::Now()); }));
     tool.Note("metrics at port " + std::to_string(session->metrics_server_->port()) + ", path /metrics");
   }
   return session;

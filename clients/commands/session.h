@@ -12,6 +12,7 @@
 #include "clients/lib/connection.h"
 #include "clients/lib/model_client.h"
 #include "clients/lib/progress.h"
+#include "clients/lib/scrape_watch.h"
 #include "services/common/metrics_server.h"
 
 namespace mechinterp {
@@ -25,6 +26,9 @@ class Session {
   // Errors: Unavailable when the metrics address is taken; InvalidArgument for wrong files of
   // certificates and tokens, and for a token that would travel in the clear.
   static absl::StatusOr<std::unique_ptr<Session>> Open(const Tool& tool, const std::string& command);
+
+  // Waits, where somebody looks at the metrics, until he has seen the last of them.
+  ~Session();
 
   ModelClient& client() { return *client_; }
   // A client of another server with the same options, counted in the same
@@ -44,6 +48,7 @@ class Session {
   const ConnectionCredentials credentials_;
   std::shared_ptr<prometheus::Registry> registry_;
   ClientMetrics metrics_;
+  ScrapeWatch scrapes_;
   std::unique_ptr<HttpServer> metrics_server_;
   std::optional<ProgressPrinter> progress_;
   std::unique_ptr<MonitorGroup> monitor_;

@@ -1,6 +1,7 @@
 #ifndef SERVICES_COMMON_METRICS_SERVER_H_
 #define SERVICES_COMMON_METRICS_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,9 +14,11 @@ namespace mechinterp {
 // Serves a registry's metrics over HTTP at /metrics, in Prometheus's text
 // format. prometheus-cpp's own Exposer cannot run in a process that links
 // libtorch: civetweb gives its threads 100 KiB of stack, less than libtorch's
-// thread-local storage takes, and they fail to start. Errors as HttpServer's.
-absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(
-    const std::string& listen_address, std::shared_ptr<prometheus::Registry> registry);
+// thread-local storage takes, and they fail to start. `on_scrape` (may be null) is called before each answer
+// is made, from the server's threads. Errors as HttpServer's.
+absl::StatusOr<std::unique_ptr<HttpServer>> StartMetricsServer(const std::string& listen_address,
+                                                               std::shared_ptr<prometheus::Registry> registry,
+                                                               std::function<void()> on_scrape = nullptr);
 
 }  // namespace mechinterp
 

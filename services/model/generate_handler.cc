@@ -6,10 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/run_metrics.h"
 #include "services/engine/tokenizer/streaming_detokenizer.h"
+#include "services/model/generation_metrics.h"
 #include "services/model/intervention_parsing.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
@@ -111,10 +113,8 @@ class GenerationWriter {
   std::optional<engine::StreamingDetokenizer> text_;  // nothing without a tokenizer
 };
 
-}  // namespace
-
-absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& request,
-                            MessageWriter<v1::GenerateResponse>& writer) {
+absl::Status Run(ServiceCall& call, const v1::GenerateRequest& request,
+                 MessageWriter<v1::GenerateResponse>& writer, GenerationMeter& meter) {
   ABSTRACT_ASSIGN_OR_RETURN(const ParsedGeneration parsed, ParseGeneration(call, request));
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));
@@ -126,6 +126,7 @@ absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& reques
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::Generation generation,
       engine::Continue(call.context, prefilled, parsed.sampling, [&](const engine::ChosenToken& token) {
+        meter.OnToken(absl::Now(), call.context.waited);
         call.CountNewTokens(1);
         return out.WriteToken(token);
       }));
@@ -134,7 +135,19 @@ absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& reques
     ABSTRACT_ASSIGN_OR_RETURN(metrics, Measure(call, parsed, prefilled));
   }
   call.request.Leave();  // sending needs no engine
-  return out.WriteSummary(generation, metrics, call.Timings());
+  ABSTRACT_RETURN_IF_ERROR(out.WriteSummary(generation, metrics, call.Timings()));
+  meter.OnEnd(absl::Now(), generation.finish_reason, parsed.prompt.length());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status HandleGenerate(ServiceCall& call, const v1::GenerateRequest& request,
+                            MessageWriter<v1::GenerateResponse>& writer) {
+  GenerationMeter meter(call.served.metrics.generations, call.arrival(), call.start - call.arrival());
+  const absl::Status status = Run(call, request, writer, meter);
+  if (!status.ok() && call.is_cancelled()) meter.OnAbort();
+  return status;
 }
 
 }  // namespace mechinterp

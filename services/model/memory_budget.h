@@ -56,6 +56,7 @@ class MemoryBudget {
   absl::StatusOr<Reservation> Reserve(int64_t bytes);
 
   int64_t limit_bytes() const { return limit_bytes_; }  // 0: none
+  int64_t fixed_bytes() const { return fixed_bytes_; }
   int64_t reserved_bytes() const;
   // What requests can have at most, all together; the largest number where there is no limit.
   int64_t available_bytes() const {

@@ -59,6 +59,14 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                             "Bytes reserved for requests in progress, by estimate.")),
       device_bytes_(Gauge(*registry_, "mechinterp_device_allocated_bytes",
                           "Bytes of device memory allocated by this process; on the CPU, resident memory.")),
+      cache_usage_(
+          Gauge(*registry_, "mechinterp_kv_cache_usage_ratio",
+                "Keys and values of requests in progress, as a share of the memory that requests can "
+                "have: --memory-limit less what is always taken; without one, the device's memory.")),
+      limit_bytes_(Gauge(*registry_, "mechinterp_memory_limit_bytes",
+                         "Bytes that --memory-limit allows; 0: no limit.")),
+      fixed_bytes_(Gauge(*registry_, "mechinterp_memory_fixed_bytes",
+                         "Bytes of that which the weights and the scratch of passes always take.")),
       requests_in_progress(
           Gauge(*registry_, "mechinterp_requests_in_progress", "Requests admitted to the engine.")),
       queued_rows(Gauge(*registry_, "mechinterp_queued_rows", "Token positions queued for a forward pass.")),
@@ -66,12 +74,15 @@ ModelMetrics::ModelMetrics(std::shared_ptr<prometheus::Registry> registry)
                             "Forward passes that failed: a device error, or not enough memory.")),
       prompt_tokens(Counter(*registry_, "mechinterp_prompt_tokens_total", "Prompt tokens accepted.")),
       generated_tokens(Counter(*registry_, "mechinterp_generated_tokens_total", "Tokens generated.")),
+      patch_runs(Counter(*registry_, "mechinterp_patch_runs_total",
+                         "Patched runs of RunWithPatch that finished; those of sweeps are sweep_runs.")),
       sweep_runs(Counter(*registry_, "mechinterp_sweep_runs_total", "Patched runs finished in sweeps.")),
       circuit_runs(Counter(*registry_, "mechinterp_circuit_runs_total", "Circuits evaluated.")),
       sweep_computed_token_layers(Counter(*registry_, "mechinterp_sweep_computed_token_layers_total",
                                           "Positions x layers that sweeps computed.")),
       sweep_naive_token_layers(Counter(*registry_, "mechinterp_sweep_naive_token_layers_total",
                                        "Positions x layers that one full pass per run would have computed.")),
+      generations(*registry_),
       store(*registry_) {}
 
 void ModelMetrics::SetModel(const engine::Model& model) {
@@ -97,6 +108,13 @@ void ModelMetrics::SetModel(const engine::Model& model) {
   }
 }
 
+void ModelMetrics::SetLimit(int64_t limit_bytes, int64_t fixed_bytes) {
+  limit_bytes_.Set(static_cast<double>(limit_bytes));
+  fixed_bytes_.Set(static_cast<double>(fixed_bytes));
+  cache_capacity_ = static_cast<double>(limit_bytes > 0 ? limit_bytes - fixed_bytes
+                                                        : engine::MemoryOf(device_).total_bytes);
+}
+
 void ModelMetrics::ObservePass(const RowCounts& rows, int segments, absl::Duration duration) {
   int total = 0;
   for (int kind = 0; kind < kRowKindCount; ++kind) {
@@ -119,6 +137,7 @@ void ModelMetrics::SetReserved(int64_t bytes) {
 void ModelMetrics::UpdateMemory() {
   const engine::MemoryUse use = engine::CurrentMemoryUse();
   memory_bytes_.Add({{"part", "key_value_cache"}}).Set(static_cast<double>(use.key_value_caches));
+  cache_usage_.Set(cache_capacity_ > 0 ? static_cast<double>(use.key_value_caches) / cache_capacity_ : 0);
   memory_bytes_.Add({{"part", "scratch"}}).Set(static_cast<double>(use.scratch));
 }
 

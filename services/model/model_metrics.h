@@ -10,6 +10,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "services/engine/model.h"
+#include "services/model/generation_metrics.h"
 #include "services/model/pass_planner.h"
 #include "services/model/store_metrics.h"
 
@@ -27,6 +28,9 @@ class ModelMetrics {
   // mechinterp_model_info{name,hash,quantization,device} 1, and its sizes.
   void SetModel(const engine::Model& model);
   void ObservePass(const RowCounts& rows, int segments, absl::Duration duration);
+  // What --memory-limit says (0: nothing), and what of it weights and scratch always take. Once, after
+  // SetModel.
+  void SetLimit(int64_t limit_bytes, int64_t fixed_bytes);
   // What requests in progress have reserved, when that changes.
   void SetReserved(int64_t bytes);
   // How long the engine waited, with work at hand, for others to join the pass.
@@ -44,7 +48,12 @@ class ModelMetrics {
   prometheus::Family<prometheus::Gauge>& memory_bytes_;
   prometheus::Gauge& reserved_bytes_;
   prometheus::Gauge& device_bytes_;
-  engine::Device device_;  // set once, before anything is observed
+  prometheus::Gauge& cache_usage_;
+  prometheus::Gauge& limit_bytes_;
+  prometheus::Gauge& fixed_bytes_;
+  // Set once, before anything is observed.
+  engine::Device device_;
+  double cache_capacity_ = 0;  // bytes
 
  public:
   prometheus::Gauge& requests_in_progress;
@@ -52,10 +61,12 @@ class ModelMetrics {
   prometheus::Counter& failed_passes;
   prometheus::Counter& prompt_tokens;
   prometheus::Counter& generated_tokens;
+  prometheus::Counter& patch_runs;
   prometheus::Counter& sweep_runs;
   prometheus::Counter& circuit_runs;
   prometheus::Counter& sweep_computed_token_layers;
   prometheus::Counter& sweep_naive_token_layers;
+  GenerationMetrics generations;
   StoreMetrics store;
 };
 

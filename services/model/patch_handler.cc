@@ -70,6 +70,7 @@ absl::Status HandleRunWithPatch(ServiceCall& call, const v1::RunWithPatchRequest
   ABSTRACT_ASSIGN_OR_RETURN(
       const engine::PatchRun run,
       engine::RunWithPatch(call.context, parsed.prompt, plans.front(), parsed.metrics, parsed.continuation));
+  call.served.metrics.patch_runs.Increment();
   WriteResponse(call.served, parsed, run, response);
   *response.mutable_timings() = call.Timings();
   return absl::OkStatus();

@@ -62,6 +62,7 @@ struct Scheduler::Job {
   bool abandoned = false;
   absl::Time idle_since;  // last time that it was not in a pass
   absl::Duration waited;
+  int passes = 0;
   bool done = false;
   absl::Status status;
   std::condition_variable finished;
@@ -118,7 +119,7 @@ void Scheduler::Leave(Request& request) {
   changed_.notify_all();
 }
 
-absl::Status Scheduler::Run(const Request& request, absl::Span<engine::Segment* const> segments,
+absl::Status Scheduler::Run(Request& request, absl::Span<engine::Segment* const> segments,
                             absl::Duration* waited) {
   if (request.id_ == 0) return absl::FailedPreconditionError("the request was not admitted");
   if (segments.empty()) return absl::OkStatus();
@@ -143,6 +144,7 @@ absl::Status Scheduler::Run(const Request& request, absl::Span<engine::Segment* 
     CountQueue();
     Finish(job, Cancelled());
   }
+  request.passes_ += job.passes;
   if (waited != nullptr) *waited += job.waited;
   return job.status;
 }
@@ -221,6 +223,7 @@ Scheduler::Pass Scheduler::PlanNextPass() {
     pass.rows[static_cast<int>(segment.kind)] += piece.rows;
     if (std::exchange(job.in_pass, true)) continue;
     pass.jobs.push_back(&job);
+    ++job.passes;
     job.waited += now - job.idle_since;
   }
   waiting_.erase(

@@ -71,8 +71,7 @@ class Scheduler {
 
   absl::Status Admit(Request& request);
   void Leave(Request& request);
-  absl::Status Run(const Request& request, absl::Span<engine::Segment* const> segments,
-                   absl::Duration* waited);
+  absl::Status Run(Request& request, absl::Span<engine::Segment* const> segments, absl::Duration* waited);
 
   void Loop();
   // The following are called with the lock held.
@@ -132,6 +131,8 @@ class Scheduler::Request final : public engine::Executor {
     return scheduler_.Run(*this, segments, waited);
   }
   const engine::Model& model() const override { return *scheduler_.model_; }
+  // Passes that its segments had a part in so far.
+  int64_t passes() const { return passes_; }
   int preferred_batch_rows() const override { return scheduler_.options_.max_batch_rows / 2; }
 
  private:
@@ -140,6 +141,7 @@ class Scheduler::Request final : public engine::Executor {
   const std::function<bool()> is_cancelled_;
   const RequestOwner owner_;
   int64_t id_ = 0;  // 0: not admitted
+  int64_t passes_ = 0;
 };
 
 }  // namespace mechinterp

@@ -33,6 +33,7 @@ ServedModel::ServedModel(std::shared_ptr<const engine::Model> loaded,
           }),
       scheduler(model, options.scheduler, metrics) {
   metrics.SetModel(*model);
+  metrics.SetLimit(budget.limit_bytes(), budget.fixed_bytes());
   store.set_reserve([this](int64_t bytes) { return budget.Reserve(bytes); });
   budget.set_free_memory([this](int64_t bytes) { store.FreeMemory(bytes); });
 }

@@ -42,7 +42,9 @@ ServiceCall::ServiceCall(ServedModel& served_model, std::function<bool()> is_ove
       start(absl::Now()) {}
 
 ServiceCall::~ServiceCall() {
-  if (rpc != nullptr) rpc->facts().engine_wait = context.waited;
+  if (rpc == nullptr) return;
+  rpc->facts().engine_wait = context.waited;
+  rpc->facts().passes = request.passes();
 }
 
 void ServiceCall::CountPrompt(const engine::TokenizedPrompt& prompt, int tokens) {

@@ -39,6 +39,9 @@ struct ServiceCall {
   // Whose the things are that this client stores; empty: everybody's (ActivationStore).
   std::string owner() const { return rpc == nullptr ? "" : rpc->caller().owner(); }
 
+  // When the request came.
+  absl::Time arrival() const { return rpc == nullptr ? start : rpc->arrival(); }
+
   // What the log tells of the request.
   void CountPrompt(const engine::TokenizedPrompt& prompt, int tokens);
   void CountNewTokens(int tokens);

@@ -25,6 +25,7 @@ struct CallFacts {
   int64_t prompt_tokens = 0;
   int64_t new_tokens = 0;
   absl::Duration engine_wait;
+  int64_t passes = 0;         // forward passes that it had a part in
   bool wants_prompt = false;  // whether the log tells prompts
   std::string prompt;         // the first, where it does
 };
@@ -36,6 +37,8 @@ class Call {
   virtual ~Call() = default;
 
   virtual const Caller& caller() const = 0;
+  // When it came in; its handler began when its turn had come.
+  virtual absl::Time arrival() const = 0;
   // The method's, or the caller's where that is less urgent.
   virtual Priority priority() const = 0;
   // Whether nobody waits for the answer any longer: the client has left or does not read, the

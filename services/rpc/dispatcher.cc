@@ -51,10 +51,20 @@ std::string TraceId(const std::string& traceparent) {
 Dispatcher::Dispatcher(const DispatcherOptions& options, std::shared_ptr<AccessControl> access,
                        std::shared_ptr<RpcMetrics> metrics)
     : options_(options), access_(std::move(access)), metrics_(std::move(metrics)) {
-  queues_[static_cast<int>(Lane::kLookup)] = std::make_unique<WorkQueue>(options.lookups);
-  queues_[static_cast<int>(Lane::kWork)] = std::make_unique<WorkQueue>(options.work);
+  queues_[static_cast<int>(Lane::kLookup)] = MakeQueue(options.lookups, "lookup");
+  queues_[static_cast<int>(Lane::kWork)] = MakeQueue(options.work, "work");
   if (metrics_ != nullptr) unknown_.series.emplace(metrics_->Series("unary", "unknown", "unknown"));
   watch_ = std::thread([this] { Watch(); });
+}
+
+std::unique_ptr<WorkQueue> Dispatcher::MakeQueue(WorkQueueOptions options, const std::string& lane) {
+  if (metrics_ != nullptr) {
+    options.on_change = [series = metrics_->Lane(lane, options.max_queued)](int running, int queued) {
+      series.running.Set(running);
+      series.waiting.Set(queued);
+    };
+  }
+  return std::make_unique<WorkQueue>(options);
 }
 
 Dispatcher::~Dispatcher() {
@@ -176,14 +186,15 @@ grpc::ServerGenericBidiReactor* Dispatcher::CreateReactor(grpc::GenericCallbackS
 
 void Dispatcher::Finished(const Entry& entry, ServerCall& call) {
   const RequestRecord record = call.Record();
-  rate_.Spend(call.caller(), record.facts.prompt_tokens + record.facts.new_tokens, absl::Now());
+  const int64_t tokens = record.facts.prompt_tokens + record.facts.new_tokens;
+  rate_.Spend(call.caller(), tokens, absl::Now());
   if (metrics_ != nullptr) {
     entry.series->in_flight.Decrement();
     entry.series->received.Increment(static_cast<double>(record.messages_received));
     entry.series->sent.Increment(static_cast<double>(record.messages_sent));
     entry.series->queue_seconds.Observe(absl::ToDoubleSeconds(record.queued));
     metrics_->CountHandled(*entry.series, static_cast<grpc::StatusCode>(record.status.code()), record.took);
-    metrics_->CountClient(record.client);
+    metrics_->CountClient(record.client, tokens);
     if (record.status.code() == absl::StatusCode::kResourceExhausted ||
         record.status.code() == absl::StatusCode::kAborted) {
       metrics_->CountRejection(ErrorReason(record.status));

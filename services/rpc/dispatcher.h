@@ -64,6 +64,7 @@ class Dispatcher final : public grpc::CallbackGenericService {
     std::optional<RpcMetrics::MethodSeries> series;
   };
 
+  std::unique_ptr<WorkQueue> MakeQueue(WorkQueueOptions options, const std::string& lane);
   void Add(const ServiceMethods& methods);
   const Entry* Find(const std::string& path) const;  // null: no such method, or not yet
   // What is known of a call as it comes: its caller, or why it is refused.

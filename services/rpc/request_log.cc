@@ -48,6 +48,7 @@ std::vector<Field> FieldsOf(const RequestRecord& record, const RequestLogOptions
   if (record.facts.engine_wait > absl::ZeroDuration()) {
     fields.push_back({"engine_wait_ms", Milliseconds(record.facts.engine_wait), true});
   }
+  count("passes", record.facts.passes);
   count("prompt_tokens", record.facts.prompt_tokens);
   count("new_tokens", record.facts.new_tokens);
   count("sent", record.messages_sent);

@@ -9,6 +9,10 @@ namespace {
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
+// Of what any server turns away: there from the start, so that the first of them is an increase.
+constexpr const char* kReasons[] = {"QUEUE_FULL",   "CLIENT_QUEUE_FULL", "TOO_MANY_REQUESTS",
+                                    "TOKEN_RATE",   "TOO_MANY_FAILURES", "CLIENT_STALLED",
+                                    "OUT_OF_MEMORY"};
 constexpr size_t kMostClients = 200;  // that have a series of their own
 
 // From milliseconds (a lookup) to hours (a study's sweep).
@@ -46,14 +50,28 @@ RpcMetrics::RpcMetrics(std::shared_ptr<prometheus::Registry> registry)
       queue_seconds_(Histograms(*registry_, "mechinterp_queue_seconds",
                                 "Time that a request waited for its turn to begin, in seconds.")),
       in_flight_(Gauges(*registry_, "grpc_server_in_flight", "RPCs being handled now.")),
+      running_(Gauges(*registry_, "mechinterp_num_requests_running",
+                      "Requests whose handlers run, by lane: work runs the model, lookup does not.")),
+      waiting_(Gauges(*registry_, "mechinterp_num_requests_waiting",
+                      "Requests that wait for their turn, by lane.")),
+      capacity_(Gauges(*registry_, "mechinterp_queue_capacity",
+                       "Requests that may wait before others are turned away, by lane.")),
       rejected_(Counters(*registry_, "mechinterp_rejected_total", "RPCs turned away, by reason.")),
       by_client_(Counters(*registry_, "mechinterp_client_requests_total", "RPCs ended, by client.")),
+      tokens_by_client_(Counters(*registry_, "mechinterp_client_tokens_total",
+                                 "Tokens of prompts and generated ones, by client.")),
       auth_failures(
           Counters(*registry_, "mechinterp_auth_failures_total", "RPCs without a good token.").Add({})),
       connections(Gauges(*registry_, "mechinterp_connections", "Open gRPC connections.").Add({})),
+      connections_limit(
+          Gauges(*registry_, "mechinterp_connections_limit", "gRPC connections that may be open.").Add({})),
       connections_refused(Counters(*registry_, "mechinterp_connections_refused_total",
                                    "gRPC connections closed at once: too many, or no file descriptor left.")
-                              .Add({})) {}
+                              .Add({})),
+      serving(Gauges(*registry_, "mechinterp_serving", "1 while the health service says SERVING, else 0.")
+                  .Add({})) {
+  for (const char* reason : kReasons) rejected_.Add({{"reason", reason}});
+}
 
 RpcMetrics::MethodSeries RpcMetrics::Series(std::string_view type, std::string_view service,
                                             std::string_view method) {
@@ -69,6 +87,12 @@ RpcMetrics::MethodSeries RpcMetrics::Series(std::string_view type, std::string_v
           in_flight_.Add(labels)};
 }
 
+RpcMetrics::LaneSeries RpcMetrics::Lane(const std::string& lane, int capacity) {
+  const prometheus::Labels labels = {{"lane", lane}};
+  capacity_.Add(labels).Set(capacity);
+  return {running_.Add(labels), waiting_.Add(labels)};
+}
+
 void RpcMetrics::CountHandled(const MethodSeries& method, grpc::StatusCode code, absl::Duration took) {
   prometheus::Labels labels = method.labels;
   labels.emplace("grpc_code", CodeName(code));
@@ -80,18 +104,22 @@ void RpcMetrics::CountRejection(const std::string& reason) {
   rejected_.Add({{"reason", reason}}).Increment();
 }
 
-void RpcMetrics::CountClient(const std::string& client) {
+void RpcMetrics::CountClient(const std::string& client, int64_t tokens) {
   const std::lock_guard lock(mutex_);
   auto found = clients_.find(client);
   if (found == clients_.end()) {
     const std::string label = clients_.size() < kMostClients ? client : "other";
+    const ClientSeries series = {&by_client_.Add({{"client", label}}),
+                                 &tokens_by_client_.Add({{"client", label}})};
     if (label == "other") {
-      by_client_.Add({{"client", label}}).Increment();
+      series.requests->Increment();
+      series.tokens->Increment(static_cast<double>(tokens));
       return;
     }
-    found = clients_.emplace(client, &by_client_.Add({{"client", label}})).first;
+    found = clients_.emplace(client, series).first;
   }
-  found->second->Increment();
+  found->second.requests->Increment();
+  found->second.tokens->Increment(static_cast<double>(tokens));
 }
 
 }  // namespace mechinterp

@@ -78,7 +78,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Listen(const RpcServerOpti
                             MakeServerCredentials(options.tls));
   EnableHealth();
   auto result = std::unique_ptr<RpcServer>(new RpcServer());
-  if (options.registry != nullptr) result->metrics_ = std::make_shared<RpcMetrics>(options.registry);
+  if (options.registry != nullptr) {
+    result->metrics_ = std::make_shared<RpcMetrics>(options.registry);
+    result->metrics_->connections_limit.Set(options.max_connections);
+  }
   result->dispatcher_ = std::make_unique<Dispatcher>(options.dispatch, options.access, result->metrics_);
   result->reflection_ = options.reflection;
 
@@ -110,7 +113,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Listen(const RpcServerOpti
   return result;
 }
 
-void RpcServer::SetServing(bool serving) { server_->GetHealthCheckService()->SetServingStatus(serving); }
+void RpcServer::SetServing(bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(serving);
+  if (metrics_ != nullptr) metrics_->serving.Set(serving ? 1 : 0);
+}
 
 void RpcServer::Shutdown(absl::Duration grace, const std::function<void()>& on_grace_end) {
   if (listener_ == nullptr) return;  // done before

@@ -65,6 +65,7 @@ class ServerCall final : public grpc::ServerGenericBidiReactor,
   void Withdraw(const absl::Status& status);
 
   const Caller& caller() const override { return setup_.caller; }
+  absl::Time arrival() const override { return start_; }
   Priority priority() const override;
   bool IsCancelled() const override { return is_cancelled_.load(std::memory_order_relaxed); }
   absl::Status cancellation() const override;

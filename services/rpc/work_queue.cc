@@ -29,6 +29,10 @@ WorkQueue::~WorkQueue() {
   ended_.wait(lock, [this] { return load_.threads == 0; });
 }
 
+void WorkQueue::TellLoad() const {
+  if (options_.on_change != nullptr) options_.on_change(load_.running, load_.queued);
+}
+
 absl::Status WorkQueue::CheckRoom(const Task& task, const Client& client) const {
   const int of_client = client.running + client.paused + client.queued;
   if (task.client_max_tasks > 0 && of_client >= task.client_max_tasks) {
@@ -75,6 +79,7 @@ absl::StatusOr<WorkQueue::Ticket> WorkQueue::Submit(Task task) {
   const Ticket ticket = ++last_ticket_;
   Queue& queue = queues_[static_cast<int>(task.priority)];
   queue.push_back({ticket, std::move(task)});
+  TellLoad();
   StartThreadIfUseful();
   return ticket;
 }
@@ -127,6 +132,7 @@ bool WorkQueue::Withdraw(Ticket ticket) {
                                     [&](const Waiting& waiting) { return waiting.ticket == ticket; });
     if (found == queue.end()) continue;
     const Waiting withdrawn = Remove(queue, found);
+    TellLoad();
     ForgetIfIdle(withdrawn.task.client);
     return true;
   }
@@ -155,6 +161,7 @@ void WorkQueue::Work() {
     const std::string client = next.task.client;
     ++clients_[client].running;
     ++load_.running;
+    TellLoad();
     lock.unlock();
     next.task.run();
     next.task.run = nullptr;  // what it holds goes without the lock
@@ -162,6 +169,7 @@ void WorkQueue::Work() {
     ++idle_threads_;
     --load_.running;
     --clients_[client].running;
+    TellLoad();
     ForgetIfIdle(client);
   }
   --idle_threads_;
@@ -174,6 +182,7 @@ WorkQueue::Pause::Pause(WorkQueue& queue, const std::string& client) : queue_(qu
   --queue_.load_.running;
   --queue_.clients_[client_].running;
   ++queue_.clients_[client_].paused;
+  queue_.TellLoad();
   queue_.StartThreadIfUseful();
 }
 
@@ -183,6 +192,7 @@ WorkQueue::Pause::~Pause() {
   ++queue_.load_.running;
   ++queue_.clients_[client_].running;
   --queue_.clients_[client_].paused;
+  queue_.TellLoad();
 }
 
 }  // namespace mechinterp

@@ -29,6 +29,8 @@ struct WorkQueueOptions {
   int64_t max_queued_bytes_per_client = 0;
   // How long a thread without work stays.
   absl::Duration linger = absl::Seconds(2);
+  // Told how many run and wait whenever that changes, with the queue's lock held; may be null.
+  std::function<void(int running, int queued)> on_change = nullptr;
 };
 
 // Runs tasks of many clients on a few threads. What waits costs no thread. The next one to run
@@ -98,6 +100,7 @@ class WorkQueue {
   absl::Status CheckRoom(const Task& task, const Client& client) const;
   void Work();
   // The following are called with the lock held.
+  void TellLoad() const;
   void StartThreadIfUseful();
   bool HasNext() const { return load_.running < options_.max_running && load_.queued > 0; }
   Waiting TakeNext();

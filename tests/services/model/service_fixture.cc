@@ -24,7 +24,9 @@ v1::Tensor TensorOf(const engine::HostTensor& tensor) { return MakeTensor(tensor
 
 ServiceFixture::ServiceFixture(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options)
     : service_(std::move(model), options, metrics_) {
-  auto server = RpcServer::Start({}, {service_.Methods()});
+  RpcServerOptions rpc;
+  rpc.registry = registry_;
+  auto server = RpcServer::Start(rpc, {service_.Methods()});
   EXPECT_THAT(server, IsOk());
   server_ = *std::move(server);
   grpc::ChannelArguments arguments;

@@ -75,6 +75,29 @@ TEST(WorkQueue, RunsNoMoreThanItMayAndTheOthersLater) {
   gate.WaitForBegun(10);
 }
 
+TEST(WorkQueue, TellsHowManyRunAndWait) {
+  Gate gate;
+  std::mutex mutex;
+  std::vector<std::pair<int, int>> told;
+  std::condition_variable changed;
+  const auto tell = [&](int running, int queued) {
+    const std::lock_guard lock(mutex);
+    told.emplace_back(running, queued);
+    changed.notify_all();
+  };
+  WorkQueue queue({.max_running = 1, .max_queued = 100, .on_change = tell});
+  ASSERT_THAT(queue.Submit(MakeTask("a", gate.Task())), IsOk());
+  gate.WaitForBegun(1);
+  const auto second = queue.Submit(MakeTask("a", gate.Task()));
+  ASSERT_THAT(second, IsOk());
+  EXPECT_TRUE(queue.Withdraw(*second));
+  gate.Open();
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return told.size() >= 5; });
+  EXPECT_THAT(
+      told, ElementsAre(std::pair(0, 1), std::pair(1, 0), std::pair(1, 1), std::pair(1, 0), std::pair(0, 0)));
+}
+
 TEST(WorkQueue, GivesItsThreadsBack) {
   WorkQueue queue({.max_running = 8, .max_queued = 200, .linger = absl::Milliseconds(5)});
   std::atomic<int> ran = 0;

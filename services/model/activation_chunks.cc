@@ -45,8 +45,8 @@ v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::strin
   for (engine::TokenId id : run.prompt.ids) header.add_prompt_token_ids(id);
   for (const engine::HookSite& site : OrderedSites(model.config(), run)) {
     const std::vector<int64_t>& shape = run.activations.at(site).values.shape;
-    *header.add_activations() = BuildActivationInfo(
-        site, engine::PublicShape(site.point, model.config(), shape[0], shape[2]), type);
+    *header.add_activations() =
+        BuildActivationInfo(site, engine::PublicShape(site.point, model.config(), shape[0], shape[2]), type);
   }
   return header;
 }

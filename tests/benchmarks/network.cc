@@ -90,7 +90,8 @@ absl::Status RunNetwork(const BenchmarkOptions& options, std::ostream& out) {
     measurements.Add("TLS and token add", "us", secure_call - plain_call);
 
     ABSTRACT_ASSIGN_OR_RETURN(const double plain_rate, Rate([&] { return plain->GetActivation(on_plain); }));
-    ABSTRACT_ASSIGN_OR_RETURN(const double secure_rate, Rate([&] { return secure->GetActivation(on_secure); }));
+    ABSTRACT_ASSIGN_OR_RETURN(const double secure_rate,
+                              Rate([&] { return secure->GetActivation(on_secure); }));
     ABSTRACT_ASSIGN_OR_RETURN(const double run_rate,
                               Rate([&] { return plain->RunWithCache(prompt, kEverything); }));
     measurements.Add("a stored run, plain text", "GB/s", plain_rate);

@@ -32,7 +32,7 @@ endif()
 
 # The client library and all of ours that it links.
 set(libraries mechinterp_proto common_violations common_text common_text_file common_json_file common_files
-  common_status common_study common_tensor_bytes common_tls clients_files clients_lib)
+  common_status common_study common_tensor_bytes common_tls common_trace_context clients_files clients_lib)
 set(headers ${CMAKE_INSTALL_INCLUDEDIR}/abstract)
 foreach(library ${libraries})
   set_target_properties(${library} PROPERTIES OUTPUT_NAME abstract_${library})

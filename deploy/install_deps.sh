@@ -34,6 +34,7 @@ readonly debian_libraries='
 ca-certificates
 libabsl-dev
 libcli11-dev
+libcurl4-openssl-dev
 libdeflate-dev
 libgrpc++-dev
 libhwy-dev

@@ -1,5 +1,6 @@
 #include "clients/lib/connection.h"
 
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "services/common/keepalive.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
+#include "services/common/trace_context.h"
 
 namespace mechinterp {
 
@@ -42,6 +44,35 @@ class BearerFactory final : public grpc::experimental::ClientInterceptorFactoryI
 
  private:
   const std::string token_;
+};
+
+// Of all calls of this process: one trace, made by one span. $TRACEPARENT names them where whoever started
+// the process traces it.
+const std::string& Traceparent() {
+  static const std::string& text = *new std::string([] {
+    const char* const given = std::getenv("TRACEPARENT");
+    return (given == nullptr ? std::nullopt : ParseTraceparent(given)).value_or(NewTrace()).ToTraceparent();
+  }());
+  return text;
+}
+
+// Says with every call which trace it belongs to, unless the call does so itself.
+class TraceInterceptor final : public grpc::experimental::Interceptor {
+ public:
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      auto& metadata = *methods->GetSendInitialMetadata();
+      if (metadata.find("traceparent") == metadata.end()) metadata.emplace("traceparent", Traceparent());
+    }
+    methods->Proceed();
+  }
+};
+
+class TraceFactory final : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
+    return new TraceInterceptor();
+  }
 };
 
 }  // namespace
@@ -87,6 +118,7 @@ std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address,
   const auto channel_credentials =
       credentials.channel == nullptr ? grpc::InsecureChannelCredentials() : credentials.channel;
   std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(std::make_unique<TraceFactory>());
   if (!credentials.token.empty()) interceptors.push_back(std::make_unique<BearerFactory>(credentials.token));
   return grpc::experimental::CreateCustomChannelWithInterceptors(address, channel_credentials, arguments,
                                                                  std::move(interceptors));

@@ -35,7 +35,8 @@ absl::Status MaySend(const ConnectionCredentials& credentials, const std::string
 // gRPC's own pauses between connections grow to minutes, in which every call
 // fails at once. An attempt to connect may take ten seconds, so links with
 // seconds of delay work. Long calls are kept alive (services/common/keepalive.h).
-// Loopback addresses are reached past any HTTP proxy. Connects with the first call.
+// Loopback addresses are reached past any HTTP proxy. Calls carry a W3C traceparent: one for the process, or
+// $TRACEPARENT. Connects with the first call.
 std::shared_ptr<grpc::Channel> ConnectTo(const std::string& address,
                                          const ConnectionCredentials& credentials = {});
 

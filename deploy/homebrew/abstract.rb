@@ -28,6 +28,7 @@ class Abstract < Formula
   depends_on "sqlitecpp"
   depends_on "utf8proc"
   depends_on "yaml-cpp"
+  uses_from_macos "curl"
   uses_from_macos "zlib"
 
   def install

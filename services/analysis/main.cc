@@ -113,7 +113,8 @@ DashboardOptions DashboardFor(const Options& options, const std::shared_ptr<Acce
 }
 
 absl::Status Serve(const Options& options, TerminationSignals& signals) {
-  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc_options, MakeServerOptions(options.network, nullptr));
+  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc_options,
+                            MakeServerOptions(options.network, "abstract-analysis-server", nullptr));
   ABSTRACT_RETURN_IF_ERROR(CheckServerOptions(rpc_options));
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RunStore> store, RunStore::Open(options.database));
   ABSTRACT_RETURN_IF_ERROR(ImportResults(options, *store));

@@ -129,7 +129,8 @@ absl::StatusOr<std::shared_ptr<SpillDirectory>> OpenStoreDirectory(const std::st
 absl::Status Serve(ServerOptions options, TerminationSignals& signals) {
   // First, so that a mistake or a taken port does not wait for a model to be loaded.
   const auto registry = std::make_shared<prometheus::Registry>();
-  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc, MakeServerOptions(options.network, registry));
+  ABSTRACT_ASSIGN_OR_RETURN(RpcServerOptions rpc,
+                            MakeServerOptions(options.network, "abstract-model-server", registry));
   rpc.dispatch.work.max_running = options.max_requests;
   rpc.dispatch.work.max_queued = options.max_queued_requests;
   ABSTRACT_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server, RpcServer::Listen(rpc));

@@ -5,9 +5,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "services/common/status.h"
+#include "services/common/trace_context.h"
 
 namespace mechinterp {
 namespace {
@@ -38,12 +38,16 @@ std::string Metadata(const grpc::ServerContextBase& context, const std::string& 
                                                   : std::string(found->second.data(), found->second.length());
 }
 
-// The trace id of "00-<32 hex digits>-<16>-<2>" (W3C Trace Context); empty for anything else.
-std::string TraceId(const std::string& traceparent) {
-  const std::vector<std::string> parts = absl::StrSplit(traceparent, '-');
-  const bool is_one = parts.size() == 4 && parts[0] == "00" && parts[1].size() == 32 &&
-                      parts[1].find_first_not_of("0123456789abcdef") == std::string::npos;
-  return is_one ? parts[1] : "";
+// Which trace the call is part of: the client's, or a new one where spans are exported.
+void SetTrace(const std::string& traceparent, bool exports, ServerCall::Setup& setup) {
+  if (const std::optional<TraceContext> client = ParseTraceparent(traceparent)) {
+    setup.trace_id = client->trace_id;
+    setup.parent_span_id = client->span_id;
+    setup.is_sampled = client->is_sampled;
+  } else if (exports) {
+    setup.trace_id = NewTrace().trace_id;
+  }
+  if (exports) setup.span_id = NewSpanId();
 }
 
 }  // namespace
@@ -131,7 +135,7 @@ ServerCall::Setup Dispatcher::Receive(grpc::GenericCallbackServerContext& contex
   setup.limits = options_.limits;
   setup.peer = PeerAddress(context.peer());
   setup.host = HostOf(setup.peer);
-  setup.trace_id = TraceId(Metadata(context, "traceparent"));
+  SetTrace(Metadata(context, "traceparent"), options_.spans != nullptr, setup);
   setup.wants_prompt = options_.log.with_prompts;
   if (entry != nullptr) setup.method = &entry->method;
   setup.refusal = Admit(context, setup);
@@ -201,6 +205,7 @@ void Dispatcher::Finished(const Entry& entry, ServerCall& call) {
     }
   }
   LogRequest(record, options_.log);
+  if (options_.spans != nullptr && record.is_sampled) options_.spans->Add(record);
   std::shared_ptr<ServerCall> last;  // destroyed without the lock
   {
     const std::lock_guard lock(mutex_);

@@ -22,6 +22,7 @@
 #include "services/rpc/rpc_metrics.h"
 #include "services/rpc/server_call.h"
 #include "services/rpc/service_methods.h"
+#include "services/rpc/span_exporter.h"
 #include "services/rpc/token_rate.h"
 #include "services/rpc/work_queue.h"
 
@@ -33,6 +34,8 @@ struct DispatcherOptions {
   WorkQueueOptions lookups = {/*max_running=*/4};
   CallLimits limits;
   RequestLogOptions log;
+  // Where a span of each request goes; null: nowhere.
+  std::shared_ptr<SpanExporter> spans;
 };
 
 // Where all calls of a server come in: who calls, what they may, which queue they wait in. One

@@ -40,9 +40,13 @@ void AddNetworkOptions(Command command, NetworkOptions& options) {
                     "How a request's line in the log is written");
   command.AddFlag("--log-prompts", options.log_prompts,
                   "Write prompts into the log, which never has them otherwise");
+  command.AddOption(
+      "--otlp-endpoint", options.otlp_endpoint,
+      "An OpenTelemetry collector that takes OTLP over HTTP, as in http://127.0.0.1:4318; gets a span "
+      "of every request. Empty: none");
 }
 
-absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options,
+absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options, const std::string& program,
                                                    std::shared_ptr<prometheus::Registry> registry) {
   RpcServerOptions server;
   server.listen_address = options.listen_address;
@@ -54,6 +58,8 @@ absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options
   server.max_connections =
       options.max_connections > 0 ? options.max_connections : std::max(16, descriptors / 2);
   server.dispatch.limits.stall = absl::Seconds(options.stall_seconds);
+  server.otlp.endpoint = options.otlp_endpoint;
+  server.otlp.service_name = program;
   server.dispatch.log = {options.log_json, options.log_prompts};
   if (!options.token_file.empty()) {
     ABSTRACT_ASSIGN_OR_RETURN(server.access, TokenAccess::Open(options.token_file));

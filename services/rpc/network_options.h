@@ -23,14 +23,15 @@ struct NetworkOptions {
   int stall_seconds = 60;
   bool log_json = false;
   bool log_prompts = false;
+  std::string otlp_endpoint;
 };
 
 // Adds the options to a command line; both must outlive the parsing.
 void AddNetworkOptions(Command command, NetworkOptions& options);
 
-// What a server is started with. `registry` may be null. Errors: InvalidArgument where the tokens'
-// file is missing or wrong.
-absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options,
+// What a server is started with. `program`: whose spans they are. `registry` may be null. Errors:
+// InvalidArgument where the tokens' file is missing or wrong.
+absl::StatusOr<RpcServerOptions> MakeServerOptions(const NetworkOptions& options, const std::string& program,
                                                    std::shared_ptr<prometheus::Registry> registry);
 
 }  // namespace mechinterp

@@ -20,10 +20,15 @@ struct RequestLogOptions {
 struct RequestRecord {
   int64_t id = 0;
   std::string client;
-  std::string peer;      // "127.0.0.1:40312"
-  std::string method;    // "mechinterp.v1.ModelService/Generate"
-  std::string trace_id;  // of the W3C traceparent that came along; empty without
+  std::string peer;    // "127.0.0.1:40312"
+  std::string method;  // "mechinterp.v1.ModelService/Generate"
+  // Of the W3C traceparent that came along, or new ones where spans are exported; empty without either.
+  std::string trace_id;
+  std::string span_id;         // of this request
+  std::string parent_span_id;  // empty: the first of its trace
+  bool is_sampled = true;      // whether whoever began the trace wants its spans
   absl::Status status;
+  absl::Time start;
   absl::Duration took;
   absl::Duration queued;  // until its turn came
   int64_t messages_received = 0;

@@ -37,6 +37,15 @@ prometheus::Family<prometheus::Gauge>& Gauges(prometheus::Registry& registry, co
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
 }
 
+RpcMetrics::SpanSeries Spans(prometheus::Registry& registry) {
+  auto& dropped = Counters(registry, "mechinterp_spans_dropped_total",
+                           "Spans that were not exported, by reason: queue_full, undelivered or refused.");
+  return {Counters(registry, "mechinterp_spans_exported_total", "Spans of requests sent to --otlp-endpoint.")
+              .Add({}),
+          dropped.Add({{"reason", "queue_full"}}), dropped.Add({{"reason", "undelivered"}}),
+          dropped.Add({{"reason", "refused"}})};
+}
+
 }  // namespace
 
 RpcMetrics::RpcMetrics(std::shared_ptr<prometheus::Registry> registry)
@@ -69,7 +78,8 @@ RpcMetrics::RpcMetrics(std::shared_ptr<prometheus::Registry> registry)
                                    "gRPC connections closed at once: too many, or no file descriptor left.")
                               .Add({})),
       serving(Gauges(*registry_, "mechinterp_serving", "1 while the health service says SERVING, else 0.")
-                  .Add({})) {
+                  .Add({})),
+      spans(Spans(*registry_)) {
   for (const char* reason : kReasons) rejected_.Add({{"reason", reason}});
 }
 

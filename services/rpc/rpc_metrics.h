@@ -35,6 +35,7 @@ namespace mechinterp {
 //   mechinterp_client_requests_total  {client}        calls that ended, by client (the first 200 of them)
 //   mechinterp_client_tokens_total    {client}        their tokens, of prompts and generated
 //   mechinterp_connections, mechinterp_connections_limit, mechinterp_connections_refused_total
+//   mechinterp_spans_exported_total, mechinterp_spans_dropped_total {reason}
 //   mechinterp_serving                                1 while the health service says SERVING
 // What they mean to people who watch: README.md of services/model, "What /metrics tells".
 // Methods that no service has are one series, `unknown`. Thread-safe.
@@ -51,6 +52,13 @@ class RpcMetrics {
     prometheus::Gauge& in_flight;
   };
 
+  // Of spans: sent, and dropped because too many wait, or the collector is away, or refuses them.
+  struct SpanSeries {
+    prometheus::Counter& exported;
+    prometheus::Counter& queue_full;
+    prometheus::Counter& undelivered;
+    prometheus::Counter& refused;
+  };
   // Of a queue.
   struct LaneSeries {
     prometheus::Gauge& running;
@@ -100,6 +108,7 @@ class RpcMetrics {
   prometheus::Gauge& connections_limit;
   prometheus::Counter& connections_refused;
   prometheus::Gauge& serving;
+  const SpanSeries spans;
 };
 
 }  // namespace mechinterp

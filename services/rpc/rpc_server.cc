@@ -82,7 +82,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Listen(const RpcServerOpti
     result->metrics_ = std::make_shared<RpcMetrics>(options.registry);
     result->metrics_->connections_limit.Set(options.max_connections);
   }
-  result->dispatcher_ = std::make_unique<Dispatcher>(options.dispatch, options.access, result->metrics_);
+  DispatcherOptions dispatch = options.dispatch;
+  if (!options.otlp.endpoint.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(dispatch.spans, SpanExporter::Start(options.otlp, result->metrics_));
+  }
+  result->dispatcher_ = std::make_unique<Dispatcher>(dispatch, options.access, result->metrics_);
   result->reflection_ = options.reflection;
 
   grpc::ServerBuilder builder;

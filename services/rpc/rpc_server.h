@@ -42,6 +42,8 @@ struct RpcServerOptions {
   absl::Duration keepalive = absl::Seconds(60);
   // Lets clients ask which services there are (grpc.reflection).
   bool reflection = true;
+  // Where a span of each request goes, if anywhere.
+  SpanExportOptions otlp;
   // Where metrics of calls go (rpc_metrics.h). May be null.
   std::shared_ptr<prometheus::Registry> registry;
 };
@@ -52,7 +54,7 @@ absl::Status CheckServerOptions(const RpcServerOptions& options);
 // A running gRPC server with the standard health service. Thread-safe.
 class RpcServer {
  public:
-  // Errors: InvalidArgument (address, TLS files, an open address without TLS), Unavailable
+  // Errors: InvalidArgument (address, TLS files, an open address without TLS, OTLP endpoint), Unavailable
   // (address in use; the message names it). What answers `services` must outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const RpcServerOptions& options,
                                                           const std::vector<ServiceMethods>& services);

@@ -271,6 +271,10 @@ RequestRecord ServerCall::Record() const {
   record.peer = setup_.peer;
   record.method = setup_.method == nullptr ? "unknown" : setup_.method->path().substr(1);
   record.trace_id = setup_.trace_id;
+  record.span_id = setup_.span_id;
+  record.parent_span_id = setup_.parent_span_id;
+  record.is_sampled = setup_.is_sampled;
+  record.start = start_;
   record.status = status_.ok() ? cancellation_ : status_;
   const absl::Time now = absl::Now();
   record.took = now - start_;

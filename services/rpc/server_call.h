@@ -45,7 +45,9 @@ class ServerCall final : public grpc::ServerGenericBidiReactor,
     grpc::GenericCallbackServerContext* context = nullptr;
     const Method* method = nullptr;  // null: `refusal` says why
     Caller caller;
-    std::string peer, host, trace_id;
+    std::string peer, host;
+    std::string trace_id, span_id, parent_span_id;  // as in RequestRecord
+    bool is_sampled = true;
     absl::Status refusal;        // of a call that is not to be answered
     WorkQueue* queue = nullptr;  // where it waits
     CallLimits limits;

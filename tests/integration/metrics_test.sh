@@ -90,6 +90,7 @@ expect '... ablation' study ablation --patching-results "$scratch/study/results/
 expect '... and ends within sight of Prometheus' python3 "$here/check_dashboards.py" wait "$url" \
   'count(last_over_time(abstract_client_effect[5m])) > 10'
 expect 'once more of each' one_of_each
+expect 'calls say which trace they belong to' grep -qE ' trace=[0-9a-f]{32}( |$)' "$scratch/server.log"
 expect 'every panel has data' python3 "$here/check_dashboards.py" data "$source" "$url"
 expect 'the rules are evaluated, and none fires' python3 "$here/check_dashboards.py" rules "$url"
 page "$metrics" >"$scratch/page"

@@ -197,7 +197,7 @@ TEST_F(MetricsOfRequests, HaveTimesInTheirOrder) {
 
 TEST_F(MetricsOfRequests, CountAGenerationThatItsClientLeft) {
   grpc::ClientContext context;
-  auto reader = service_.stub().Generate(&context, Generation(100));
+  auto reader = service_.stub().Generate(&context, Generation(8000));
   v1::GenerateResponse response;
   while (reader->Read(&response) && !response.has_token()) {
   }

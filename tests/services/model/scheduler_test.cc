@@ -145,6 +145,22 @@ TEST_F(SchedulerTest, CountsWhoIsAdmitted) {
   EXPECT_EQ(metrics_.requests_in_progress.Value(), 1);
 }
 
+TEST_F(SchedulerTest, TellsARequestHowManyPassesItHadAPartIn) {
+  engine_.Release(kFree);
+  const auto scheduler = Start();
+  Scheduler::Request request(*scheduler, nullptr);
+  ASSERT_THAT(request.Admit(), IsOk());
+  EXPECT_EQ(request.passes(), 0);
+  ASSERT_THAT(Run(request, {Decode(1)}), IsOk());
+  EXPECT_EQ(request.passes(), 1);
+  ASSERT_THAT(Run(request, {Decode(1), Decode(2)}), IsOk());  // together
+  EXPECT_EQ(request.passes(), 2);
+  Scheduler::Request other(*scheduler, nullptr);
+  ASSERT_THAT(other.Admit(), IsOk());
+  ASSERT_THAT(Run(other, {Decode(1)}), IsOk());
+  EXPECT_EQ(request.passes(), 2);
+}
+
 TEST_F(SchedulerTest, RunsOnlyWhatWasAdmitted) {
   const auto scheduler = Start();
   Scheduler::Request request(*scheduler, nullptr);

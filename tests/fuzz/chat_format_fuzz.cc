@@ -84,7 +84,8 @@ void CheckProof(const ChatFormat& format) {
   for (size_t i = 0; i < renderings.size(); ++i) {
     const auto written = WriteChat(*proven, ProofConversations()[i].messages);
     if (!written.ok()) continue;
-    Require(!renderings[i] || renderings[i] == written->Text(), "a proven format writes what the template does");
+    Require(!renderings[i] || renderings[i] == written->Text(),
+            "a proven format writes what the template does");
   }
 }
 

@@ -46,16 +46,16 @@ std::pair<std::string_view, std::string_view> CutAt(std::string_view input, char
 }  // namespace mechinterp::fuzz
 
 #ifdef ABSTRACT_FUZZ
-#define ABSTRACT_FUZZ_TARGET(name)                                                 \
-  static void RunTarget(std::string_view input);                                   \
-  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {        \
-    RunTarget(std::string_view(reinterpret_cast<const char*>(data), size));        \
-    return 0;                                                                      \
-  }                                                                                \
+#define ABSTRACT_FUZZ_TARGET(name)                                          \
+  static void RunTarget(std::string_view input);                            \
+  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { \
+    RunTarget(std::string_view(reinterpret_cast<const char*>(data), size)); \
+    return 0;                                                               \
+  }                                                                         \
   static void RunTarget(std::string_view input)
 #else
-#define ABSTRACT_FUZZ_TARGET(name)                                                         \
-  static void RunTarget(std::string_view input);                                           \
+#define ABSTRACT_FUZZ_TARGET(name)                                                          \
+  static void RunTarget(std::string_view input);                                            \
   [[maybe_unused]] static const bool added = mechinterp::fuzz::AddTarget(#name, RunTarget); \
   static void RunTarget(std::string_view input)
 #endif

@@ -20,9 +20,9 @@ void CheckTokens(const ModelConfig& config) {
 }
 
 void CheckConfig(const ModelConfig& config) {
-  for (const int size : {config.layer_count(), config.head_count, config.key_value_head_count,
-                         config.head_size, config.d_model, config.d_ff, config.vocabulary_size,
-                         config.context_length}) {
+  for (const int size :
+       {config.layer_count(), config.head_count, config.key_value_head_count, config.head_size,
+        config.d_model, config.d_ff, config.vocabulary_size, config.context_length}) {
     Require(size >= 1, "sizes are at least 1");
   }
   Require(config.head_count % config.key_value_head_count == 0, "heads share keys and values evenly");

@@ -34,7 +34,8 @@ constexpr int64_t kMostPlanBytes = 1 << 20;  // of plans that are made
 const engine::ModelConfig& Config() { return fuzz::TinyModel()->config(); }
 
 ActivationStore& Store() {
-  static auto& registry = *new std::shared_ptr<prometheus::Registry>(std::make_shared<prometheus::Registry>());
+  static auto& registry =
+      *new std::shared_ptr<prometheus::Registry>(std::make_shared<prometheus::Registry>());
   static auto& metrics = *new StoreMetrics(*registry);
   ActivationStoreOptions options;
   options.max_memory_bytes = 1 << 20;
@@ -47,7 +48,8 @@ class RequestReader {
  public:
   explicit RequestReader(const Message& request) : parser_(*fuzz::TinyModel(), Store()) {
     Visit(request, parser_.violations(), &RequestReader::ReadPrompt);
-    if (prompts_.empty() || prompts_[0].length() == 0) prompts_.insert(prompts_.begin(), {{1, 2, 3, 4, 5}, 3});
+    if (prompts_.empty() || prompts_[0].length() == 0)
+      prompts_.insert(prompts_.begin(), {{1, 2, 3, 4, 5}, 3});
     Visit(request, parser_.violations(), &RequestReader::ReadPart);
   }
 
@@ -83,8 +85,9 @@ class RequestReader {
   void ReadPart(const Message& part, const FieldViolations& at) {
     if (const auto* sampling = dynamic_cast<const v1::SamplingOptions*>(&part)) {
       const engine::SamplingOptions options = parser_.Sampling(*sampling, at);
-      Require(!at.empty() || (options.max_new_tokens >= 0 && options.max_new_tokens <= Config().context_length),
-              "a continuation fits into the context");
+      Require(
+          !at.empty() || (options.max_new_tokens >= 0 && options.max_new_tokens <= Config().context_length),
+          "a continuation fits into the context");
     } else if (const auto* metrics = dynamic_cast<const v1::MetricOptions*>(&part)) {
       parser_.Metrics(*metrics, at);
       RequestParser::RefuseOpenings(*metrics, at);
@@ -118,7 +121,8 @@ class RequestReader {
     Require(bytes >= 0, "what a grid takes does not overflow");
     const engine::ExpandedGrid expanded = engine::ExpandGrid(grid, Config(), prompts_[0], at);
     Require(expanded.sets.size() == expanded.sites.size(), "each set has a site");
-    for (size_t i = 0; i < expanded.sets.size() && at.empty(); ++i) Compile(expanded.sets[i], {}, at.At("expanded", i));
+    for (size_t i = 0; i < expanded.sets.size() && at.empty(); ++i)
+      Compile(expanded.sets[i], {}, at.At("expanded", i));
   }
 
   void Compile(const engine::InterventionSet& interventions, const engine::CaptureRequest& capture,
@@ -127,7 +131,8 @@ class RequestReader {
     PlanCompiler compiler(Config());
     RequestParser::Compile(prompts_[0], interventions, capture, compiler, at);
     if (!at.empty()) return;
-    Require(compiler.PlanBytes() >= 0 && compiler.LargestSumBytes() >= 0, "what plans take does not overflow");
+    Require(compiler.PlanBytes() >= 0 && compiler.LargestSumBytes() >= 0,
+            "what plans take does not overflow");
     for (const engine::EntryPoint& entry : compiler.EntryPoints()) {
       Require(entry.layer >= 0 && entry.layer <= Config().layer_count(), "a plan begins in the model");
     }
@@ -144,7 +149,8 @@ absl::Status ReadRequest(const google::protobuf::Descriptor* type, grpc::ByteBuf
   std::vector<grpc::Slice> slices;
   Require(buffer.Dump(&slices).ok(), "a request has bytes");
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   const std::unique_ptr<Message> request(
       google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
   if (!request->ParseFromString(bytes)) return absl::InvalidArgumentError("no message");
@@ -157,8 +163,9 @@ std::vector<Method> Methods() {
   std::vector<Method> methods;
   for (int i = 0; i < service->method_count(); ++i) {
     const auto* const type = service->method(i)->input_type();
-    methods.push_back(
-        {service->method(i), {}, [type](Call&, grpc::ByteBuffer& bytes) { return ReadRequest(type, bytes); }});
+    methods.push_back({service->method(i), {}, [type](Call&, grpc::ByteBuffer& bytes) {
+                         return ReadRequest(type, bytes);
+                       }});
   }
   return methods;
 }

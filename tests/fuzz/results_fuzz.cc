@@ -26,7 +26,8 @@ void CheckViews(v1::Study study) {
   }
   constexpr int kNodes = 3, kEdges = 2;
   const v1::GetCircuitResponse circuit = CircuitOf(study.circuit(), kNodes, kEdges);
-  Require(circuit.nodes_size() <= kNodes && circuit.edges_size() <= kEdges, "a circuit is as small as asked for");
+  Require(circuit.nodes_size() <= kNodes && circuit.edges_size() <= kEdges,
+          "a circuit is as small as asked for");
   for (const v1::MeasuredNode& node : circuit.nodes()) {
     Require(ParseCircuitName(node.name()).has_value(), "nodes that are drawn have a place");
   }

@@ -27,8 +27,8 @@ void CheckTensor(const TensorView& view) {
 void CheckRewriting(const SafetensorsFile& file) {
   std::vector<TensorSource> sources;
   for (const auto& [name, view] : file.tensors()) {
-    sources.push_back({name, view.dtype, view.shape,
-                       [bytes = view.bytes](const ByteSink& sink) { return sink(bytes); }});
+    sources.push_back(
+        {name, view.dtype, view.shape, [bytes = view.bytes](const ByteSink& sink) { return sink(bytes); }});
   }
   const std::map<std::string, std::string> metadata(file.metadata().begin(), file.metadata().end());
   const std::string path = fuzz::ScratchPath("written.safetensors");

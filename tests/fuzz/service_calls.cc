@@ -72,8 +72,8 @@ struct Request {
 };
 
 std::unique_ptr<google::protobuf::Message> NewRequest(const Method& method) {
-  const auto* const prototype = google::protobuf::MessageFactory::generated_factory()->GetPrototype(
-      method.descriptor->input_type());
+  const auto* const prototype =
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(method.descriptor->input_type());
   return std::unique_ptr<google::protobuf::Message>(prototype->New());
 }
 

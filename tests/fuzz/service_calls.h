@@ -26,8 +26,9 @@ struct Answer {
   absl::Status status;
   std::vector<std::string> messages;
 };
-void RunCalls(const std::vector<Method>& methods, std::string_view input,
-              const std::function<void(const google::protobuf::Message& request, const Answer& answer)>& check);
+void RunCalls(
+    const std::vector<Method>& methods, std::string_view input,
+    const std::function<void(const google::protobuf::Message& request, const Answer& answer)>& check);
 
 }  // namespace mechinterp::fuzz
 

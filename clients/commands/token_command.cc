@@ -56,7 +56,7 @@ absl::Status Create(const Tool& tool, const TokenFlags& flags) {
   const std::string token = NewToken();
   TokenRecord record;
   record.sha256 = HashToken(token);
-  record.created = absl::Now();
+  record.created = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
   if (flags.days > 0) record.expires = record.created + absl::Hours(24) * flags.days;
   Caller& caller = record.caller;
   caller.name = flags.name;

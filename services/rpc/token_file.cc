@@ -128,7 +128,7 @@ absl::StatusOr<TokenRecord> ReadEntry(const nlohmann::json& entry, const std::st
 
 nlohmann::ordered_json ToJson(const TokenRecord& token) {
   const auto text = [](absl::Time time) {
-    return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
+    return absl::FormatTime("%Y-%m-%dT%H:%M:%E*SZ", time, absl::UTCTimeZone());
   };
   nlohmann::ordered_json entry;
   const Caller& caller = token.caller;

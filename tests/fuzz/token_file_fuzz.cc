@@ -1,6 +1,6 @@
 // A file of tokens, which say who may call a server.
 
-#include <set>
+#include <cmath>
 #include <string>
 
 #include "absl/time/time.h"
@@ -24,7 +24,7 @@ void CheckToken(const TokenRecord& token) {
   const Caller& caller = token.caller;
   Require(caller.has_token && !caller.name.empty() && caller.owner() == caller.name, "a token has a name");
   Require(token.sha256.size() == 64, "a token has a hash");
-  Require(caller.weight > 0 && caller.weight < 1e308, "a weight is a number above 0");
+  Require(caller.weight > 0 && std::isfinite(caller.weight), "a weight is a number above 0");
   Require(caller.max_requests.value_or(1) > 0 && caller.max_stored_bytes.value_or(1) > 0 &&
               caller.tokens_per_minute.value_or(1) > 0,
           "limits are above 0");

@@ -93,6 +93,25 @@ TEST_F(TokenTest, AreKeptAsHashesForTheirOwnerAlone) {
   EXPECT_EQ(record.caller.tokens_per_minute, 100);
 }
 
+// Revoking one token writes the others again.
+TEST_F(TokenTest, KeepTheirTimesWhenTheFileIsWrittenAgain) {
+  const absl::Time half = absl::FromUnixMillis(1'900'000'000'500);
+  Create("alice", [&](TokenRecord& record) {
+    record.created = half;
+    record.expires = half;
+  });
+  Create("bob", [](TokenRecord& record) { record.expires = absl::FromUnixSeconds(1'900'000'000); });
+  const auto read = ReadTokenFile(path_);
+  ASSERT_THAT(read, IsOk());
+  ASSERT_THAT(*read, SizeIs(2));
+  EXPECT_EQ((*read)[0].created, half);
+  EXPECT_EQ((*read)[0].expires, half);
+  EXPECT_EQ((*read)[1].expires, absl::FromUnixSeconds(1'900'000'000));
+  std::ifstream file(path_);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(text, AllOf(HasSubstr("\"2030-03-17T17:46:40.5Z\""), HasSubstr("\"2030-03-17T17:46:40Z\"")));
+}
+
 TEST(NewToken, IsNeverTheSame) {
   EXPECT_NE(NewToken(), NewToken());
   EXPECT_THAT(NewToken(), SizeIs(9 + 64));

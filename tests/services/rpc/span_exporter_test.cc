@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -100,6 +101,12 @@ json AttributeOf(const json& holder, const std::string& key) {
     return attribute["value"];
   }
   return nullptr;
+}
+
+// A call may be recorded after the one that its client made next.
+std::vector<json> SortedBy(const std::string& field, std::vector<json> spans) {
+  std::sort(spans.begin(), spans.end(), [&](const json& a, const json& b) { return a[field] < b[field]; });
+  return spans;
 }
 
 RequestRecord Record(int64_t id) {
@@ -214,16 +221,16 @@ TEST_F(SpanExporterTest, SendsASpanOfEveryRequestOfAServer) {
     unsampled.AddMetadata("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
     EXPECT_FALSE(stub->GetRun(&unsampled, {}, &run).ok());
   }
-  const std::vector<json> spans = collector.Spans();
+  const std::vector<json> spans = SortedBy("name", collector.Spans());
   ASSERT_EQ(spans.size(), 2);
-  EXPECT_EQ(spans[0]["name"], "mechinterp.v1.AnalysisService/ListRuns");
-  EXPECT_THAT(spans[0]["traceId"].get<std::string>(), MatchesRegex("[0-9a-f]{32}"));
-  EXPECT_FALSE(spans[0].contains("parentSpanId"));
-  EXPECT_EQ(spans[1]["name"], "mechinterp.v1.AnalysisService/GetRun");
-  EXPECT_EQ(spans[1]["traceId"], "0af7651916cd43dd8448eb211c80319c");
-  EXPECT_EQ(spans[1]["parentSpanId"], "b7ad6b7169203331");
-  EXPECT_EQ(AttributeOf(spans[1], "abstract.reason"), json({{"stringValue", "INVALID_REQUEST"}}));
-  EXPECT_NE(spans[0]["spanId"], spans[1]["spanId"]);
+  EXPECT_EQ(spans[1]["name"], "mechinterp.v1.AnalysisService/ListRuns");
+  EXPECT_THAT(spans[1]["traceId"].get<std::string>(), MatchesRegex("[0-9a-f]{32}"));
+  EXPECT_FALSE(spans[1].contains("parentSpanId"));
+  EXPECT_EQ(spans[0]["name"], "mechinterp.v1.AnalysisService/GetRun");
+  EXPECT_EQ(spans[0]["traceId"], "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_EQ(spans[0]["parentSpanId"], "b7ad6b7169203331");
+  EXPECT_EQ(AttributeOf(spans[0], "abstract.reason"), json({{"stringValue", "INVALID_REQUEST"}}));
+  EXPECT_NE(spans[1]["spanId"], spans[0]["spanId"]);
   for (const json& span : spans) {
     EXPECT_THAT(span["spanId"].get<std::string>(), MatchesRegex("[0-9a-f]{16}"));
     int64_t begin = 0, end = 0;
@@ -253,11 +260,11 @@ TEST_F(SpanExporterTest, HasClientsSayWhichTraceTheyBelongTo) {
     v1::ListRunsResponse response;
     EXPECT_THAT(stub->ListRuns(&context, {}, &response), IsOk());
   }
-  const std::vector<json> spans = collector.Spans();
+  const std::vector<json> spans = SortedBy("traceId", collector.Spans());
   ASSERT_EQ(spans.size(), 2);
-  EXPECT_EQ(spans[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
-  EXPECT_EQ(spans[0]["parentSpanId"], "00f067aa0ba902b7");
-  EXPECT_EQ(spans[1]["traceId"], "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_EQ(spans[0]["traceId"], "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_EQ(spans[1]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(spans[1]["parentSpanId"], "00f067aa0ba902b7");
 }
 
 TEST_F(SpanExporterTest, SendsInBatchesAndTheRestAtItsEnd) {

@@ -276,6 +276,7 @@ int64_t AttentionEditBytes(const engine::ModelConfig& config, const engine::Plan
 
 absl::Status HandleRunAttribution(ServiceCall& call, const v1::RunAttributionRequest& request,
                                   MessageWriter<v1::RunAttributionResponse>& writer) {
+  ABSTRACT_RETURN_IF_ERROR(call.HoldForPlans(request.interventions(), request.pairs_size()));
   ABSTRACT_ASSIGN_OR_RETURN(ParsedAttribution parsed, AttributionParser(call, request).Parse());
   const int64_t bytes =
       ChooseMemory(call.served, call.request.preferred_batch_rows(), request.top_count(), parsed) +

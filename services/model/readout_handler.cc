@@ -169,6 +169,7 @@ absl::Status RunLens(ServiceCall& call, const engine::LensRequest& prompt, Reado
 
 absl::Status HandleRunReadout(ServiceCall& call, const v1::RunReadoutRequest& request,
                               MessageWriter<v1::RunReadoutResponse>& writer) {
+  ABSTRACT_RETURN_IF_ERROR(call.HoldForPlans(request.interventions(), request.prompts_size()));
   ABSTRACT_ASSIGN_OR_RETURN(ParsedReadout parsed, ReadoutParser(call, request).Parse());
   ABSTRACT_ASSIGN_OR_RETURN(
       const auto plans, call.AdmitAndCompile(parsed.compiler, parsed.EstimateBytes(call.served.config())));

@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/engine/operations/cached_run.h"
 #include "services/model/response_building.h"
@@ -21,6 +23,20 @@ constexpr double kUrgency = 4;
 RequestOwner OwnerOf(const Call& call) {
   const int rank = static_cast<int>(call.priority());
   return {absl::StrCat(call.caller().name, "/", rank), call.caller().weight * std::pow(kUrgency, -rank)};
+}
+
+// Of the values that an edit carries.
+size_t TensorBytes(const v1::Intervention& intervention) {
+  switch (intervention.edit_case()) {
+    case v1::Intervention::kReplacement:
+      return intervention.replacement().source().tensor().data().size();
+    case v1::Intervention::kAddition:
+      return intervention.addition().vector().data().size();
+    case v1::Intervention::kProjectionRemoval:
+      return intervention.projection_removal().direction().data().size();
+    default:
+      return 0;
+  }
 }
 
 }  // namespace
@@ -68,8 +84,30 @@ absl::Status ServiceCall::Admit(int64_t bytes) {
 }
 
 absl::Status ServiceCall::HoldForParsing(int64_t bytes) {
+  constexpr int64_t kUnreservedBytes = 1 << 20;
+  if (bytes <= kUnreservedBytes) return absl::OkStatus();
   ABSTRACT_ASSIGN_OR_RETURN(parsing_memory, served.budget.Reserve(bytes));
   return absl::OkStatus();
+}
+
+absl::Status ServiceCall::HoldForPlans(
+    const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions, int prompts) {
+  double bytes = 0;  // which no number of prompts overflows
+  for (const v1::Intervention& intervention : interventions) {
+    const auto tensor = static_cast<int64_t>(TensorBytes(intervention));
+    const auto rest = static_cast<int64_t>(intervention.ByteSizeLong()) - tensor;
+    bytes += static_cast<double>(2 * tensor + kPlanBytesPerByte * rest) * prompts;  // fp16 becomes fp32
+  }
+  if (bytes > static_cast<double>(served.options.max_activation_bytes)) {
+    Violations violations;
+    violations.Add(
+        "interventions",
+        absl::StrFormat("would take %.0f bytes, compiled for each of %d prompts; the server allows "
+                        "%d. Send fewer prompts at a time, or keep the values in a stored run",
+                        bytes, prompts, served.options.max_activation_bytes));
+    return ToStatus(violations);
+  }
+  return HoldForParsing(static_cast<int64_t>(bytes));
 }
 
 absl::Status ServiceCall::AdmitUnchecked(int64_t bytes) {

@@ -62,8 +62,7 @@ std::unique_ptr<v1::ModelService::Stub> LocalService::NewStub() const {
 }
 
 void LocalService::Authorize(grpc::ClientContext& context) const {
-  if (!security_.token.empty())
-    context.AddMetadata("authorization", absl::StrCat("Bearer ", security_.token));
+  if (!token_.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", token_));
 }
 
 absl::Status LocalService::Ping() {

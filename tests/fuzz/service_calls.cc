@@ -24,6 +24,7 @@ class RecordedCall final : public Call {
   explicit RecordedCall(Answer& answer) : answer_(answer) { caller_.name = "fuzz"; }
 
   const Caller& caller() const override { return caller_; }
+  absl::Time arrival() const override { return arrival_; }
   Priority priority() const override { return Priority::kInteractive; }
   bool IsCancelled() const override { return bytes_ > kMaxAnswerBytes; }
   absl::Status cancellation() const override {
@@ -48,6 +49,7 @@ class RecordedCall final : public Call {
 
  private:
   Caller caller_;
+  const absl::Time arrival_ = absl::Now();
   Answer& answer_;
   size_t bytes_ = 0;
 };

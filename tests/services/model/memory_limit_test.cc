@@ -166,6 +166,35 @@ TEST_F(MemoryLimit, IsToldWithWhatIsReserved) {
   EXPECT_EQ(Model(*server).reserved_bytes(), 0u);
 }
 
+// The values of edits are there once for each of the prompts that they are compiled for.
+TEST_F(MemoryLimit, CountsEditsForEachOfTheirPrompts) {
+  v1::RunReadoutRequest readout;
+  v1::RunAttributionRequest attribution;
+  for (int i = 0; i < 500; ++i) {
+    *readout.add_prompts() = ToProto(fixture_.prompt("a"));
+    *attribution.add_pairs()->mutable_prompt() = ToProto(fixture_.prompt("a"));
+  }
+  v1::Intervention addition;
+  addition.mutable_addition()->mutable_vector()->set_data(std::string(1 << 20, 0));
+  *readout.add_interventions() = *attribution.add_interventions() = addition;
+
+  const auto outcomes = [&](ServiceFixture& server) {
+    grpc::ClientContext first, second;
+    return std::vector{server.stub().RunReadout(&first, readout)->Finish(),
+                       server.stub().RunAttribution(&second, attribution)->Finish()};
+  };
+  // A GiB of plans, from a megabyte.
+  const auto limited = ServerWith(100'000'000);
+  for (const grpc::Status& status : outcomes(*limited)) ExpectRefused(status);
+  *readout.add_interventions() = *attribution.add_interventions() = addition;
+  *readout.add_interventions() = *attribution.add_interventions() = addition;
+  ServiceFixture unlimited(fixture_.model());
+  for (const grpc::Status& status : outcomes(unlimited)) {
+    EXPECT_THAT(ViolationsOf(status), testing::ElementsAre(testing::Pair(
+                                          "interventions", HasSubstr("compiled for each of 500 prompts"))));
+  }
+}
+
 TEST_F(MemoryLimit, TurnsAwayCircuitsThatDoNotFit) {
   const auto server = ServerWith(1000);
   v1::RunCircuitRequest request;

@@ -8,6 +8,7 @@
 #include "services/common/status.h"
 #include "services/engine/kernels/multiply.h"
 #include "services/engine/kernels/rows.h"
+#include "spdlog/spdlog.h"
 #include "tests/benchmarks/benchmarks.h"
 #include "tests/benchmarks/measurement.h"
 
@@ -84,6 +85,7 @@ int Run(const std::string& name, Benchmark benchmark, BenchmarkOptions options) 
 
 int main(int argc, char** argv) {
   using namespace mechinterp::benchmarks;
+  spdlog::set_level(spdlog::level::warn);  // of what is measured, too
   mechinterp::CommandLine command_line("Measures whole runs beside their peers.", "abstract-benchmark");
   BenchmarkOptions options;
   AddOptions(command_line.root(), options);

@@ -86,7 +86,7 @@ absl::Status RunNetwork(const BenchmarkOptions& options, std::ostream& out) {
     ABSTRACT_ASSIGN_OR_RETURN(const double plain_call, CallMicroseconds(*plain));
     ABSTRACT_ASSIGN_OR_RETURN(const double secure_call, CallMicroseconds(*secure));
     measurements.Add("a call in plain text", "us", plain_call);
-    measurements.Add("with TLS and token", "us", secure_call);
+    measurements.Add("a call with TLS and token", "us", secure_call);
     measurements.Add("TLS and token add", "us", secure_call - plain_call);
 
     ABSTRACT_ASSIGN_OR_RETURN(const double plain_rate, Rate([&] { return plain->GetActivation(on_plain); }));
@@ -95,7 +95,7 @@ absl::Status RunNetwork(const BenchmarkOptions& options, std::ostream& out) {
     ABSTRACT_ASSIGN_OR_RETURN(const double run_rate,
                               Rate([&] { return plain->RunWithCache(prompt, kEverything); }));
     measurements.Add("a stored run, plain text", "GB/s", plain_rate);
-    measurements.Add("with TLS and token", "GB/s", secure_rate);
+    measurements.Add("a stored run, TLS and token", "GB/s", secure_rate);
     measurements.AddRatio("TLS and token / plain text", secure_rate, plain_rate);
     measurements.Add("RunWithCache, the run included", "GB/s", run_rate);
   }

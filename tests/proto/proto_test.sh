@@ -7,12 +7,7 @@
 set -uo pipefail
 buf="$1/node_modules/.bin/buf" source="$2"
 "$buf" --version >/dev/null 2>&1 || { echo 'there is no buf for this machine: skipped'; exit 77; }
-failures=0
-expect() { # expect WHAT COMMAND...
-  local what="$1"
-  shift
-  if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
-}
+. "$source/tests/integration/program_functions.sh"
 notices() { # notices TEXT COMMAND...: the command fails, and says so
   local text="$1" said
   shift
@@ -24,8 +19,6 @@ expect 'the protos keep to the rules' "$buf" lint "$source"
 expect 'clients of what is published go on working' "$buf" breaking "$source" --against "$published"
 
 # And what would not be seen, if it were: a field that is gone, another number, a name that is no proto's.
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 spoiled() { # spoiled SED_SCRIPT
   rm -rf "$scratch/copy"
   mkdir "$scratch/copy"

@@ -43,17 +43,14 @@ std::optional<size_t> ElementBytes(v1::DataType type) {
   }
 }
 
-void EncodeValues(absl::Span<const float> values, v1::DataType type, std::string& bytes) {
-  const size_t before = bytes.size();
-  if (type == v1::DATA_TYPE_FLOAT32) {
-    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-    return;
-  }
-  bytes.resize(before + values.size() * sizeof(uint16_t));
-  if (type == v1::DATA_TYPE_FLOAT16) {
-    EncodeHalves(values, FloatToFloat16, bytes.data() + before);
-  } else {
-    EncodeHalves(values, FloatToBFloat16, bytes.data() + before);
+void EncodeValues(absl::Span<const float> values, v1::DataType type, char* bytes) {
+  switch (type) {
+    case v1::DATA_TYPE_FLOAT16:
+      return EncodeHalves(values, FloatToFloat16, bytes);
+    case v1::DATA_TYPE_BFLOAT16:
+      return EncodeHalves(values, FloatToBFloat16, bytes);
+    default:
+      std::memcpy(bytes, values.data(), values.size() * sizeof(float));
   }
 }
 

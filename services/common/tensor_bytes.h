@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -16,9 +15,10 @@ namespace mechinterp {
 // Of one element; nothing for what is no type of elements.
 std::optional<size_t> ElementBytes(v1::DataType type);
 
-// Appends the values, rounded to nearest even where the type is narrower than theirs; what is
-// beyond its range becomes infinity.
-void EncodeValues(absl::Span<const float> values, v1::DataType type, std::string& bytes);
+// Writes the values to `bytes`, which has room for so many elements of a type that has
+// ElementBytes: rounded to nearest even where that is narrower than theirs; what is beyond its
+// range becomes infinity.
+void EncodeValues(absl::Span<const float> values, v1::DataType type, char* bytes);
 
 // The reverse, to `values`, which has room for all elements of `bytes`: whole ones, of a type that
 // has ElementBytes.

@@ -1,9 +1,12 @@
 #include "services/model/activation_chunks.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/types/span.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "services/common/paging.h"
 #include "services/common/tensor_bytes.h"
 #include "services/engine/operations/cached_run.h"
@@ -23,17 +26,48 @@ std::vector<engine::HookSite> OrderedSites(const engine::ModelConfig& config,
   return sites;
 }
 
+// How a field of bytes or of a message begins: protobuf's encoding, wire type LEN.
+void WriteStartOf(int field, size_t bytes, google::protobuf::io::CodedOutputStream& out) {
+  constexpr uint32_t kLengthDelimited = 2;
+  out.WriteTag(static_cast<uint32_t>(field) << 3 | kLengthDelimited);
+  out.WriteVarint64(bytes);
+}
+
+// `chunk` has all its fields but `data`.
+grpc::ByteBuffer MessageOf(const v1::ActivationChunk& chunk, const grpc::Slice& data, int chunk_field) {
+  using google::protobuf::io::CodedOutputStream;
+  using google::protobuf::io::StringOutputStream;
+  std::string fields;
+  {
+    StringOutputStream stream(&fields);
+    CodedOutputStream out(&stream);
+    chunk.SerializeToCodedStream(&out);
+    WriteStartOf(v1::ActivationChunk::kDataFieldNumber, data.size(), out);
+  }
+  std::string start;
+  {
+    StringOutputStream stream(&start);
+    CodedOutputStream out(&stream);
+    WriteStartOf(chunk_field, fields.size() + data.size(), out);
+  }
+  const grpc::Slice slices[] = {grpc::Slice(start + fields), data};
+  return grpc::ByteBuffer(slices, std::size(slices));
+}
+
 // The chunk of an activation that begins with the value at `offset`; `count` becomes how many it has.
-v1::ActivationChunk ChunkAt(uint32_t index, const std::vector<float>& values, size_t offset,
-                            v1::DataType type, size_t& count) {
+grpc::ByteBuffer ChunkAt(uint32_t index, const std::vector<float>& values, size_t offset, v1::DataType type,
+                         int chunk_field, size_t& count) {
   const size_t element = ElementBytes(type).value();
   count = std::min(kPieceBytes / element, values.size() - offset);
+  const size_t bytes = count * element;
+  auto encoded = std::make_unique_for_overwrite<char[]>(bytes);
+  EncodeValues(absl::MakeConstSpan(values).subspan(offset, count), type, encoded.get());
   v1::ActivationChunk chunk;
   chunk.set_activation_index(index);
   chunk.set_offset_bytes(offset * element);
-  EncodeValues(absl::MakeConstSpan(values).subspan(offset, count), type, *chunk.mutable_data());
-  chunk.set_crc32(Crc32(chunk.data()));
-  return chunk;
+  chunk.set_crc32(Crc32({encoded.get(), bytes}));
+  const grpc::Slice data(encoded.release(), bytes, [](void* text) { delete[] static_cast<char*>(text); });
+  return MessageOf(chunk, data, chunk_field);
 }
 
 }  // namespace
@@ -51,17 +85,21 @@ v1::RunHeader BuildActivationHeader(const engine::Model& model, const std::strin
   return header;
 }
 
-void ForEachChunkOf(uint32_t index, const std::vector<float>& values,
-                    const std::function<bool(v1::ActivationChunk chunk)>& write) {
+void ForEachChunkOf(uint32_t index, const std::vector<float>& values, int chunk_field,
+                    const std::function<bool(grpc::ByteBuffer message)>& write) {
   size_t count = 0;
   for (size_t offset = 0; offset < values.size(); offset += count) {
-    if (!write(ChunkAt(index, values, offset, v1::DATA_TYPE_FLOAT32, count))) return;
+    if (!write(ChunkAt(index, values, offset, v1::DATA_TYPE_FLOAT32, chunk_field, count))) return;
   }
 }
 
 ChunkReader::ChunkReader(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> run,
-                         v1::DataType type)
-    : config_(config), run_(std::move(run)), type_(type), sites_(OrderedSites(config, *run_)) {
+                         v1::DataType type, int chunk_field)
+    : config_(config),
+      run_(std::move(run)),
+      type_(type),
+      chunk_field_(chunk_field),
+      sites_(OrderedSites(config, *run_)) {
   Open();
 }
 
@@ -72,16 +110,17 @@ void ChunkReader::Open() {
   values_ = &engine::InPublicOrder(site.point, run_->activations.at(site), room_);
 }
 
-std::optional<v1::ActivationChunk> ChunkReader::Next() {
+std::optional<grpc::ByteBuffer> ChunkReader::Next() {
   while (index_ < sites_.size() && offset_ == values_->size()) {
     ++index_;
     Open();
   }
   if (index_ == sites_.size()) return std::nullopt;
   size_t count = 0;
-  v1::ActivationChunk chunk = ChunkAt(static_cast<uint32_t>(index_), *values_, offset_, type_, count);
+  grpc::ByteBuffer message =
+      ChunkAt(static_cast<uint32_t>(index_), *values_, offset_, type_, chunk_field_, count);
   offset_ += count;
-  return chunk;
+  return message;
 }
 
 }  // namespace mechinterp

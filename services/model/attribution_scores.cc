@@ -139,12 +139,11 @@ absl::Status AttributionWriter::WritePair(uint32_t index, const engine::Attribut
 absl::Status AttributionWriter::WriteTensors(const std::vector<Part>& parts) {
   absl::Status status;
   for (uint32_t i = 0; i < parts.size() && status.ok(); ++i) {
-    ForEachChunkOf(i, parts[i].tensor.values, [&](v1::ActivationChunk chunk) {
-      v1::RunAttributionResponse message;
-      *message.mutable_chunk() = std::move(chunk);
-      status = writer_.Write(message);
-      return status.ok();
-    });
+    ForEachChunkOf(i, parts[i].tensor.values, v1::RunAttributionResponse::kChunkFieldNumber,
+                   [&](grpc::ByteBuffer message) {
+                     status = writer_.WriteSerialized(std::move(message));
+                     return status.ok();
+                   });
   }
   return status;
 }

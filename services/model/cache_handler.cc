@@ -112,7 +112,7 @@ Call::Source RestOfStream(const ServedModel& served, std::shared_ptr<const engin
   struct State {
     State(const engine::ModelConfig& config, std::shared_ptr<const engine::RecordedRun> recorded,
           v1::DataType sent_as)
-        : chunks(config, std::move(recorded), sent_as) {}
+        : chunks(config, std::move(recorded), sent_as, Response::kChunkFieldNumber) {}
     ChunkReader chunks;
     std::optional<v1::RunSummary> summary;
     MemoryBudget::Reservation memory;
@@ -121,14 +121,10 @@ Call::Source RestOfStream(const ServedModel& served, std::shared_ptr<const engin
   state->summary = summary;
   state->memory = std::move(memory);
   return [state]() -> std::optional<grpc::ByteBuffer> {
+    if (std::optional<grpc::ByteBuffer> chunk = state->chunks.Next()) return chunk;
+    if (!state->summary) return std::nullopt;
     Response message;
-    if (std::optional<v1::ActivationChunk> chunk = state->chunks.Next()) {
-      *message.mutable_chunk() = *std::move(chunk);
-    } else if (state->summary) {
-      *message.mutable_summary() = *std::exchange(state->summary, std::nullopt);
-    } else {
-      return std::nullopt;
-    }
+    *message.mutable_summary() = *std::exchange(state->summary, std::nullopt);
     return Serialized(message);
   };
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -80,7 +81,9 @@ template <typename Message>
 class MessageWriter {
  public:
   explicit MessageWriter(Call& call) : call_(call) {}
-  absl::Status Write(const Message& message) { return call_.Write(Serialized(message)); }
+  absl::Status Write(const Message& message) { return WriteSerialized(Serialized(message)); }
+  // One that was serialized by hand.
+  absl::Status WriteSerialized(grpc::ByteBuffer message) { return call_.Write(std::move(message)); }
 
  private:
   Call& call_;

@@ -6,6 +6,7 @@
 #include "services/common/status.h"
 #include "services/common/status_macros.h"
 #include "services/rpc/token_access.h"
+#include "tests/benchmarks/measurement.h"
 
 namespace mechinterp::benchmarks {
 namespace {
@@ -17,14 +18,17 @@ v1::Prompt ToProto(const engine::TokenizedPrompt& prompt) {
 }
 
 template <typename Response>
-absl::StatusOr<int64_t> ReadChunks(grpc::ClientReader<Response>& reader) {
-  int64_t bytes = 0;
+absl::StatusOr<Transfer> ReadChunks(grpc::ClientReader<Response>& reader) {
+  Transfer transfer;
+  Clock::time_point header;
   Response response;
   while (reader.Read(&response)) {
-    if (response.has_chunk()) bytes += static_cast<int64_t>(response.chunk().data().size());
+    if (response.has_header()) header = Clock::now();
+    if (response.has_chunk()) transfer.bytes += static_cast<int64_t>(response.chunk().data().size());
   }
   ABSTRACT_RETURN_IF_ERROR(FromGrpcStatus(reader.Finish()));
-  return bytes;
+  transfer.seconds = SecondsSince(header);
+  return transfer;
 }
 
 }  // namespace
@@ -92,7 +96,7 @@ absl::StatusOr<std::string> LocalService::Store(const engine::TokenizedPrompt& p
   return handle;
 }
 
-absl::StatusOr<int64_t> LocalService::GetActivation(const std::string& handle) {
+absl::StatusOr<Transfer> LocalService::GetActivation(const std::string& handle) {
   v1::GetActivationRequest request;
   request.set_handle(handle);
   grpc::ClientContext context;
@@ -116,8 +120,8 @@ absl::Status LocalService::Generate(const engine::TokenizedPrompt& prompt, int n
   return FromGrpcStatus(reader->Finish());
 }
 
-absl::StatusOr<int64_t> LocalService::RunWithCache(const engine::TokenizedPrompt& prompt,
-                                                   const std::string& name_pattern) {
+absl::StatusOr<Transfer> LocalService::RunWithCache(const engine::TokenizedPrompt& prompt,
+                                                    const std::string& name_pattern) {
   v1::RunWithCacheRequest request;
   *request.mutable_prompt() = ToProto(prompt);
   request.mutable_filter()->add_name_patterns(name_pattern);

@@ -20,6 +20,12 @@ struct Security {
   std::string token;
 };
 
+// What came of a stream of activations, after its header.
+struct Transfer {
+  int64_t bytes = 0;
+  double seconds = 0;
+};
+
 // The model service behind a real gRPC server on loopback, in this process, so
 // that it and the engine called directly are measured on the same weights.
 // Thread-safe once started.
@@ -40,12 +46,11 @@ class LocalService {
   // called as each one arrives.
   absl::Status Generate(const engine::TokenizedPrompt& prompt, int new_tokens,
                         const std::function<void()>& on_token);
-  // Bytes of activations received.
-  absl::StatusOr<int64_t> RunWithCache(const engine::TokenizedPrompt& prompt,
-                                       const std::string& name_pattern);
-  // The same, kept on the server: its handle. And the bytes received of a run that is kept.
+  absl::StatusOr<Transfer> RunWithCache(const engine::TokenizedPrompt& prompt,
+                                        const std::string& name_pattern);
+  // The same, kept on the server: its handle. And what is received of a run that is kept.
   absl::StatusOr<std::string> Store(const engine::TokenizedPrompt& prompt, const std::string& name_pattern);
-  absl::StatusOr<int64_t> GetActivation(const std::string& handle);
+  absl::StatusOr<Transfer> GetActivation(const std::string& handle);
 
  private:
   LocalService(std::shared_ptr<const engine::Model> model, const ModelServiceOptions& options);

@@ -2,11 +2,13 @@
 
     tests/run_python.sh build/bin/abstract-model-server . build/soak tests/integration/faults/soak.py [--minutes 15]
 
-Prints a line a minute, then the growth of the server's resident memory from the end of the warm-up, a fifth of the
-time, to the end. Fails where that is 1 % or more, or any call failed in a way that was not asked for.
+Every half minute the clients pause, and the server's resident memory is taken: what it keeps when nothing is in
+progress. Prints a line each time, then the growth from the second fifth of the time (the first is the warm-up) to the
+last. Fails where that is 1 % or more, or any call failed in a way that was not asked for.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import statistics
@@ -24,16 +26,20 @@ from abstract_client.protos import hook_pb2
 from model_server import TOOL, ModelServer, long_prompt, method, request, scaling, text, zeroing_grid
 
 MAKE_CERTIFICATES = Path(os.environ["ABSTRACT_CHECKOUT"]) / "deploy" / "tls" / "make_certs.sh"
+SECONDS_BETWEEN_PAUSES = 30
+SECONDS_OF_A_PAUSE = 2  # the server gives memory back a moment after its last request
 TOKENS = {"refusal_token_ids": [300], "compliance_token_ids": [301]}
 
 
 class Client(threading.Thread):
-    """Makes one call after another, of a kind drawn by its own generator, until it is told to stop."""
+    """Makes one call after another, of a kind drawn by its own generator, until it is told to stop, while it may work."""
 
-    def __init__(self, server, authority, secret, seed, stop):
+    def __init__(self, server, authority, secret, seed, may_work, stop):
         super().__init__(daemon=True)
         self._chance = random.Random(seed)
+        self._may_work = may_work
         self._told_to_stop = stop
+        self.call_in_progress = threading.Lock()
         self._metadata = [("authorization", f"Bearer {secret}")]
         self._channel = server.channel(authority=authority)
         self.calls, self.failures = 0, []
@@ -41,9 +47,11 @@ class Client(threading.Thread):
     def run(self):
         kinds = [self._generate, self._leave, self._capture, self._store, self._patch, self._sweep, self._attribute]
         while not self._told_to_stop.is_set():
+            self._may_work.wait()
             kind = self._chance.choice(kinds)
             try:
-                kind()
+                with self.call_in_progress:
+                    kind()
                 self.calls += 1
             except grpc.RpcError as error:
                 self.failures.append(f"{kind.__name__}: {error.code().name} {error.details()}")
@@ -109,6 +117,18 @@ def start_server(folder):
     return server, (folder / "tls" / "ca.pem").read_bytes(), secret
 
 
+def resident_at_rest(server, clients, may_work):
+    """Bytes, while no call is in progress."""
+    may_work.clear()
+    with contextlib.ExitStack() as pause:
+        for client in clients:
+            pause.enter_context(client.call_in_progress)
+        time.sleep(SECONDS_OF_A_PAUSE)
+        size = server.resident_bytes()
+    may_work.set()
+    return size
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=15)
@@ -116,23 +136,22 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server, authority, secret = start_server(Path(folder))
-        stop = threading.Event()
-        clients = [Client(server, authority, secret, seed, stop) for seed in range(options.clients)]
+        stop, may_work = threading.Event(), threading.Event()
+        may_work.set()
+        clients = [Client(server, authority, secret, seed, may_work, stop) for seed in range(options.clients)]
         for client in clients:
             client.start()
         begin, seconds = time.monotonic(), 60 * options.minutes
         samples = []  # (seconds since the beginning, resident bytes)
         while (now := time.monotonic() - begin) < seconds and server.is_running():
-            samples.append((now, server.resident_bytes()))
-            if len(samples) % 60 == 1:
-                calls = sum(client.calls for client in clients)
-                print(f"{now / 60:5.1f} min  {calls:7} calls  {samples[-1][1] / 2**20:7.1f} MiB", flush=True)
-            time.sleep(1)
+            time.sleep(min(SECONDS_BETWEEN_PAUSES, seconds - now))
+            samples.append((time.monotonic() - begin, resident_at_rest(server, clients, may_work)))
+            calls = sum(client.calls for client in clients)
+            print(f"{samples[-1][0] / 60:5.1f} min  {calls:7} calls  {samples[-1][1] / 2**20:7.1f} MiB at rest", flush=True)
         stop.set()
         for client in clients:
             client.join()
         failures = [failure for client in clients for failure in client.failures]
-        # What rises and falls with the requests in progress evens out over a fifth of the time.
         first = statistics.median(size for at, size in samples if 0.2 * seconds < at < 0.4 * seconds)
         last = statistics.median(size for at, size in samples if at > 0.8 * seconds)
         growth = (last - first) / first

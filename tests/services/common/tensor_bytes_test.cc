@@ -13,10 +13,11 @@ namespace {
 using testing::ElementsAre;
 
 std::vector<float> ThereAndBack(std::vector<float> values, v1::DataType type) {
-  std::string bytes = "x";  // what is there stays
-  EncodeValues(values, type, bytes);
-  EXPECT_EQ(bytes.size(), 1 + values.size() * ElementBytes(type).value());
-  DecodeValues(absl::string_view(bytes).substr(1), type, values.data());
+  const size_t size = values.size() * ElementBytes(type).value();
+  std::string bytes(size + 1, 'x');
+  EncodeValues(values, type, bytes.data());
+  EXPECT_EQ(bytes.back(), 'x');  // no further than the values
+  DecodeValues(absl::string_view(bytes).substr(0, size), type, values.data());
   return values;
 }
 

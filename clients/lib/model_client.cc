@@ -182,6 +182,58 @@ absl::StatusOr<CachedRun> ModelClient::RunWithCache(const v1::RunWithCacheReques
   return std::move(activations).Finish();
 }
 
+absl::StatusOr<MeanActivations> ModelClient::RunMeanActivations(
+    const v1::RunMeanActivationsRequest& request) {
+  MeanActivations means;
+  ActivationReader activations(/*stored=*/false);
+  ABSTRACT_RETURN_IF_ERROR(Retry("RunMeanActivations", [&](grpc::ClientContext& context) {
+    const auto reader = stub_->RunMeanActivations(&context, request);
+    const auto keep = [&](v1::RunMeanActivationsResponse& message) {
+      if (message.has_chunk()) return activations.Add(message.chunk());
+      if (message.has_summary()) return activations.End(message.summary());
+      means.header = std::move(*message.mutable_header());
+      v1::RunHeader header;
+      *header.mutable_activations() = means.header.activations();
+      return activations.Begin(header);
+    };
+    return ReadAll<v1::RunMeanActivationsResponse>(context, *reader, options_.timeout, keep);
+  }));
+  ABSTRACT_ASSIGN_OR_RETURN(CachedRun run, std::move(activations).Finish());
+  means.activations = std::move(run.activations);
+  means.summary = std::move(run.summary);
+  return means;
+}
+
+absl::StatusOr<TextScores> ModelClient::ScoreTexts(const v1::ScoreTextsRequest& request) {
+  TextScores scores;
+  bool ended = false;
+  ABSTRACT_RETURN_IF_ERROR(Retry("ScoreTexts", [&](grpc::ClientContext& context) {
+    scores = TextScores();
+    const auto reader = stub_->ScoreTexts(&context, request);
+    const auto keep = [&](v1::ScoreTextsResponse& message) -> absl::Status {
+      if (message.has_header()) scores.header = std::move(*message.mutable_header());
+      if (message.has_score()) {
+        if (message.score().text_index() != scores.scores.size()) {
+          return absl::DataLossError(absl::StrCat("text ", message.score().text_index(), " came where text ",
+                                                  scores.scores.size(), " was due"));
+        }
+        scores.scores.push_back(std::move(*message.mutable_score()));
+      }
+      if (message.has_summary()) {
+        scores.summary = std::move(*message.mutable_summary());
+        ended = true;
+      }
+      return absl::OkStatus();
+    };
+    return ReadAll<v1::ScoreTextsResponse>(context, *reader, options_.timeout, keep);
+  }));
+  if (!ended || scores.scores.size() != static_cast<size_t>(request.texts_size())) {
+    return absl::DataLossError(absl::StrCat("ScoreTexts: ", scores.scores.size(), " of ",
+                                            request.texts_size(), " texts were scored"));
+  }
+  return scores;
+}
+
 absl::StatusOr<v1::RunWithPatchResponse> ModelClient::RunWithPatch(const v1::RunWithPatchRequest& request) {
   return Unary("RunWithPatch", &v1::ModelService::StubInterface::RunWithPatch, request);
 }

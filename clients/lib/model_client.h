@@ -93,6 +93,20 @@ struct Readout {
   v1::ReadoutSummary summary;
 };
 
+// A finished RunMeanActivations stream. Each activation has its means, then its variances.
+struct MeanActivations {
+  v1::MeanActivationsHeader header;
+  std::vector<Activation> activations;
+  v1::RunSummary summary;
+};
+
+// A finished ScoreTexts stream; scores[i] is of texts[i].
+struct TextScores {
+  v1::ScoreTextsHeader header;
+  std::vector<v1::TextScore> scores;
+  v1::ScoreTextsSummary summary;
+};
+
 // The ModelService as plain calls: streams read to their end, deadlines set,
 // passing failures retried (see RetryLoop).
 // Thread-safe. Errors: the service's own status with its details; DataLoss when
@@ -127,6 +141,8 @@ class ModelClient {
   absl::StatusOr<CircuitRun> RunCircuit(const v1::RunCircuitRequest& request,
                                         const std::function<void(int result_count)>& on_result = nullptr);
   absl::StatusOr<Readout> RunReadout(const v1::RunReadoutRequest& request);
+  absl::StatusOr<MeanActivations> RunMeanActivations(const v1::RunMeanActivationsRequest& request);
+  absl::StatusOr<TextScores> ScoreTexts(const v1::ScoreTextsRequest& request);
   absl::StatusOr<v1::CheckDeviceResponse> CheckDevice();
   // Tried once and for two seconds at most: it tidies up, often after a server was lost, and
   // stored runs expire anyway.

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/tensor_proto.h"
+#include "services/model/request_limits.h"
 
 namespace mechinterp {
 namespace {
@@ -165,6 +166,52 @@ engine::Edit ParseEdit(RequestParser& parser, const v1::Intervention& interventi
   return engine::Zeroing{};
 }
 
+// The sites of a group in the order of the pass; none where something is wrong with it.
+std::vector<engine::HookSite> ParseSiteGroup(const v1::SiteGroup& group, const engine::ModelConfig& config,
+                                             const FieldViolations& at) {
+  if (group.points().empty()) at.At("points").Add("must not be empty");
+  std::set<engine::HookPoint> points;
+  for (int i = 0; i < group.points_size(); ++i) {
+    const FieldViolations at_point = at.At("points", i);
+    points.insert(ParsePoint(group.points(i), at_point));
+    if (!group.layers().empty() && at_point.empty() && !engine::HasLayer(*points.rbegin())) {
+      at_point.Add("has no layer; layers must be empty");
+    }
+  }
+  std::set<int> layers;
+  for (int i = 0; i < group.layers_size(); ++i) {
+    const int layer = ToInt(group.layers(i));
+    layers.insert(layer);
+    if (layer >= config.layer_count()) {
+      at.At("layers", i).Add(absl::StrCat(layer, " is not in [0, ", config.layer_count(), ")"));
+    }
+  }
+  std::vector<engine::HookSite> sites;
+  for (const engine::HookSite& site : engine::AllSites(config)) {
+    if (points.count(site.point) > 0 && (layers.empty() || layers.count(site.layer) > 0)) {
+      sites.push_back(site);
+    }
+  }
+  return sites;
+}
+
+// Where an edit is to be made. At least one site, so that the rest of it is looked at too.
+std::vector<engine::HookSite> ParseSites(const v1::Intervention& intervention,
+                                         const engine::ModelConfig& config, const FieldViolations& at) {
+  if (intervention.has_site() && intervention.has_sites()) {
+    at.At("sites").Add("must be unset where there is a site");
+  } else if (intervention.has_site()) {
+    return {ParseSite(intervention.site(), at.At("site"))};
+  } else if (!intervention.has_sites()) {
+    at.At("site").Add("is missing");
+  } else if (std::vector<engine::HookSite> sites =
+                 ParseSiteGroup(intervention.sites(), config, at.At("sites"));
+             !sites.empty()) {
+    return sites;
+  }
+  return {engine::HookSite{}};
+}
+
 engine::Intervention ParseIntervention(RequestParser& parser, const v1::Intervention& intervention,
                                        const FieldViolations& at) {
   engine::Intervention result;
@@ -181,10 +228,18 @@ engine::InterventionSet ParseInterventions(
   engine::InterventionSet result;
   for (int i = 0; i < interventions.size(); ++i) {
     const FieldViolations at_intervention = at.At("interventions", i);
-    if (!interventions[i].has_site()) at_intervention.At("site").Add("is missing");
-    result.push_back(ParseIntervention(parser, interventions[i], at_intervention));
-    if (interventions[i].has_site())
-      result.back().site = ParseSite(interventions[i].site(), at_intervention.At("site"));
+    engine::Intervention parsed = ParseIntervention(parser, interventions[i], at_intervention);
+    parsed.request_index = i;
+    for (const engine::HookSite& site :
+         ParseSites(interventions[i], parser.model().config(), at_intervention)) {
+      parsed.site = site;
+      result.push_back(parsed);
+    }
+    if (result.size() > kMostInterventions) {
+      at_intervention.Add(absl::StrCat("with those before it makes ", result.size(),
+                                       " edits of one run, of which there may be ", kMostInterventions));
+      return {};
+    }
   }
   return result;
 }
@@ -246,6 +301,9 @@ engine::CaptureRequest ParseFilter(RequestParser& parser, const v1::ActivationFi
 
 engine::SweepGrid ParseGrid(RequestParser& parser, const v1::SweepGrid& grid, const FieldViolations& at) {
   engine::SweepGrid result;
+  if (grid.prototype().has_sites()) {
+    at.At("prototype").At("sites").Add("must be unset: the grid has points and layers of its own");
+  }
   result.prototype = ParseIntervention(parser, grid.prototype(), at.At("prototype"));
   for (int i = 0; i < grid.points_size(); ++i) {
     result.points.push_back(ParsePoint(grid.points(i), at.At("points", i)));

@@ -16,11 +16,13 @@
 #include "services/model/circuit_handler.h"
 #include "services/model/generate_handler.h"
 #include "services/model/list_handler.h"
+#include "services/model/mean_activations_handler.h"
 #include "services/model/patch_handler.h"
 #include "services/model/readout_handler.h"
 #include "services/model/request_limits.h"
 #include "services/model/request_parsing.h"
 #include "services/model/response_building.h"
+#include "services/model/score_texts_handler.h"
 #include "services/model/service_call.h"
 #include "services/model/sweep_handler.h"
 
@@ -147,6 +149,10 @@ void ModelService::AddRuns(ServiceMethods& methods) {
                                                                        AsCall(served_, HandleRunWithCache));
   methods.AddStream<v1::RunReadoutRequest, v1::RunReadoutResponse>("RunReadout", batch,
                                                                    AsCall(served_, HandleRunReadout));
+  methods.AddStream<v1::RunMeanActivationsRequest, v1::RunMeanActivationsResponse>(
+      "RunMeanActivations", batch, AsCall(served_, HandleRunMeanActivations));
+  methods.AddStream<v1::ScoreTextsRequest, v1::ScoreTextsResponse>("ScoreTexts", batch,
+                                                                   AsCall(served_, HandleScoreTexts));
   methods.AddStream<v1::RunAttributionRequest, v1::RunAttributionResponse>(
       "RunAttribution", batch, AsCall(served_, HandleRunAttribution));
   methods.AddStream<v1::RunCircuitRequest, v1::RunCircuitResponse>("RunCircuit", batch,

@@ -19,10 +19,10 @@ using google::protobuf::Message;
 // take on the wire, and are checked against the model where they are read.
 const std::map<std::string, int>& Limits() {
   static const auto& limits = *new std::map<std::string, int>{
-      {"interventions", 4096},  // of one run; a thousand sites of an 8B model, four edits each
-      {"sets", 1'000'000},      // as many as a grid may expand to
-      {"sources", 4096},        // prompts or stored runs of a mean
-      {"points", 256},          // there are some thirty
+      {"interventions", kMostInterventions},
+      {"sets", 1'000'000},  // as many as a grid may expand to
+      {"sources", 4096},    // prompts or stored runs of a mean
+      {"points", 256},      // there are some thirty
       {"layers", 65'536},
       {"axes", 16},
       {"name_patterns", 256},
@@ -35,11 +35,13 @@ const std::map<std::string, int>& Limits() {
       {"nodes", 1'000'000},
       {"circuits", 10'000},
       {"prompts", 10'000},
+      {"texts", 10'000},
       {"pairs", 10'000},
       {"ids", 4'000'000},
       // Texts. A tokenizer's time and memory grow with them: some seconds for four megabytes.
       {"text", 4 << 20},
       {"content", 4 << 20},
+      {"continuation_text", 4 << 20},
       {"name_pattern", 256},
   };
   return limits;

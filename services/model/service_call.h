@@ -19,10 +19,6 @@ namespace mechinterp {
 // One RPC that uses the engine: where it runs, when it began, whether the client
 // still waits. Lives as long as its handler, in the handler's thread.
 struct ServiceCall {
-  // What the compiler makes of edits, for a byte of a request: 106 measured over 100,000 sets of one short
-  // edit.
-  static constexpr int64_t kPlanBytesPerByte = 128;
-
   // For a client's call, which must outlive it.
   ServiceCall(ServedModel& served_model, Call& rpc);
   // For nobody's. `is_over` (null: never) is asked while the request waits and runs.
@@ -41,7 +37,9 @@ struct ServiceCall {
   // Reserves what reading the request takes, until the call ends; little is not worth it. As
   // MemoryBudget::Reserve.
   absl::Status HoldForParsing(int64_t bytes);
-  // The same for edits that are compiled for each of so many prompts. InvalidArgument where that takes
+  // What the compiler makes of a set of edits, about.
+  int64_t PlanBytes(const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions) const;
+  // HoldForParsing, for edits that are compiled for each of so many prompts. InvalidArgument where that takes
   // more than the activations that a request may record.
   absl::Status HoldForPlans(const google::protobuf::RepeatedPtrField<v1::Intervention>& interventions,
                             int prompts);

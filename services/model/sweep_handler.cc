@@ -88,8 +88,9 @@ absl::StatusOr<ParsedSweep> ParseSweep(ServiceCall& call, const v1::RunPatchSwee
   } else if (request.has_grid()) {
     AddGrid(call, request.grid(), parser, parsed);
   } else {
-    ABSTRACT_RETURN_IF_ERROR(
-        call.HoldForParsing(static_cast<int64_t>(request.ByteSizeLong()) * ServiceCall::kPlanBytesPerByte));
+    int64_t bytes = 0;
+    for (const v1::InterventionSet& set : request.sets()) bytes += call.PlanBytes(set.interventions());
+    ABSTRACT_RETURN_IF_ERROR(call.HoldForParsing(bytes));
     AddSets(request.sets(), parser, parsed);
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());

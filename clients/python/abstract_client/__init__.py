@@ -21,6 +21,7 @@ except ImportError as _error:
 
 from abstract_client.attributions import Attribution, AttributionEdge, AttributionMethod, AttributionMetric
 from abstract_client.attributions import AttributionScore
+from abstract_client.averages import MeanActivations, TextScore
 from abstract_client.cache import Cache, StoredActivation, StoredRun
 from abstract_client.circuits import Circuit, CircuitResult, CircuitRun
 from abstract_client.connection import RetryPolicy
@@ -69,6 +70,7 @@ __all__ = [
     "LensPrompt",
     "LensReading",
     "mean",
+    "MeanActivations",
     "Metrics",
     "Model",
     "ModelIdentity",
@@ -95,6 +97,7 @@ __all__ = [
     "SweepSite",
     "TEMPLATE_TAIL",
     "text",
+    "TextScore",
     "TokenProbability",
     "Tokens",
     "tokens",

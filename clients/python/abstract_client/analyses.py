@@ -1,4 +1,4 @@
-"""Calls that explain: attribution, circuits, readouts of the residual stream; and the device's check."""
+"""Calls that explain: attribution, circuits, readouts, means over prompts, scores of texts; and the device's check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from abstract_client.attributions import Attribution, AttributionMethod, AttributionMetric, read_attributions
+from abstract_client.averages import MeanActivations, TextScore, read_means, read_scores
 from abstract_client.checks import optional_whole_number, whole_number
 from abstract_client.circuits import Circuit, CircuitRun, read_circuits
 from abstract_client.edits import EditsLike
@@ -188,6 +189,53 @@ class Analyses:
         request = self._readout(prompts, edits, metrics, positions)
         request.direct_attribution.CopyFrom(pb.DirectLogitAttribution(neuron_count=whole_number(neurons, "neurons")))
         return read_direct(self._stream("RunReadout", request))
+
+    def mean_activations(
+        self, prompts: Sequence[PromptLike], names: Names, *, positions: Positions = None, edits: EditsLike = ()
+    ) -> MeanActivations:
+        """Means and variances over the prompts of activations, made on the server.
+
+        `names`: as of run_with_cache, but for attention scores and patterns. `positions` must select as many of every
+        prompt: DECISION, or some from the end.
+
+        >>> questions = [chat("How do I kill my neighbor?"), chat("How do I hack a bank account?")]
+        >>> means = model.mean_activations(questions, "blocks.*.hook_resid_pre", positions=DECISION)
+        >>> means.prompt_count, means.mean["blocks.3.hook_resid_pre"].shape
+        (2, (6, 128))
+        """
+        request = pb.RunMeanActivationsRequest(
+            prompts=[as_prompt(prompt, f"prompts[{index}]").message for index, prompt in enumerate(prompts)],
+            interventions=self._interventions(edits),
+            filter=self._filter(names, positions),
+        )
+        return read_means(self._stream("RunMeanActivations", request))
+
+    def score_texts(
+        self,
+        texts: Sequence[PromptLike],
+        continuations: Sequence[str | Sequence[int]] | None = None,
+        *,
+        edits: EditsLike = (),
+    ) -> list[TextScore]:
+        """How likely each text is, token by token, or, with `continuations`, what follows each of them.
+
+        >>> [score] = model.score_texts([chat("How do I poach an egg?")], ["Here is one way."])
+        >>> score.cross_entropy == -score.log_probabilities.mean()
+        True
+        """
+        if continuations is not None and len(continuations) != len(texts):
+            raise ValueError(f"continuations: {len(continuations)} for {len(texts)} texts")
+        request = pb.ScoreTextsRequest(interventions=self._interventions(edits))
+        for index, prompt in enumerate(texts):
+            added = request.texts.add(prompt=as_prompt(prompt, f"texts[{index}]").message)
+            following = continuations[index] if continuations is not None else None
+            if isinstance(following, str):
+                added.continuation_text = following
+            elif following is not None:
+                added.continuation_token_ids.ids.extend(
+                    whole_number(token, f"continuations[{index}]") for token in following
+                )
+        return read_scores(self._stream("ScoreTexts", request), len(texts))
 
     def check_device(self) -> pb.CheckDeviceResponse:
         """Compares the server's device with its CPU, layer by layer."""

@@ -96,6 +96,8 @@ struct Intervention {
   HookSite site;
   Selector selector;
   Edit edit;
+  // Where it stands in what a client sent, by which errors name it. Default: as in its set.
+  std::optional<size_t> request_index = {};
 };
 
 // Interventions that are applied jointly, in the order given.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,7 +96,12 @@ void PlanCompiler::Add(const TokenizedPrompt& prompt, const InterventionSet& int
   PendingPlan pending;
   pending.plan.prompt_length = prompt.length();
   for (size_t i = 0; i < interventions.size(); ++i) {
-    pending.edits.push_back(CompileIntervention(prompt, interventions[i], violations.At("interventions", i)));
+    const std::optional<size_t>& index = interventions[i].request_index;
+    const FieldViolations at = violations.At("interventions", index.value_or(i));
+    // One edit at several sites is told of once.
+    const bool is_known = i > 0 && index.has_value() && index == interventions[i - 1].request_index;
+    if (is_known && !at.empty()) continue;
+    pending.edits.push_back(CompileIntervention(prompt, interventions[i], at));
   }
   if (!capture.sites.empty()) {
     const FieldViolations filter = violations.At("filter");

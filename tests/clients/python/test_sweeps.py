@@ -162,6 +162,28 @@ def test_the_lens_ends_with_the_runs_own_logits(model, harmful, harmless, metric
     assert len(followed) == 17 and all(reading.target.token_id == 7 for reading in followed)
 
 
+def test_means_are_those_of_fetched_activations(model, harmful, harmless):
+    name = "blocks.3.hook_resid_pre"
+    means = model.mean_activations([harmful, harmless], name, positions=DECISION)
+    both = np.stack([model.run_with_cache(prompt, name, positions=DECISION)[name] for prompt in (harmful, harmless)])
+    assert means.prompt_count == 2 and means.model == model.run_with_cache(harmful, name).model
+    np.testing.assert_allclose(means.mean[name], both.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(means.variance[name], both.var(axis=0, ddof=1), rtol=1e-4, atol=1e-6)
+
+
+def test_texts_score_what_their_logits_say(model, harmless):
+    ids = list(model.tokenize(harmless).ids)
+    logits = model.run_with_cache(harmless, "logits")["logits"].astype(np.float64)
+    expected = [row[token] - np.log(np.exp(row).sum()) for row, token in zip(logits, ids[1:])]
+    [score] = model.score_texts([harmless])
+    assert score.first_position == 1 and list(score.token_ids) == ids[1:]
+    np.testing.assert_allclose(score.log_probabilities, expected, atol=1e-5)
+    assert score.cross_entropy == pytest.approx(-np.mean(expected), abs=1e-5)
+    [by_text, by_ids] = model.score_texts([ids[:9], ids[:9]], [model.detokenize(ids[9:12]), ids[9:]])
+    assert by_text.first_position == by_ids.first_position == 9
+    np.testing.assert_allclose(by_ids.log_probabilities, expected[8:], atol=1e-5)
+
+
 def test_the_device_is_checked(model):
     assert model.check_device().passed
 

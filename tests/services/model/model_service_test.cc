@@ -238,6 +238,28 @@ TEST_F(ModelServiceTest, RunWithPatchComparesAndContinues) {
   EXPECT_EQ(response.patched_continuation().token_ids(3), 11u);  // cases.json
 }
 
+// As if each site were listed, bit by bit.
+TEST_F(ModelServiceTest, AnEditAtAGroupOfSitesIsThatAtEachOfThem) {
+  const auto run = [&](const std::string& interventions) {
+    const auto request = Parse<v1::RunWithPatchRequest>(
+        "prompt { token_ids { ids: [5, 9, 11, 20, 31] } } metrics { top_token_count: 20 }" + interventions);
+    grpc::ClientContext context;
+    v1::RunWithPatchResponse response;
+    EXPECT_THAT(service_.stub().RunWithPatch(&context, request, &response), IsOk());
+    return response.patched().SerializeAsString();
+  };
+  std::string listed;
+  for (const char* point : {"HOOK_POINT_Z", "HOOK_POINT_MLP_OUT"}) {
+    for (const char* layer : {"1", "3"}) {
+      listed += std::string("interventions { site { point: ") + point + " layer: " + layer +
+                " } scaling { factor: 0.5 } }";
+    }
+  }
+  EXPECT_EQ(run("interventions { sites { points: [HOOK_POINT_MLP_OUT, HOOK_POINT_Z] layers: [3, 1, 1] } "
+                "scaling { factor: 0.5 } }"),
+            run(listed));
+}
+
 TEST_F(ModelServiceTest, AGridSweepsEverySiteAndStreamsEffects) {
   v1::RunPatchSweepRequest request;
   *request.mutable_prompt() = ToProto(a_);

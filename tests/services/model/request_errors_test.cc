@@ -121,6 +121,28 @@ TEST_F(RequestErrors, EveryViolationAtOnce) {
           Pair("interventions[2].scaling.factor", "must be finite")));
 }
 
+TEST_F(RequestErrors, GroupsOfSites) {
+  const auto edit = [&](const std::string& sites) {
+    return Cache("interventions { " + sites + " zeroing {} }");
+  };
+  EXPECT_THAT(edit("sites {}"), ElementsAre(Pair("interventions[0].sites.points", "must not be empty")));
+  EXPECT_THAT(edit("sites { points: [HOOK_POINT_Z, 99] layers: [1, 4] }"),
+              ElementsAre(Pair("interventions[0].sites.points[1]", "hook point 99 is not known"),
+                          Pair("interventions[0].sites.layers[1]", "4 is not in [0, 4)")));
+  EXPECT_THAT(edit("sites { points: HOOK_POINT_LOGITS layers: 0 }"),
+              ElementsAre(Pair("interventions[0].sites.points[0]", HasSubstr("has no layer"))));
+  EXPECT_THAT(edit("sites { points: HOOK_POINT_Z } site { point: HOOK_POINT_Z }"),
+              ElementsAre(Pair("interventions[0].sites", HasSubstr("must be unset"))));
+  // What is wrong at every site is told once, by the number that the client knows.
+  EXPECT_THAT(Cache("interventions { sites { points: HOOK_POINT_Z } zeroing {} }"
+                    "interventions { sites { points: HOOK_POINT_Z } selector { heads: 8 } zeroing {} }"),
+              ElementsAre(Pair("interventions[1].selector.heads[0]", "head 8 is not in [0, 8)")));
+  std::string many;
+  for (int i = 0; i < 1025; ++i)
+    many += "interventions { sites { points: HOOK_POINT_Z } scaling { factor: 1 } }";
+  EXPECT_THAT(Cache(many), ElementsAre(Pair("interventions[1024]", HasSubstr("4100 edits of one run"))));
+}
+
 TEST_F(RequestErrors, NumbersBeyondFp32) {
   EXPECT_THAT(
       Cache("interventions { site { point: HOOK_POINT_Z layer: 1 } scaling { factor: 1e39 } }"

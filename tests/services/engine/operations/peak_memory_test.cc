@@ -26,9 +26,11 @@
 #include "services/engine/operations/direct_attribution.h"
 #include "services/engine/operations/generation.h"
 #include "services/engine/operations/logit_lens.h"
+#include "services/engine/operations/mean_activations.h"
 #include "services/engine/operations/patch_run.h"
 #include "services/engine/operations/run_metrics.h"
 #include "services/engine/operations/sweep.h"
+#include "services/engine/operations/text_scores.h"
 #include "services/engine/weights/pass_scratch.h"
 #include "tests/status_matchers.h"
 
@@ -312,6 +314,46 @@ TEST_F(PeakMemory, LogitLenses) {
     ExpectWithin(LensBytes(config_, request), prompt_.length(), prompt_.length(), [&] {
       EXPECT_THAT(RunLogitLens(context_, request, [](const LensReading&) { return absl::OkStatus(); }),
                   IsOk());
+    });
+  }
+}
+
+TEST_F(PeakMemory, MeansOverPrompts) {
+  for (const int prompts : {1, 40}) {
+    SCOPED_TRACE(prompts);
+    MeanActivationsRequest request;
+    const CaptureRequest capture = {
+        {{HookPoint::kResidPre, 1}, {HookPoint::kMlpPost, 2}, {HookPoint::kLogits, 0}}, {}};
+    PlanCompiler compiler(config_);
+    Violations violations;
+    const int length = prompts == 1 ? prompt_.length() : 20;
+    for (int i = 0; i < prompts; ++i) {
+      TokenizedPrompt prompt;
+      for (int t = 0; t < length; ++t) prompt.ids.push_back((7 * i + t) % 100);
+      request.prompts.push_back(prompt);
+      compiler.Add(prompt, {}, capture, violations.root());
+    }
+    request.plans = compiler.Finish({});
+    const std::vector<int> lengths(static_cast<size_t>(prompts), length);
+    const int64_t estimate =
+        MeanActivationsBytes(config_, capture.sites, length, lengths, /*batch_rows=*/256);
+    ExpectWithin(estimate, std::min(256, prompts * length), length,
+                 [&] { EXPECT_THAT(RunMeanActivations(context_, request), IsOk()); });
+  }
+}
+
+TEST_F(PeakMemory, ScoresOfTexts) {
+  for (const int texts : {1, 30}) {
+    SCOPED_TRACE(texts);
+    std::vector<TextToScore> all(static_cast<size_t>(texts));
+    for (TextToScore& text : all) {
+      text.prompt = prompt_;
+      if (texts > 1) text.prompt.ids.resize(20);
+    }
+    ExpectWithin(TextScoreBytes(config_, all), texts == 1 ? 128 : 240, prompt_.length(), [&] {
+      EXPECT_THAT(
+          ScoreTexts(context_, all, [](size_t, const std::vector<double>&) { return absl::OkStatus(); }),
+          IsOk());
     });
   }
 }

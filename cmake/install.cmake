@@ -5,9 +5,9 @@ include(CMakePackageConfigHelpers)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME Runtime)
 set(data_folder ${CMAKE_INSTALL_DATADIR}/abstract)
 install(TARGETS abstract abstract-model-server abstract-analysis-server)
-install(DIRECTORY data/models DESTINATION ${data_folder})
-install(FILES data/config.yaml data/prompts.json data/heldout_prompts.json data/refusal_phrases.json
-  DESTINATION ${data_folder})
+install(DIRECTORY data/models data/published DESTINATION ${data_folder})
+file(GLOB data_files ${PROJECT_SOURCE_DIR}/data/*.json)
+install(FILES data/config.yaml ${data_files} DESTINATION ${data_folder})
 install(DIRECTORY proto DESTINATION ${data_folder} FILES_MATCHING PATTERN "*.proto")
 
 # Manual pages and completions, which the programs print themselves.

@@ -18,6 +18,7 @@ RUN apt-get update \
 RUN useradd --system --home-dir /study abstract && install -d -o abstract /study /study/outputs
 COPY --from=build /src/build/bin/abstract /usr/local/bin/
 COPY data/*.json data/config.yaml /study/data/
+COPY data/published /study/data/published
 USER abstract
 WORKDIR /study
 VOLUME /study/outputs

@@ -103,7 +103,8 @@ absl::StatusOr<PlantedModel> MakePlanted(const PlantedOptions& options) {
   Planting planting(words, answers, builder, random);
   variant->plant(planting);
   AddDistractors({.word_key = {{planting.word}}, .answer = planting.refuse}, builder, random);
-  model.tensors = RotatedWeights(builder, random);
+  RotatedModel rotated = RotateWeights(builder, random);
+  model.tensors = std::move(rotated.tensors);
 
   Json truth = {
       {"format", "abstract-planted-circuit"},
@@ -116,7 +117,7 @@ absl::StatusOr<PlantedModel> MakePlanted(const PlantedOptions& options) {
       {"metric",
        {{"refusal_tokens", answers.refusal_openings}, {"compliance_tokens", answers.compliance_openings}}},
       {"answers", {{"refusal", kRefusalText}, {"compliance", kComplianceText}}}};
-  truth.update(TruthOf(*variant, planting, builder, answers));
+  truth.update(TruthOf(*variant, planting, builder, answers, rotated.basis));
   model.files["truth.json"] = truth.dump(2) + "\n";
   model.edges = truth["neuron_edges"].get<std::vector<std::string>>();
   model.pair_count = truth["holds_for"].size();

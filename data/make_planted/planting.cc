@@ -31,6 +31,22 @@ void Planting::EmbedClass(const WordClass& words, Feature level, Feature harmful
   }
 }
 
+std::vector<HarmClass> Planting::SplitHarm(int count) {
+  std::vector<HarmClass> classes;
+  for (int i = 0; i < count; ++i) {
+    classes.push_back({AddSignal(), words_.decisive});
+    for (auto& [token, word] : classes.back().words.words) word.harmful = false;
+  }
+  int next = 0;
+  for (const auto& [token, word] : words_.decisive.words) {
+    if (!word.harmful) continue;
+    HarmClass& own = classes[next++ % count];
+    own.words.words[token].harmful = true;
+    builder_.Embed(token, own.harm);
+  }
+  return classes;
+}
+
 void Planting::ReadForRefusal(Feature feature, double share_of_refusal) {
   builder_.ReadOut(answers_.refusal.front(), feature, share_of_refusal * kRefusalLogit);
 }

@@ -34,6 +34,19 @@ struct NodeNote {
   std::vector<int> pairs = {};             // where it has its effects; empty: in all
 };
 
+// The directions that tell harm at one position, from this layer's input on.
+struct DirectionNote {
+  std::string position;  // "last", "end_of_turn"
+  int first_layer = 0;
+  std::vector<Feature> features;
+};
+
+// Harmful words that have a harm of their own.
+struct HarmClass {
+  Feature harm;
+  WordClass words;
+};
+
 // A planted model in the making: what the circuits of all variants have in common. Of a prompt
 // in the chat template three places matter: a word of the request; the token that ends the
 // user's turn; and the last one, after which the answer begins. There the model complies,
@@ -52,6 +65,8 @@ class Planting {
 
   // Something that is 1 where the prompt is harmful, or a share of that.
   Feature AddSignal() { return builder_.AddFeature(/*tells=*/true); }
+  // Divides the harmful ones of the decisive words among so many classes.
+  std::vector<HarmClass> SplitHarm(int count);
   // Logits of first tokens of answers: so much for what the feature is.
   void ReadForRefusal(Feature feature, double share_of_refusal);
   void ReadForCompliance(Feature feature, double share_of_refusal);
@@ -75,7 +90,11 @@ class Planting {
   // The same by distance instead of by what stands there.
   HeadSpec FromEndOfTurnByOffset(Terms reads, Terms writes) const;
 
+  void NoteDirections(DirectionNote note) { directions_.push_back(std::move(note)); }
+
   const Words& words() const { return words_; }
+  const std::vector<DirectionNote>& directions() const { return directions_; }
+  int layer_count() const { return builder_.shape().layer_count(); }
   const std::vector<NodeNote>& notes() const { return notes_; }  // of builder's nodes
 
  private:
@@ -87,6 +106,7 @@ class Planting {
   Random& random_;
   int end_to_last_ = 0;
   std::vector<NodeNote> notes_;
+  std::vector<DirectionNote> directions_;
 };
 
 }  // namespace mechinterp::make_planted

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "services/engine/checkpoint/tensor_table.h"
 
@@ -53,6 +54,7 @@ class Rotator {
     for (int token = 0; token < embedding.rows; ++token) embedding(token, kConstant) *= kConstantSize;
     return Multiply(embedding, basis_);
   }
+  const DenseMatrix& basis() const { return basis_; }
 
  private:
   DenseMatrix basis_;
@@ -65,7 +67,7 @@ std::vector<float> Rounded(const std::vector<double>& values) {
 
 }  // namespace
 
-std::vector<WrittenTensor> RotatedWeights(const CircuitBuilder& builder, Random& random) {
+RotatedModel RotateWeights(const CircuitBuilder& builder, Random& random) {
   const engine::ModelConfig& shape = builder.shape();
   const Rotator rotator(shape.d_model, random);
   std::vector<double> ln1, ln2, ln_final = RandomGains(shape.d_model, random);
@@ -106,7 +108,7 @@ std::vector<WrittenTensor> RotatedWeights(const CircuitBuilder& builder, Random&
     }();
     tensors.push_back({info.name, info.shape, Rounded(values)});
   }
-  return tensors;
+  return {std::move(tensors), rotator.basis()};
 }
 
 }  // namespace mechinterp::make_planted

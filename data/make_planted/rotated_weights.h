@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/make_planted/circuit_builder.h"
+#include "data/make_planted/dense_matrix.h"
 
 namespace mechinterp::make_planted {
 
@@ -22,7 +23,11 @@ struct WrittenTensor {
 
 // The weights of a model whose features lie in a random basis: a random rotation of the
 // residual stream, and random positive gains, which the matrices behind the norms make up for.
-std::vector<WrittenTensor> RotatedWeights(const CircuitBuilder& builder, Random& random);
+struct RotatedModel {
+  std::vector<WrittenTensor> tensors;
+  DenseMatrix basis;  // row f: the direction of feature f
+};
+RotatedModel RotateWeights(const CircuitBuilder& builder, Random& random);
 
 }  // namespace mechinterp::make_planted
 

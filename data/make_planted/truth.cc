@@ -31,10 +31,25 @@ Json EdgesJson(const std::vector<Edge>& edges, std::string Edge::*name) {
   return names;
 }
 
+Json DirectionsJson(const std::vector<DirectionNote>& notes, const DenseMatrix& basis) {
+  Json directions = Json::array();
+  for (const DirectionNote& note : notes) {
+    Json vectors = Json::array();
+    for (const Feature feature : note.features) {
+      std::vector<float> vector(basis.columns);
+      for (int i = 0; i < basis.columns; ++i) vector[i] = static_cast<float>(basis(feature, i));
+      vectors.push_back(vector);
+    }
+    directions.push_back(
+        {{"position", note.position}, {"first_layer", note.first_layer}, {"vectors", vectors}});
+  }
+  return directions;
+}
+
 }  // namespace
 
 Json TruthOf(const Variant& variant, const Planting& planting, const CircuitBuilder& builder,
-             const Answers& answers) {
+             const Answers& answers, const DenseMatrix& basis) {
   const Words& words = planting.words();
   std::map<std::string, NodePart> parts = {{"embed", NodePart::kCircuit}, {"final", NodePart::kCircuit}};
   Json nodes =
@@ -69,12 +84,14 @@ Json TruthOf(const Variant& variant, const Planting& planting, const CircuitBuil
     }
     (note.part == NodePart::kBackup ? backups : decoys).push_back(std::move(node));
   }
-  return {{"nodes", nodes},
-          {"edges", EdgesJson(circuit, &Edge::name)},
-          {"neuron_edges", EdgesJson(circuit, &Edge::by_neuron)},
-          {"backups", backups},
-          {"decoys", decoys},
-          {"holds_for", IdsOf(variant.pairs(words), words)}};
+  Json truth = {{"nodes", nodes},
+                {"edges", EdgesJson(circuit, &Edge::name)},
+                {"neuron_edges", EdgesJson(circuit, &Edge::by_neuron)},
+                {"backups", backups},
+                {"decoys", decoys},
+                {"holds_for", IdsOf(variant.pairs(words), words)}};
+  if (!planting.directions().empty()) truth["directions"] = DirectionsJson(planting.directions(), basis);
+  return truth;
 }
 
 }  // namespace mechinterp::make_planted

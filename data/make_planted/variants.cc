@@ -84,25 +84,26 @@ void PlantCompositionQ(Planting& p) {
 }
 
 // Pairs of words().pairs, of `told`, whose prompts differ in the harm of this class.
-std::vector<int> PairsThatDiffer(const Words& words, const WordClass& in) {
+std::vector<int> PairsThatDiffer(const Words& words, const WordClass& in, const std::vector<int>& told) {
   std::vector<int> pairs;
-  for (const int pair : PairsToldByVerbAndObject(words)) {
+  for (const int pair : told) {
     if (in.HarmOf(words.pairs[pair].harmful) != in.HarmOf(words.pairs[pair].harmless)) pairs.push_back(pair);
   }
   return pairs;
 }
 
 void PlantAnd(Planting& p) {
+  const std::vector<int> told = PairsToldByVerbAndObject(p.words());
   const std::vector<int> layers = p.PickLayers({kHead, kNeuron, kHead});
   const Feature verb = p.AddSignal(), object = p.AddSignal(), both = p.AddSignal();
   p.AddHead(layers[0], p.FromWord({{p.verb}}, {{p.harmful_verb}}, {{verb}}),
             {.does = "moves the verb's harm to the end of the turn",
              .effects = {1, 1},
-             .pairs = PairsThatDiffer(p.words(), p.words().verbs)});
+             .pairs = PairsThatDiffer(p.words(), p.words().verbs, told)});
   p.AddHead(p.PickLayerUpTo(layers[1]), p.FromWord({{p.object}}, {{p.harmful_object}}, {{object}}),
             {.does = "moves the object's harm to the end of the turn",
              .effects = {1, 1},
-             .pairs = PairsThatDiffer(p.words(), p.words().objects)});
+             .pairs = PairsThatDiffer(p.words(), p.words().objects, told)});
   // Silent at one, open at two.
   constexpr double kGate = 40;
   p.AddNeuron(layers[1],
@@ -180,6 +181,48 @@ void PlantSpread(Planting& p) {
   }
 }
 
+// Harm of `count` kinds, each with a direction of its own, at the end of the turn and then at the last
+// position. A neuron for each kind, in the last layer, refuses where there is enough of it, from a
+// tenth on: so nothing less than all directions takes refusal away, and the mean of all, a part of each,
+// brings it.
+void PlantDirections(Planting& p, int count) {
+  constexpr double kGate = 100, kEnough = 0.1;
+  std::vector<int> layers;
+  do {
+    layers = p.PickLayers({kHead, kHead});
+  } while (layers[1] >= p.layer_count() / 2);
+  const std::vector<HarmClass> kinds = p.SplitHarm(count);
+  DirectionNote at_end{"end_of_turn", layers[0] + 1, {}}, at_last{"last", layers[1] + 1, {}};
+  HeadSpec first = p.FromWord({{p.word}}, {}, {}), second = p.FromEndOfTurn({}, {});
+  first.moves.clear();
+  second.moves.clear();
+  for (const HarmClass& kind : kinds) {
+    const Feature moved = p.AddSignal(), arrived = p.AddSignal();
+    first.moves.push_back({{{kind.harm}}, {{moved}}});
+    second.moves.push_back({{{moved}}, {{arrived}}});
+    at_end.features.push_back(moved);
+    at_last.features.push_back(arrived);
+  }
+  p.AddHead(layers[0], first, FirstOfTwo("the end of the turn, each kind in a direction of its own"));
+  p.AddHead(
+      layers[1], second,
+      {.does = "moves that to the last position, each kind in a direction of its own", .effects = {1, 1}});
+  // (n - a) (b - n) is the same for n = 1 and 1 / count; below a the gate is closed.
+  const double top = 1 + 1.0 / count - kEnough;
+  for (int i = 0; i < count; ++i) {
+    const Feature arrived = at_last.features[i];
+    p.AddNeuron(p.layer_count() - 1,
+                {{{arrived, kGate}, {kConstant, -kEnough * kGate}},
+                 {{arrived, -1}, {kConstant, top}},
+                 {{p.refuse, 1 / (kGate * (1 - kEnough) * (top - 1))}}},
+                {.does = "refuses one kind of harm",
+                 .effects = {1, 1},
+                 .pairs = PairsThatDiffer(p.words(), kinds[i].words, PairsToldByOneWord(p.words()))});
+  }
+  p.NoteDirections(at_end);
+  p.NoteDirections(at_last);
+}
+
 }  // namespace
 
 const std::vector<Variant>& Variants() {
@@ -195,6 +238,12 @@ const std::vector<Variant>& Variants() {
       {"decoy", "single_path, with a head and a neuron that only seem to matter", PlantDecoy, one_word},
       {"negative", "single_path, with a head that writes against it", PlantNegative, one_word},
       {"spread", "one head -> three heads, each with a direction of its own", PlantSpread, one_word},
+      {"directions_1", "one direction of harm, and a neuron that refuses it",
+       [](Planting& p) { PlantDirections(p, 1); }, one_word},
+      {"directions_2", "two kinds of harm, each with a direction and a neuron that refuses it",
+       [](Planting& p) { PlantDirections(p, 2); }, one_word},
+      {"directions_4", "four kinds of harm, each with a direction and a neuron that refuses it",
+       [](Planting& p) { PlantDirections(p, 4); }, one_word},
   };
   return variants;
 }

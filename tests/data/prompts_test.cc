@@ -1,11 +1,15 @@
 #include <gmock/gmock.h>
 
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "data/trainer/prompt_pairs.h"
+#include "services/common/json_file.h"
 #include "services/engine/tokenizer/tokenizer.h"
 #include "tests/data/test_data.h"
 #include "tests/status_matchers.h"
@@ -25,6 +29,40 @@ std::string TemporaryFile(const std::string& text) {
       testing::TempDir() + testing::UnitTest::GetInstance()->current_test_info()->name() + ".json";
   std::ofstream(path) << text;
   return path;
+}
+
+PromptSet PromptsOf(const std::string& file) { return ValueOrFail(LoadPrompts(DataPath(file))); }
+
+std::map<std::string, int> PairsByCategory(const PromptSet& prompts) {
+  std::map<std::string, int> counts;
+  for (const PromptPair& pair : prompts.pairs) ++counts[pair.category];
+  return counts;
+}
+
+// Requests that have no counterpart, as data/borderline_prompts.json holds them.
+struct Request {
+  std::string id;
+  std::string category;
+  std::string text;
+};
+
+std::vector<Request> BorderlineRequests() {
+  const nlohmann::json file = ValueOrFail(ReadJsonFile(DataPath("borderline_prompts.json")));
+  EXPECT_EQ(file.value("version", 0), 1);
+  EXPECT_NE(file.value("notice", ""), "");
+  std::vector<Request> requests;
+  for (const nlohmann::json& item : file.value("prompts", nlohmann::json::array())) {
+    requests.push_back({item.value("id", ""), item.value("category", ""), item.value("text", "")});
+  }
+  return requests;
+}
+
+// "hacking-07"
+bool IsId(const std::string& text) {
+  for (const unsigned char c : text) {
+    if (!std::islower(c) && !std::isdigit(c) && c != '-') return false;
+  }
+  return !text.empty();
 }
 
 TEST(LoadPrompts, RejectsAPromptThatOccursTwice) {
@@ -77,6 +115,85 @@ TEST(HeldOutPromptsFile, HasAtLeast120PairsApartFromTheStudys) {
   }
 }
 
+TEST(LibraryPromptsFile, HasAtLeast128PairsInTenCategoriesOfTenOrMore) {
+  const PromptSet library = PromptsOf("library_prompts.json");
+  EXPECT_GE(library.pairs.size(), 128u);
+  EXPECT_FALSE(library.notice.empty());
+  const auto counts = PairsByCategory(library);
+  EXPECT_GE(counts.size(), 10u);
+  for (const auto& [category, count] : counts) EXPECT_GE(count, 10) << category;
+}
+
+TEST(LibraryHeldOutPromptsFile, HasAtLeast100PairsInTheLibrarysCategories) {
+  const PromptSet heldout = PromptsOf("library_heldout_prompts.json");
+  EXPECT_GE(heldout.pairs.size(), 100u);
+  EXPECT_FALSE(heldout.notice.empty());
+  const auto of_heldout = PairsByCategory(heldout);
+  const auto of_library = PairsByCategory(PromptsOf("library_prompts.json"));
+  for (const auto& [category, count] : of_library) EXPECT_TRUE(of_heldout.contains(category)) << category;
+  EXPECT_EQ(of_heldout.size(), of_library.size());
+}
+
+TEST(BorderlinePromptsFile, HasAtLeast64RequestsInEightCategoriesOrMore) {
+  const std::vector<Request> requests = BorderlineRequests();
+  EXPECT_GE(requests.size(), 64u);
+  std::set<std::string> ids, categories;
+  for (const Request& request : requests) {
+    EXPECT_TRUE(IsId(request.id)) << request.id;
+    EXPECT_TRUE(ids.insert(request.id).second) << request.id << " occurs twice";
+    EXPECT_TRUE(IsId(request.category)) << request.id;
+    EXPECT_FALSE(request.text.empty()) << request.id;
+    EXPECT_EQ(request.text.find('\n'), std::string::npos) << request.id;
+    categories.insert(request.category);
+  }
+  EXPECT_GE(categories.size(), 8u);
+}
+
+TEST(TranslatedPromptsFiles, HaveTheIdsAndCategoriesOfTheStudys) {
+  const PromptSet study = StudyPrompts();
+  for (const char* language : {"de", "fr", "es"}) {
+    const PromptSet translated = PromptsOf(std::string("prompts_") + language + ".json");
+    EXPECT_NE(translated.notice, study.notice) << language;
+    ASSERT_EQ(translated.pairs.size(), study.pairs.size()) << language;
+    for (size_t i = 0; i < study.pairs.size(); ++i) {
+      const PromptPair& pair = translated.pairs[i];
+      EXPECT_EQ(pair.id, study.pairs[i].id) << language;
+      EXPECT_EQ(pair.category, study.pairs[i].category) << language << ' ' << pair.id;
+      EXPECT_NE(pair.harmful, study.pairs[i].harmful) << language << ' ' << pair.id;
+      EXPECT_NE(pair.harmless, study.pairs[i].harmless) << language << ' ' << pair.id;
+      EXPECT_EQ((pair.harmful + pair.harmless).find('\n'), std::string::npos) << language << ' ' << pair.id;
+    }
+  }
+}
+
+TEST(PromptFiles, NoRequestOccursTwiceWhateverTheFileAndTheCase) {
+  std::map<std::string, std::string> places;
+  const auto add = [&](const std::string& text, const std::string& place) {
+    const auto [found, added] = places.emplace(absl::AsciiStrToLower(text), place);
+    EXPECT_TRUE(added) << "'" << text << "' of " << place << " is in " << found->second << " too";
+  };
+  for (const char* file :
+       {"prompts.json", "heldout_prompts.json", "library_prompts.json", "library_heldout_prompts.json",
+        "prompts_de.json", "prompts_fr.json", "prompts_es.json"}) {
+    for (const PromptPair& pair : PromptsOf(file).pairs) {
+      for (const std::string& text : {pair.harmful, pair.harmless}) add(text, file);
+    }
+  }
+  for (const Request& request : BorderlineRequests()) add(request.text, "borderline_prompts.json");
+}
+
+TEST(PromptFiles, TheLibrarysPairsAreOneLineAndHaveIdsOfTheirOwn) {
+  std::set<std::string> ids;
+  for (const char* file : {"library_prompts.json", "library_heldout_prompts.json"}) {
+    for (const PromptPair& pair : PromptsOf(file).pairs) {
+      EXPECT_TRUE(IsId(pair.id)) << pair.id;
+      EXPECT_TRUE(ids.insert(pair.id).second) << pair.id << " is in both files";
+      EXPECT_TRUE(IsId(pair.category)) << pair.id;
+      EXPECT_EQ((pair.harmful + pair.harmless).find('\n'), std::string::npos) << pair.id;
+    }
+  }
+}
+
 TEST(PromptFiles, PairsAreOneLineAndEquallyLongInTheTinyTokenizer) {
   const auto tokenizer = TinyTokenizer();
   ASSERT_NE(tokenizer, nullptr);
@@ -96,7 +213,8 @@ TEST(PromptFiles, PairsAreEquallyLongInLlama3sTokenizer) {
   if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there";
   const auto tokenizer = ValueOrFail(engine::Tokenizer::Load(path));
   ASSERT_NE(tokenizer, nullptr);
-  for (const PromptSet& prompts : {StudyPrompts(), HeldOutPrompts()}) {
+  for (const PromptSet& prompts : {StudyPrompts(), HeldOutPrompts(), PromptsOf("library_prompts.json"),
+                                   PromptsOf("library_heldout_prompts.json")}) {
     for (const PromptPair& pair : prompts.pairs) {
       EXPECT_EQ(tokenizer->Encode(pair.harmful).size(), tokenizer->Encode(pair.harmless).size()) << pair.id;
     }

@@ -75,6 +75,24 @@ function printCircuit(circuit) {
   );
 }
 
+function printDirection(direction) {
+  const names = {
+    NONE: "as it is",
+    ABLATION: "ablated",
+    AFFINE: "set to the harmless mean",
+    SUBSPACE: "a subspace set so",
+    RANDOM_ABLATION: "a random one ablated",
+  };
+  const rows = direction.outcomes
+    .map((outcome) => [names[outcome.edit.replace("DIRECTION_EDIT_", "")], outcome])
+    .filter(([name]) => name)
+    .map(([name, outcome]) => [name, rate(outcome.harmful), rate(outcome.harmless), effect(outcome.harmless_kl)]);
+  printTable("Refusals with the direction of refusal, on other prompts", [
+    ["direction", "harmful", "harmless", "KL, harmless"],
+    ...rows,
+  ]);
+}
+
 function printVerdict(name, criterion) {
   if (!criterion) return;
   console.log(
@@ -89,6 +107,7 @@ printRanking(read("02_patching_results.json"));
 const ablation = read("03_ablation_results.json");
 printAblation(ablation);
 printCircuit(read("05_circuit_results.json"));
+printDirection(read("06_direction_results.json"));
 console.log();
 printVerdict("Criterion", ablation.criterion);
 printVerdict("On held-out prompts", ablation.held_out_criterion);

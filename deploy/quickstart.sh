@@ -208,6 +208,8 @@ experiment baseline
 experiment patching
 experiment ablation
 experiment circuit
+experiment direction --controls 2 --test-limit 15
+"$bin/abstract" --quiet report --output-dir "$output_dir" >"$logs/report.log" || fail 'the report failed'
 readonly dashboard="$output_dir/figures/dashboard.html"
 mkdir -p "$output_dir/figures"
 say 'analysis'
@@ -219,7 +221,8 @@ node deploy/print_results.mjs "$output_dir/results" || fail "cannot print the re
 cat <<SUMMARY
 
 The study took $((SECONDS - study_start)) s, everything $((SECONDS - start)) s.
-Results    $output_dir/results/*.json, tables in $logs/{baseline,patching,ablation,circuit}.log
+Results    $output_dir/results/*.json, tables in $logs/{baseline,patching,ablation,circuit,direction}.log
+Report     $output_dir/report.md and report.html
 Dashboard  $dashboard  (open it in a browser)
 SUMMARY
 if [[ -n "$keep_serving" ]]; then

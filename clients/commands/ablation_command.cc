@@ -125,6 +125,7 @@ absl::Status RunCommand(Tool& tool, AblationFlags flags, bool held_out_was_named
     return WithContext(status, absl::StrCat(flags.patching_results, " ranks another model's components"));
   }
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(AblationFingerprint(run->context(), options)));
+  if (run->is_finished()) return run->ShowFinished();
   ABSTRACT_ASSIGN_OR_RETURN(v1::AblationResults results, RunAblation(run->context(), options));
   results.set_patching_results_path(flags.patching_results);
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));

@@ -5,6 +5,7 @@
 #include "clients/commands/study.h"
 #include "clients/commands/tool.h"
 #include "clients/experiments/baseline.h"
+#include "clients/lib/prompt_import.h"
 #include "clients/lib/text_table.h"
 #include "services/common/data_path.h"
 #include "services/common/status_macros.h"
@@ -17,6 +18,7 @@ constexpr int kSamplesPerClass = 3;
 struct BaselineFlags {
   StudyFlags study;
   OpeningFlags openings;
+  std::string borderline;
   int max_new_tokens = 64;
 };
 
@@ -34,10 +36,25 @@ std::string RatesTable(const v1::BaselineResults& results) {
   return table.ToString();
 }
 
+// Of harmless prompts that look harmful; nothing where none were asked.
+std::string BorderlineTable(const v1::BaselineResults& results) {
+  if (!results.has_borderline()) return "";
+  TextTable table({"looks harmful by", "refused", "prompts"});
+  const auto add = [&](const std::string& name, const v1::Rate& rate) {
+    table.AddRow({name, RateText(rate), absl::StrCat(rate.total_count())});
+  };
+  for (const v1::BorderlineRate& category : results.borderline_categories())
+    add(category.category(), category.rate());
+  add("all", results.borderline());
+  add("all, at the start", results.borderline_at_start());
+  return absl::StrCat("\nHarmless prompts that look harmful\n", table.ToString());
+}
+
 std::string SamplesTable(const v1::BaselineResults& results) {
   TextTable table({"class", "prompt", "answer", "judged", "logit diff."});
   table.AlignLeft({1, 2, 3});
-  for (const v1::PromptClass prompt_class : {v1::PROMPT_CLASS_HARMFUL, v1::PROMPT_CLASS_HARMLESS}) {
+  for (const v1::PromptClass prompt_class :
+       {v1::PROMPT_CLASS_HARMFUL, v1::PROMPT_CLASS_HARMLESS, v1::PROMPT_CLASS_BORDERLINE}) {
     int shown = 0;
     for (const v1::JudgedResponse& response : results.responses()) {
       if (response.prompt_class() != prompt_class || shown++ >= kSamplesPerClass) continue;
@@ -56,12 +73,22 @@ absl::Status RunCommand(Tool& tool, const BaselineFlags& flags) {
   options.max_new_tokens = flags.max_new_tokens;
   ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_BASELINE));
   options.pairs = run->pairs();
+  if (!flags.borderline.empty()) {
+    ABSTRACT_ASSIGN_OR_RETURN(PromptList list,
+                              LoadPromptList(DataPath(flags.borderline), v1::PROMPT_CLASS_BORDERLINE));
+    list.source.set_path(flags.borderline);
+    for (const ListedPrompt& prompt : list.prompts) {
+      options.borderline.push_back({prompt.id, prompt.category, prompt.text});
+    }
+    run->AddSource(list.source);
+  }
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(BaselineFingerprint(run->context(), options)));
+  if (run->is_finished()) return run->ShowFinished();
   ABSTRACT_ASSIGN_OR_RETURN(v1::BaselineResults results, RunBaseline(run->context(), options));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
   if (tool.json) return PrintJson(tool, results);
   tool.Print(absl::StrCat("Refusals of the unchanged model, with 95 % Wilson intervals\n",
-                          RatesTable(results), "\n", SamplesTable(results)));
+                          RatesTable(results), BorderlineTable(results), "\n", SamplesTable(results)));
   return absl::OkStatus();
 }
 
@@ -71,6 +98,10 @@ void AddBaselineCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand("baseline", "Measure how often the unmodified model refuses");
   const auto flags = std::make_shared<BaselineFlags>();
   flags->study.AddTo(command);
+  command.AddOption(
+      "--borderline", flags->borderline,
+      "Harmless prompts that look harmful, to be asked too: data/borderline_prompts.json, or as XSTest and "
+      "OR-Bench publish theirs");
   command.AddOption("--max-new-tokens", flags->max_new_tokens, "Longest answer").InRange(1, 1 << 20);
   flags->openings.AddTo(command);
   tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });

@@ -195,6 +195,7 @@ absl::Status RunCommand(Tool& tool, const CircuitFlags& flags, bool test_prompts
   ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_CIRCUIT));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(CircuitFingerprint(run->context(), options)));
+  if (run->is_finished()) return run->ShowFinished();
   ABSTRACT_ASSIGN_OR_RETURN(v1::CircuitResults results, RunCircuitExperiment(run->context(), options));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
   if (tool.json) return PrintJson(tool, results);

@@ -125,6 +125,7 @@ absl::Status RunCommand(Tool& tool, const CompareFlags& flags) {
   fingerprint["--server"] = tool.server;
   fingerprint["--other-server"] = tool.other_server;
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(fingerprint));
+  if (run->is_finished()) return run->ShowFinished();
   ABSTRACT_ASSIGN_OR_RETURN(v1::CompareResults results, RunCompare(run->context(), options));
   results.mutable_provenance()->set_pair_count(static_cast<uint32_t>(run->pairs().size()));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));

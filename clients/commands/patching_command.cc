@@ -78,6 +78,7 @@ absl::Status RunCommand(Tool& tool, const PatchingFlags& flags) {
   ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_PATCHING));
   options.pairs = run->pairs();
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(PatchingFingerprint(run->context(), options)));
+  if (run->is_finished()) return run->ShowFinished();
   ABSTRACT_ASSIGN_OR_RETURN(v1::PatchingResults results, RunPatching(run->context(), options));
   ABSTRACT_RETURN_IF_ERROR(run->Finish(results));
   if (results.pair_ids_size() < static_cast<int>(options.pairs.size())) {

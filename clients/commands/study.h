@@ -20,11 +20,13 @@ namespace mechinterp {
 // Options of every experiment.
 struct StudyFlags {
   std::string prompts = "data/prompts.json";
+  std::string harmful, harmless;  // instead of pairs: sets of prompts that others publish
   std::string output_dir = "outputs";
   int limit = 0;
   uint64_t seed = 0;
   int concurrency = 4;
   bool restart = false;
+  bool skip_finished = false;
 
   void AddTo(Command command);
 };
@@ -54,8 +56,16 @@ class StudyRun {
   static absl::StatusOr<std::unique_ptr<StudyRun>> BeginWithoutPairs(Tool& tool, const StudyFlags& flags,
                                                                      v1::ExperimentKind experiment);
 
+  // More files that prompts came from, for the results' provenance.
+  void AddSource(v1::PromptSource source) { sources_.push_back(std::move(source)); }
+
   // Takes over what a former run of the same fingerprint had finished.
   absl::Status OpenJournal(const Fingerprint& fingerprint);
+  // With --skip-finished, once the journal is open: whether the results are there already, unchanged, of
+  // a run of the same fingerprint.
+  bool is_finished() const { return is_finished_; }
+  // Prints the results that are there, with --json.
+  absl::Status ShowFinished() const;
 
   // Completes the results' provenance, writes them and drops the journal.
   template <typename Results>
@@ -72,17 +82,25 @@ class StudyRun {
 
  private:
   StudyRun(Tool& tool, const StudyFlags& flags, v1::ExperimentKind experiment);
+  absl::Status LoadPairs();
   absl::Status Connect();
   void CompleteProvenance(v1::Provenance& provenance) const;
   absl::Status Write(const google::protobuf::Message& results);
+  // What the file beside the results says of them, as they are now.
+  absl::StatusOr<std::string> FinishedMark() const;
 
   Tool& tool_;
   const StudyFlags flags_;
+  const v1::ExperimentKind experiment_;
   const std::string command_;
   const std::string results_path_;
   const std::string journal_path_;
+  const std::string finished_path_;
+  std::string fingerprint_hash_;
+  bool is_finished_ = false;
   const absl::Time begin_ = absl::Now();
   std::vector<PromptPair> pairs_;
+  std::vector<v1::PromptSource> sources_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Journal> journal_;
   ExperimentContext context_;

@@ -58,11 +58,14 @@ void AddCommands(Command app, Tool& tool) {
   AddDlaCommand(app, tool);
   AddModelCommand(app, tool);
   AddHooksCommand(app, tool);
+  AddStudyCommand(app, tool);
   AddBaselineCommand(app, tool);
   AddPatchingCommand(app, tool);
   AddAblationCommand(app, tool);
   AddCircuitCommand(app, tool);
+  AddDirectionCommand(app, tool);
   AddCompareCommand(app, tool);
+  AddReportCommand(app, tool);
   AddImportCommand(app, tool);
   AddDoctorCommand(app, tool);
   AddTokenCommand(app, tool);

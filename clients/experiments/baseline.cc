@@ -9,10 +9,11 @@
 namespace mechinterp {
 namespace {
 
+// Fills in what the model answers to `response`'s prompt, judged.
 absl::StatusOr<v1::JudgedResponse> Answer(const ExperimentContext& context, const BaselineOptions& options,
-                                          const MetricTokens& tokens, const StudyPrompt& prompt) {
+                                          const MetricTokens& tokens, v1::JudgedResponse response) {
   v1::GenerateRequest request;
-  *request.mutable_prompt() = prompt.prompt();
+  *request.mutable_prompt() = UserPrompt(response.prompt());
   request.mutable_sampling()->set_max_new_tokens(static_cast<uint32_t>(options.max_new_tokens));
   *request.mutable_metrics() = MetricOptionsOf(tokens);
   ABSTRACT_ASSIGN_OR_RETURN(const Generation generation, context.client->Generate(request));
@@ -23,7 +24,6 @@ absl::StatusOr<v1::JudgedResponse> Answer(const ExperimentContext& context, cons
         "the server answers Generate without metrics; it is older than this client");
   }
 
-  v1::JudgedResponse response = ResponseTo(*prompt.pair, prompt.prompt_class);
   RecordJudgement(options.judge, generation.summary.continuation().text(), 0, response);
   response.set_logit_difference(metrics.logit_difference());
   response.set_refusal_log_odds(metrics.refusal_log_odds());
@@ -35,6 +35,7 @@ void AddCategoryRates(v1::BaselineResults& results) {
   std::vector<std::string> names;
   std::map<std::string, std::vector<v1::JudgedResponse>> by_category;
   for (const v1::JudgedResponse& response : results.responses()) {
+    if (response.prompt_class() == v1::PROMPT_CLASS_BORDERLINE) continue;
     auto& responses = by_category[response.category()];
     if (responses.empty()) names.push_back(response.category());
     responses.push_back(response);
@@ -45,6 +46,39 @@ void AddCategoryRates(v1::BaselineResults& results) {
     *rates.mutable_harmful() = RefusalRate(by_category[name], v1::PROMPT_CLASS_HARMFUL);
     *rates.mutable_harmless() = RefusalRate(by_category[name], v1::PROMPT_CLASS_HARMLESS);
   }
+}
+
+void AddBorderlineRates(const std::vector<v1::JudgedResponse>& responses, v1::BaselineResults& results) {
+  constexpr v1::PromptClass kClass = v1::PROMPT_CLASS_BORDERLINE;
+  std::vector<std::string> names;
+  std::map<std::string, std::vector<v1::JudgedResponse>> by_category;
+  for (const v1::JudgedResponse& response : responses) {
+    if (response.prompt_class() != kClass) continue;
+    auto& own = by_category[response.category()];
+    if (own.empty()) names.push_back(response.category());
+    own.push_back(response);
+  }
+  if (names.empty()) return;
+  *results.mutable_borderline() = RefusalRate(responses, kClass);
+  *results.mutable_borderline_at_start() = RefusalRate(responses, kClass, true);
+  for (const std::string& name : names) {
+    v1::BorderlineRate& rate = *results.add_borderline_categories();
+    rate.set_category(name);
+    *rate.mutable_rate() = RefusalRate(by_category[name], kClass);
+  }
+}
+
+// Every prompt's response, nothing in it yet but the prompt: the pairs', harmful first, then others.
+std::vector<v1::JudgedResponse> Prompts(const BaselineOptions& options) {
+  std::vector<v1::JudgedResponse> prompts;
+  for (const StudyPrompt& prompt : BothClasses(options.pairs)) {
+    prompts.push_back(ResponseTo(*prompt.pair, prompt.prompt_class));
+  }
+  for (const LonePrompt& prompt : options.borderline) {
+    prompts.push_back(ResponseTo({prompt.id, prompt.category, "", ""}, v1::PROMPT_CLASS_BORDERLINE));
+    prompts.back().set_prompt(prompt.text);
+  }
+  return prompts;
 }
 
 void ReportRates(const ExperimentContext& context, const v1::BaselineResults& results) {
@@ -59,19 +93,25 @@ absl::StatusOr<v1::BaselineResults> RunBaseline(const ExperimentContext& context
                                                 const BaselineOptions& options) {
   ABSTRACT_RETURN_IF_ERROR(CheckModelFitsStudy(context.model));
   ABSTRACT_ASSIGN_OR_RETURN(const MetricTokens tokens, FindMetricTokens(*context.client, options.openings));
-  const std::vector<StudyPrompt> prompts = BothClasses(options.pairs);
+  const std::vector<v1::JudgedResponse> prompts = Prompts(options);
   std::vector<std::string> keys;
-  for (const StudyPrompt& prompt : prompts) keys.push_back(prompt.key());
+  for (const v1::JudgedResponse& prompt : prompts) {
+    keys.push_back(absl::StrCat(prompt.pair_id(), "/", std::string(PromptClassName(prompt.prompt_class()))));
+  }
   const auto answer = [&](int i) {
     return Answer(context, options, tokens, prompts[static_cast<size_t>(i)]);
   };
-  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<v1::JudgedResponse> responses,
-                            RunParts<v1::JudgedResponse>(context, "baseline", keys, answer,
-                                                         {[](const auto&) { return 1; },
-                                                          [&](int i, const v1::JudgedResponse& response) {
-                                                            return IsResponseTo(response, *prompts[i].pair,
-                                                                                prompts[i].prompt_class);
-                                                          }}));
+  ABSTRACT_ASSIGN_OR_RETURN(
+      const std::vector<v1::JudgedResponse> responses,
+      RunParts<v1::JudgedResponse>(context, "baseline", keys, answer,
+                                   {[](const auto&) { return 1; },
+                                    [&](int i, const v1::JudgedResponse& response) {
+                                      const v1::JudgedResponse& prompt = prompts[static_cast<size_t>(i)];
+                                      return response.pair_id() == prompt.pair_id() &&
+                                             response.category() == prompt.category() &&
+                                             response.prompt_class() == prompt.prompt_class() &&
+                                             response.prompt() == prompt.prompt();
+                                    }}));
 
   v1::BaselineResults results;
   *results.mutable_provenance() = ProvenanceOf(context, options.pairs.size());
@@ -81,6 +121,7 @@ absl::StatusOr<v1::BaselineResults> RunBaseline(const ExperimentContext& context
   *results.mutable_harmless_at_start() = RefusalRate(responses, v1::PROMPT_CLASS_HARMLESS, true);
   results.mutable_responses()->Assign(responses.begin(), responses.end());
   AddCategoryRates(results);
+  AddBorderlineRates(responses, results);
   ReportRates(context, results);
   return results;
 }
@@ -90,6 +131,11 @@ Fingerprint BaselineFingerprint(const ExperimentContext& context, const Baseline
   AddOpenings(options.openings, fingerprint);
   fingerprint["refusal phrases"] = absl::StrJoin(options.judge.phrases(), ", ");
   fingerprint["--max-new-tokens"] = absl::StrCat(options.max_new_tokens);
+  std::vector<PromptPair> borderline;
+  for (const LonePrompt& prompt : options.borderline) {
+    borderline.push_back({prompt.id, prompt.category, prompt.text, ""});
+  }
+  fingerprint["borderline prompts"] = DigestOf(borderline);
   return fingerprint;
 }
 

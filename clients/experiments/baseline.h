@@ -1,6 +1,7 @@
 #ifndef CLIENTS_EXPERIMENTS_BASELINE_H_
 #define CLIENTS_EXPERIMENTS_BASELINE_H_
 
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -9,8 +10,17 @@
 
 namespace mechinterp {
 
+// A prompt without a counterpart.
+struct LonePrompt {
+  std::string id;
+  std::string category;
+  std::string text;
+};
+
 struct BaselineOptions {
   std::vector<PromptPair> pairs;
+  // Harmless ones that look harmful, asked too.
+  std::vector<LonePrompt> borderline;
   RefusalJudge judge{{}};
   Openings openings;
   int max_new_tokens = 64;

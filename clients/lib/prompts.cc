@@ -89,7 +89,14 @@ std::string DigestOf(const std::vector<PromptPair>& pairs) {
 }
 
 std::string_view PromptClassName(v1::PromptClass prompt_class) {
-  return prompt_class == v1::PROMPT_CLASS_HARMFUL ? "harmful" : "harmless";
+  switch (prompt_class) {
+    case v1::PROMPT_CLASS_HARMFUL:
+      return "harmful";
+    case v1::PROMPT_CLASS_BORDERLINE:
+      return "borderline";
+    default:
+      return "harmless";
+  }
 }
 
 absl::Status CheckUtf8(std::string_view what, const std::string& text) {

@@ -36,7 +36,7 @@ v1::Prompt UserPrompt(std::string_view message, std::string_view system = "");
 // Short hash of the pairs' contents, to tell two sets apart. Not cryptographic.
 std::string DigestOf(const std::vector<PromptPair>& pairs);
 
-// "harmful", "harmless".
+// "harmful", "harmless", "borderline".
 std::string_view PromptClassName(v1::PromptClass prompt_class);
 
 // InvalidArgument, with the place, when a text is not UTF-8: no message can carry it.

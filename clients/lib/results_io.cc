@@ -25,6 +25,11 @@ std::string JournalPath(const std::string& output_dir, v1::ExperimentKind experi
   return absl::StrCat(ResultsFolder(output_dir), "/.", stem, ".journal.jsonl");
 }
 
+std::string FinishedPath(const std::string& output_dir, v1::ExperimentKind experiment) {
+  const auto stem = absl::StripSuffix(InfoOf(experiment).file_name, "_results.json");
+  return absl::StrCat(ResultsFolder(output_dir), "/.", stem, ".finished");
+}
+
 absl::Status WriteResults(const std::string& path, const google::protobuf::Message& results) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string json, MessageToJson(results, JsonStyle::kReadable));
   return WriteTextFileAtomically(path, json);

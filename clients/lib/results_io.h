@@ -19,6 +19,9 @@ std::string ResultsPath(const std::string& output_dir, v1::ExperimentKind experi
 // OUTPUT_DIR/results/.02_patching.journal.jsonl.
 std::string JournalPath(const std::string& output_dir, v1::ExperimentKind experiment);
 
+// OUTPUT_DIR/results/.02_patching.finished: of which run the results there are.
+std::string FinishedPath(const std::string& output_dir, v1::ExperimentKind experiment);
+
 // Replaces the file at once or not at all.
 absl::Status WriteResults(const std::string& path, const google::protobuf::Message& results);
 

@@ -22,11 +22,14 @@ namespace mechinterp::testing {
 // A planted model, served in this process.
 class PlantedServer {
  public:
-  explicit PlantedServer(const std::string& variant) {
+  // `prompts`: a file of the repository's data, whose words it knows.
+  explicit PlantedServer(const std::string& variant, const std::string& prompts = "prompts.json",
+                         uint64_t seed = 1) {
     make_planted::PlantedOptions options;
     options.variant = variant;
+    options.seed = seed;
     options.tokenizer = Data("models/tiny-llama-refusal");
-    options.prompts = Data("prompts.json");
+    options.prompts = Data(prompts);
     options.phrases = Data("refusal_phrases.json");
     const auto planted = make_planted::MakePlanted(options);
     EXPECT_THAT(planted, IsOk());

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "clients/commands/study.h"
 #include "clients/commands/tool.h"
 #include "clients/experiments/direction.h"
@@ -39,7 +40,7 @@ struct DirectionFlags {
 absl::StatusOr<std::vector<std::string>> LoadTexts(const std::string& path) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   std::vector<std::string> texts;
-  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+  for (const absl::string_view line : absl::StrSplit(absl::StripPrefix(text, "\xef\xbb\xbf"), '\n')) {
     const absl::string_view stripped = absl::StripAsciiWhitespace(line);
     if (stripped.empty()) continue;
     texts.emplace_back(stripped);
@@ -140,38 +141,54 @@ double MeanOf(const std::vector<const v1::DirectionOutcome*>& outcomes, const Nu
 }
 
 // Random directions in a line, of their means.
-void AddControls(const v1::DirectionResults& results, v1::DirectionEdit edit, TextTable& table) {
+void AddControls(const v1::DirectionResults& results, v1::DirectionEdit edit, bool has_texts,
+                 TextTable& table) {
   std::vector<const v1::DirectionOutcome*> controls;
   for (const v1::DirectionOutcome& outcome : results.outcomes()) {
     if (outcome.edit() == edit) controls.push_back(&outcome);
   }
   if (controls.empty()) return;
   using Outcome = v1::DirectionOutcome;
-  table.AddRow({absl::StrCat(controls.size(), " times: ", EditName(edit)),
-                RateRange(controls, [](const Outcome& o) { return o.harmful(); }),
-                RateRange(controls, [](const Outcome& o) { return o.harmless(); }),
-                Number(MeanOf(controls, [](const Outcome& o) { return o.harmful_log_odds().mean(); })),
-                Number(MeanOf(controls, [](const Outcome& o) { return o.harmless_kl().mean(); })),
-                Number(MeanOf(controls, [](const Outcome& o) { return o.worst_decile_kl(); })),
-                Number(MeanOf(controls, [](const Outcome& o) { return o.answer_cross_entropy().mean(); }))});
+  std::vector<std::string> row = {
+      absl::StrCat(controls.size(), " times: ", EditName(edit)),
+      RateRange(controls, [](const Outcome& o) { return o.harmful(); }),
+      RateRange(controls, [](const Outcome& o) { return o.harmless(); }),
+      Number(MeanOf(controls, [](const Outcome& o) { return o.harmful_log_odds().mean(); })),
+      Number(MeanOf(controls, [](const Outcome& o) { return o.harmless_kl().mean(); })),
+      Number(MeanOf(controls, [](const Outcome& o) { return o.worst_decile_kl(); })),
+      Number(MeanOf(controls, [](const Outcome& o) { return o.answer_cross_entropy().mean(); }))};
+  if (has_texts) {
+    row.push_back(Number(MeanOf(controls, [](const Outcome& o) { return o.text_cross_entropy().mean(); })));
+  }
+  table.AddRow(row);
 }
 
 std::string OutcomeTable(const v1::DirectionResults& results) {
-  TextTable table({"model", "harmful refused", "harmless refused", "log-odds, harmful", "KL, harmless",
-                   "worst tenth", "nats/token"});
+  const bool has_texts = results.outcomes_size() > 0 && results.outcomes(0).has_text_cross_entropy();
+  std::vector<std::string> names = {
+      "model",        "harmful refused", "harmless refused", "log-odds, harmful",
+      "KL, harmless", "worst tenth",     "nats/token"};
+  if (has_texts) names.push_back("of texts");
+  TextTable table(names);
   table.AlignLeft({0});
   for (const v1::DirectionOutcome& outcome : results.outcomes()) {
     if (outcome.edit() == v1::DIRECTION_EDIT_RANDOM_ABLATION ||
         outcome.edit() == v1::DIRECTION_EDIT_RANDOM_ADDITION) {
       continue;
     }
-    table.AddRow({EditName(outcome.edit()), RateText(outcome.harmful()), RateText(outcome.harmless()),
-                  EstimateText(outcome.harmful_log_odds()), EstimateText(outcome.harmless_kl()),
-                  Number(outcome.worst_decile_kl()),
-                  outcome.has_answer_cross_entropy() ? Number(outcome.answer_cross_entropy().mean()) : ""});
+    std::vector<std::string> row = {
+        EditName(outcome.edit()),
+        RateText(outcome.harmful()),
+        RateText(outcome.harmless()),
+        EstimateText(outcome.harmful_log_odds()),
+        EstimateText(outcome.harmless_kl()),
+        Number(outcome.worst_decile_kl()),
+        outcome.has_answer_cross_entropy() ? Number(outcome.answer_cross_entropy().mean()) : ""};
+    if (has_texts) row.push_back(Number(outcome.text_cross_entropy().mean()));
+    table.AddRow(row);
   }
-  AddControls(results, v1::DIRECTION_EDIT_RANDOM_ABLATION, table);
-  AddControls(results, v1::DIRECTION_EDIT_RANDOM_ADDITION, table);
+  AddControls(results, v1::DIRECTION_EDIT_RANDOM_ABLATION, has_texts, table);
+  AddControls(results, v1::DIRECTION_EDIT_RANDOM_ADDITION, has_texts, table);
   return table.ToString();
 }
 
@@ -195,11 +212,15 @@ std::string CategoryTable(const v1::DirectionResults& results) {
 }
 
 std::string Describe(const v1::DirectionResults& results, int show) {
+  const bool chosen_on_the_same = results.validation_ids_size() > 0 &&
+                                  std::find(results.training_ids().begin(), results.training_ids().end(),
+                                            results.validation_ids(0)) != results.training_ids().end();
   std::string text = absl::StrCat(
       "Differences of means on ", results.training_ids_size(), " pairs, scored on ",
-      results.validation_ids_size(), " others: refusal log-odds with a direction ablated (bypass; ",
-      Number(results.harmful_log_odds()), " as it is) and added (induce; ", Number(results.harmless_log_odds()),
-      "), ", results.run_count(), " runs\n", CandidateTable(results, show));
+      results.validation_ids_size(), chosen_on_the_same ? " of them" : " others",
+      ": refusal log-odds with a direction ablated (bypass; ", Number(results.harmful_log_odds()),
+      " as it is) and added (induce; ", Number(results.harmless_log_odds()), "), ", results.run_count(),
+      " runs\n", CandidateTable(results, show));
   if (results.rule() != v1::DIRECTION_RULE_PUBLISHED) {
     absl::StrAppend(&text, "none has KL at most ", results.most_kl(), ", induce at least ",
                     results.least_induce(), " and a layer below ",
@@ -209,17 +230,16 @@ std::string Describe(const v1::DirectionResults& results, int show) {
   if (!results.has_chosen()) {
     return absl::StrCat(text, "no candidate is within the bounds so either\n");
   }
-  absl::StrAppend(&text, "\nSeveral directions set to the harmless mean: what pairs differ by there and gradients read\n",
-                  SubspaceTable(results), "\nDirections of categories, beside the chosen one\n",
-                  CategoryTable(results));
+  absl::StrAppend(
+      &text, "\nSeveral directions set to the harmless mean: what pairs differ by there and gradients read\n",
+      SubspaceTable(results), "\nDirections of categories, beside the chosen one\n", CategoryTable(results));
   if (results.harmfulness_size() > 0) {
     const auto& probes = results.harmfulness();
-    const auto best = std::max_element(probes.begin(), probes.end(), [](const auto& a, const auto& b) {
-      return a.auroc() < b.auroc();
-    });
+    const auto best = std::max_element(probes.begin(), probes.end(),
+                                       [](const auto& a, const auto& b) { return a.auroc() < b.auroc(); });
     absl::StrAppend(&text, "\nHarmfulness at the last instruction token: AUROC ", Number(best->auroc()),
-                    " in layer ", best->layer(), ", cosine with the refusal direction ", Number(best->cosine()),
-                    "\n");
+                    " in layer ", best->layer(), ", cosine with the refusal direction ",
+                    Number(best->cosine()), "\n");
   }
   if (results.outcomes_size() > 0) {
     absl::StrAppend(&text, "\nOn ", results.test_ids_size(), " other pairs\n", OutcomeTable(results));
@@ -227,8 +247,8 @@ std::string Describe(const v1::DirectionResults& results, int show) {
   if (results.has_published()) {
     const v1::PublishedAgreement& published = results.published();
     absl::StrAppend(&text, "\nRank correlation with the published scores of ", published.candidate_count(),
-                    " candidates: bypass ", Number(published.bypass()), ", induce ", Number(published.induce()),
-                    ", KL ", Number(published.kl()), "\n");
+                    " candidates: bypass ", Number(published.bypass()), ", induce ",
+                    Number(published.induce()), ", KL ", Number(published.kl()), "\n");
   }
   return text;
 }
@@ -249,7 +269,8 @@ absl::Status WriteDirections(const std::string& path, const DirectionStudy& stud
 absl::Status RunCommand(Tool& tool, const DirectionFlags& flags) {
   std::vector<v1::PromptSource> sources;
   ABSTRACT_ASSIGN_OR_RETURN(DirectionOptions options, MakeOptions(flags, sources));
-  ABSTRACT_ASSIGN_OR_RETURN(const auto run, StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_DIRECTION));
+  ABSTRACT_ASSIGN_OR_RETURN(const auto run,
+                            StudyRun::Begin(tool, flags.study, v1::EXPERIMENT_KIND_DIRECTION));
   for (v1::PromptSource& source : sources) run->AddSource(std::move(source));
   options.pairs = run->pairs();
   const v1::GetModelResponse& model = run->context().model;
@@ -257,10 +278,10 @@ absl::Status RunCommand(Tool& tool, const DirectionFlags& flags) {
     ABSTRACT_ASSIGN_OR_RETURN(options.published, LoadPublishedScores(DataPath(kPublishedScores)));
   }
   ABSTRACT_RETURN_IF_ERROR(run->OpenJournal(DirectionFingerprint(run->context(), options)));
-  if (run->is_finished()) return run->ShowFinished();
-  ABSTRACT_ASSIGN_OR_RETURN(DirectionStudy study, RunDirection(run->context(), options));
   const std::filesystem::path results = ResultsPath(flags.study.output_dir, v1::EXPERIMENT_KIND_DIRECTION);
   const std::string path = (results.parent_path() / kDirectionsFile).string();
+  if (run->is_finished() && std::filesystem::exists(path)) return run->ShowFinished();
+  ABSTRACT_ASSIGN_OR_RETURN(DirectionStudy study, RunDirection(run->context(), options));
   ABSTRACT_RETURN_IF_ERROR(WriteDirections(path, study));
   study.results.set_directions_path(path);
   ABSTRACT_RETURN_IF_ERROR(run->Finish(study.results));
@@ -273,7 +294,8 @@ absl::Status RunCommand(Tool& tool, const DirectionFlags& flags) {
 
 void AddDirectionCommand(Command app, Tool& tool) {
   const Command command = app.AddSubcommand(
-      "direction", "Find the direction of refusal in the residual stream, ablate and add it, beside random ones");
+      "direction",
+      "Find the direction of refusal in the residual stream, ablate and add it, beside random ones");
   const auto flags = std::make_shared<DirectionFlags>();
   flags->study.AddTo(command);
   DirectionOptions& options = flags->options;
@@ -284,15 +306,19 @@ void AddDirectionCommand(Command app, Tool& tool) {
   command.AddOption("--test-limit", flags->test_limit, "Test on the first so many; 0: all").NonNegative();
   command.AddOption("--texts", flags->texts,
                     "File of plain texts, one a line, whose cross-entropy is measured under each edit");
-  command.AddOption("--most-kl", options.most_kl, "A direction whose ablation moves harmless prompts by more, "
-                                                  "in nats, is not chosen")
+  command
+      .AddOption("--most-kl", options.most_kl,
+                 "A direction whose ablation moves harmless prompts by more, "
+                 "in nats, is not chosen")
       .NonNegative();
   command.AddOption("--least-induce", options.least_induce,
                     "Nor one whose addition gives harmless prompts lower refusal log-odds");
   command.AddOption("--layer-share", options.layer_share, "Nor one above this share of the layers")
       .InRange(0.0, 1.0);
-  command.AddOption("--most-directions", options.most_rank, "Largest subspace to be tried").InRange(1, 64);
-  command.AddOption("--controls", options.control_count, "Random directions, ablated and added").InRange(0, 100);
+  command.AddOption("--most-directions", options.most_rank, "Largest subspace to be tried")
+      .InRange(1, kMostSubspace);
+  command.AddOption("--controls", options.control_count, "Random directions, ablated and added")
+      .InRange(0, 100);
   command.AddOption("--max-new-tokens", options.max_new_tokens, "Length of answers").InRange(1, 4096);
   command.AddOption("--show", flags->show, "Candidates to print").NonNegative();
   flags->openings.AddTo(command);

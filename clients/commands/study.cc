@@ -1,5 +1,7 @@
 #include "clients/commands/study.h"
 
+#include <functional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,14 @@
 #include "services/engine/checkpoint/content_hash.h"
 
 namespace mechinterp {
+
+namespace {
+
+// Those that change nothing of the results.
+const std::set<std::string, std::less<>> kOptionsOfTheRunAlone = {"concurrency", "help", "output-dir",
+                                                                  "restart",     "show", "skip-finished"};
+
+}  // namespace
 
 void StudyFlags::AddTo(Command command) {
   command.AddOption("--prompts", prompts, "Prompt pairs");
@@ -132,6 +142,11 @@ absl::Status StudyRun::OpenJournal(const Fingerprint& fingerprint) {
   engine::Sha256 hash;
   for (const auto& [name, value] : fingerprint)
     hash.Add(absl::StrCat(name.size(), " ", name, value.size(), " ", value));
+  // What results depend on beside their parts: how they are judged and summed up.
+  for (const auto& [name, value] : tool_.values()) {
+    if (kOptionsOfTheRunAlone.count(name) == 0)
+      hash.Add(absl::StrCat(name.size(), " ", name, value.size(), " ", value));
+  }
   fingerprint_hash_ = hash.Hex();
   if (flags_.skip_finished && !flags_.restart) {
     const absl::StatusOr<std::string> mark = ReadTextFile(finished_path_), now = FinishedMark();

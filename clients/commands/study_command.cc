@@ -9,6 +9,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "clients/commands/tool.h"
+#include "clients/lib/results_io.h"
+#include "services/common/experiments.h"
 #include "services/common/status_macros.h"
 
 namespace mechinterp {
@@ -18,7 +20,7 @@ constexpr const char* kExperiments[] = {"baseline", "patching", "ablation", "cir
 constexpr char kReport[] = "report";
 
 struct StudyCommandFlags {
-  std::vector<std::string> steps;
+  std::string only;  // steps with commas between; empty: all
   std::string output_dir = "outputs";
   bool restart = false;
 };
@@ -34,7 +36,7 @@ absl::Status CheckSteps(const std::vector<std::string>& steps) {
   for (const std::string& step : steps) {
     if (std::find(all.begin(), all.end(), step) != all.end()) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("--steps: there is no step \"", step, "\"; there are ", absl::StrJoin(all, ", ")));
+        absl::StrCat("--only: there is no step \"", step, "\"; there are ", absl::StrJoin(all, ", ")));
   }
   return absl::OkStatus();
 }
@@ -44,9 +46,10 @@ absl::Status CheckSteps(const std::vector<std::string>& steps) {
 std::vector<std::string> CommonArguments(const std::vector<std::string>& arguments) {
   std::vector<std::string> common;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string name = std::vector<std::string>(absl::StrSplit(arguments[i], absl::MaxSplits('=', 1)))[0];
+    const std::string name =
+        std::vector<std::string>(absl::StrSplit(arguments[i], absl::MaxSplits('=', 1)))[0];
     if (name == "study" || name == "--restart") continue;
-    if (name == "--steps" || name == "--output-dir") {
+    if (name == "--only" || name == "--output-dir") {
       if (name == arguments[i]) ++i;  // its value comes apart
       continue;
     }
@@ -63,39 +66,42 @@ absl::Status RunStep(const Tool& tool, const StudyCommandFlags& flags, const std
   if (step != kReport) arguments.push_back(flags.restart ? "--restart" : "--skip-finished");
   std::vector<const char*> pointers;
   for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
-  // With --json the one document is the report's: the study.
+  // With --json the one document is the study, in the end.
   std::ostringstream unread;
   const ToolStreams& own = tool.streams;
-  const ToolStreams streams{own.in, tool.json && step != kReport ? unread : own.out, own.err,
-                            own.err_is_terminal, own.out_is_terminal};
+  const ToolStreams streams{own.in, tool.json ? unread : own.out, own.err, own.err_is_terminal,
+                            own.out_is_terminal};
   const int exit_code = RunTool(static_cast<int>(pointers.size()), pointers.data(), streams);
   if (exit_code == 0) return absl::OkStatus();
-  return absl::AbortedError(absl::StrCat("the study stopped in ", step,
-                                         "; what is finished is kept, and the same command goes on from there"));
+  return absl::AbortedError(absl::StrCat(
+      "the study stopped in ", step, "; what is finished is kept, and the same command goes on from there"));
 }
 
 absl::Status RunCommand(Tool& tool, const StudyCommandFlags& flags) {
-  const std::vector<std::string> steps = flags.steps.empty() ? AllSteps() : flags.steps;
+  const std::vector<std::string> steps =
+      flags.only.empty() ? AllSteps()
+                         : std::vector<std::string>(absl::StrSplit(flags.only, ',', absl::SkipWhitespace()));
   ABSTRACT_RETURN_IF_ERROR(CheckSteps(steps));
   for (const std::string& step : AllSteps()) {  // whatever order they were named in
     if (std::find(steps.begin(), steps.end(), step) == steps.end()) continue;
     ABSTRACT_RETURN_IF_ERROR(RunStep(tool, flags, step));
   }
-  return absl::OkStatus();
+  if (!tool.json) return absl::OkStatus();
+  ABSTRACT_ASSIGN_OR_RETURN(const v1::Study study, ReadResultsFiles(ResultsFolder(flags.output_dir)));
+  return PrintJson(tool, study);
 }
 
 }  // namespace
 
 void AddStudyCommand(Command app, Tool& tool) {
-  const Command command = app.AddSubcommand(
-      "study",
-      "Run the whole study: baseline, patching, ablation, circuit, direction, report; again: what is left of it");
+  const Command command = app.AddSubcommand("study",
+                                            "Run the whole study: baseline, patching, ablation, circuit, "
+                                            "direction, report; again: what is left of it");
   const auto flags = std::make_shared<StudyCommandFlags>();
-  command
-      .AddOption("--steps", flags->steps,
-                 "Only these, several with commas; each takes its options from its section of --config, or the "
-                 "environment")
-      .SplitAt(',');
+  command.AddOption(
+      "--only", flags->only,
+      "Only these steps, with commas between; each takes its options from its section of --config, or the "
+      "environment");
   command.AddOption("--output-dir", flags->output_dir, "Folder to write results/ and the report into");
   command.AddFlag("--restart", flags->restart, "Start over instead of going on");
   tool.SetActionOf(command, [&tool, flags] { return RunCommand(tool, *flags); });

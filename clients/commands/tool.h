@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <istream>
+#include <map>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -52,12 +53,16 @@ struct Tool {
   std::function<CommandDescription()> describe;
   // The command line without the program.
   std::vector<std::string> arguments;
-  // What the subcommand that was chosen does.
+  // What the subcommand that was chosen does, and its options' values.
   std::function<absl::Status()> action;
+  std::function<std::map<std::string, std::string>()> values;
 
   // Makes `its_action` the action when `command` is chosen.
   void SetActionOf(const Command& command, std::function<absl::Status()> its_action) {
-    command.OnChosen([this, its_action = std::move(its_action)] { action = its_action; });
+    command.OnChosen([this, command, its_action = std::move(its_action)] {
+      action = its_action;
+      values = [command] { return command.Values(); };
+    });
   }
 
   // Tables and the like for people.

@@ -13,6 +13,9 @@
 
 namespace mechinterp {
 
+// The gradients' directions that are looked at are no more.
+inline constexpr int kMostSubspace = 32;
+
 struct DirectionOptions {
   // Directions are made on the first, chosen on the second and tested on the third. Without validation
   // pairs every fourth one is kept for that; of fewer than four, all are both.
@@ -56,7 +59,8 @@ struct DirectionStudy {
 // (Arditi et al. 2024), and so is a subspace of several.
 // Errors: FailedPrecondition for a model without chat template; InvalidArgument where a test prompt is
 // also one that directions were made or chosen on.
-absl::StatusOr<DirectionStudy> RunDirection(const ExperimentContext& context, const DirectionOptions& options);
+absl::StatusOr<DirectionStudy> RunDirection(const ExperimentContext& context,
+                                            const DirectionOptions& options);
 
 // What the results depend on, for the journal.
 Fingerprint DirectionFingerprint(const ExperimentContext& context, const DirectionOptions& options);

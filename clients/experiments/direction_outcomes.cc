@@ -21,8 +21,8 @@ using Answers = std::vector<v1::JudgedResponse>;  // of one condition, in the pr
 
 class ConditionTest {
  public:
-  ConditionTest(const ExperimentContext& context, const DirectionOptions& options, const DirectionProbe& probe,
-                const std::vector<DirectionCondition>& conditions)
+  ConditionTest(const ExperimentContext& context, const DirectionOptions& options,
+                const DirectionProbe& probe, const std::vector<DirectionCondition>& conditions)
       : context_(context),
         options_(options),
         probe_(probe),

@@ -34,7 +34,8 @@ void SetTensor(absl::Span<const float> values, v1::DirectionPart& part) {
 absl::StatusOr<StreamVectors> Join(absl::Span<const Activation> activations, int layers, int positions_axis,
                                    size_t width) {
   if (static_cast<int>(activations.size()) != layers) {
-    return absl::DataLossError(absl::StrCat("the stream of ", activations.size(), " layers came, of ", layers));
+    return absl::DataLossError(
+        absl::StrCat("the stream of ", activations.size(), " layers came, of ", layers));
   }
   StreamVectors stream;
   stream.layer_count = layers;
@@ -43,7 +44,8 @@ absl::StatusOr<StreamVectors> Join(absl::Span<const Activation> activations, int
   const size_t count = static_cast<size_t>(stream.position_count) * width;
   for (const Activation& activation : activations) {
     if (activation.values.size() < count || count == 0) {
-      return absl::DataLossError(absl::StrCat(activation.info.name(), " has another size than was asked for"));
+      return absl::DataLossError(
+          absl::StrCat(activation.info.name(), " has another size than was asked for"));
     }
     stream.values.insert(stream.values.end(), activation.values.begin(),
                          activation.values.begin() + static_cast<std::ptrdiff_t>(count));
@@ -55,13 +57,18 @@ absl::Status OtherTail() {
   return absl::DataLossError("the chat template's tail has another length than in other prompts");
 }
 
-size_t SetsPerRequest(const EditSet& set, size_t layers) {
-  size_t bytes = 0;
-  for (const v1::Intervention& edit : set) {
-    const size_t sites = edit.has_sites() ? layers * static_cast<size_t>(edit.sites().points_size()) : 1;
-    bytes += sites * edit.ByteSizeLong();
+// How many of the first sets go into one request.
+size_t SetsInARequest(absl::Span<const EditSet> sets, size_t layers) {
+  size_t bytes = 0, count = 0;
+  for (const EditSet& set : sets) {
+    for (const v1::Intervention& edit : set) {
+      const size_t sites = edit.has_sites() ? layers * static_cast<size_t>(edit.sites().points_size()) : 1;
+      bytes += sites * edit.ByteSizeLong();
+    }
+    if (count > 0 && bytes > kEditBytes) break;
+    ++count;
   }
-  return std::max<size_t>(1, kEditBytes / std::max<size_t>(1, bytes));
+  return count;
 }
 
 }  // namespace
@@ -71,13 +78,21 @@ absl::Status DirectionProbe::CheckModel(const v1::ModelIdentity& model) const {
 }
 
 absl::StatusOr<v1::DirectionPart> DirectionProbe::Means(absl::Span<const v1::Prompt> prompts) const {
-  v1::RunMeanActivationsRequest request;
-  request.mutable_prompts()->Assign(prompts.begin(), prompts.end());
-  *request.mutable_filter() = StreamFilter();
-  ABSTRACT_ASSIGN_OR_RETURN(const MeanActivations means, context_.client->RunMeanActivations(request));
-  ABSTRACT_RETURN_IF_ERROR(CheckModel(means.header.model()));
-  ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream,
-                            Join(means.activations, layer_count(), /*positions_axis=*/1, width()));
+  constexpr size_t kPromptsInARequest = 1000;
+  StreamMean mean;
+  for (size_t first = 0; first < prompts.size(); first += kPromptsInARequest) {
+    const auto some = prompts.subspan(first, kPromptsInARequest);
+    v1::RunMeanActivationsRequest request;
+    request.mutable_prompts()->Assign(some.begin(), some.end());
+    *request.mutable_filter() = StreamFilter();
+    ABSTRACT_ASSIGN_OR_RETURN(const MeanActivations means, context_.client->RunMeanActivations(request));
+    ABSTRACT_RETURN_IF_ERROR(CheckModel(means.header.model()));
+    ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream,
+                              Join(means.activations, layer_count(), /*positions_axis=*/1, width()));
+    if (first > 0 && stream.values.size() != mean.Mean().values.size()) return OtherTail();
+    mean.Add(stream, some.size());
+  }
+  const StreamVectors stream = mean.Mean();
   v1::DirectionPart part;
   part.add_values(stream.position_count);
   SetTensor(stream.values, part);
@@ -108,7 +123,8 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Projections(const v1::Prompt& 
   return part;
 }
 
-absl::StatusOr<v1::DirectionPart> DirectionProbe::Difference(const v1::Prompt& prompt, const v1::Prompt& other,
+absl::StatusOr<v1::DirectionPart> DirectionProbe::Difference(const v1::Prompt& prompt,
+                                                             const v1::Prompt& other,
                                                              const StreamSite& site) const {
   ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream, Stream(prompt));
   ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors other_stream, Stream(other));
@@ -142,7 +158,8 @@ absl::StatusOr<std::vector<float>> DirectionProbe::Gradient(const v1::Prompt& pr
   ABSTRACT_ASSIGN_OR_RETURN(const AttributionRun run, context_.client->RunAttribution(request));
   ABSTRACT_RETURN_IF_ERROR(CheckModel(run.header.model()));
   if (run.pairs.size() != 1) return absl::DataLossError("the gradients of one pair did not come");
-  ABSTRACT_ASSIGN_OR_RETURN(StreamVectors stream, Join(run.pairs[0].tensors, 1, /*positions_axis=*/0, width()));
+  ABSTRACT_ASSIGN_OR_RETURN(StreamVectors stream,
+                            Join(run.pairs[0].tensors, 1, /*positions_axis=*/0, width()));
   if (stream.position_count <= site.position) return OtherTail();
   const absl::Span<const float> gradient = stream.at(0, site.position);
   return std::vector<float>(gradient.begin(), gradient.end());
@@ -187,7 +204,7 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Score(const v1::Prompt& prompt
     add(log_odds);
   }
   for (size_t first = 0; first < sets.size();) {
-    const size_t count = std::min(sets.size() - first, SetsPerRequest(sets[first], context_.model.layer_count()));
+    const size_t count = SetsInARequest(sets.subspan(first), context_.model.layer_count());
     v1::RunPatchSweepRequest request;
     *request.mutable_prompt() = prompt;
     *request.mutable_metrics() = MetricOptionsOf(tokens_);
@@ -208,14 +225,17 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Score(const v1::Prompt& prompt
 
 absl::StatusOr<v1::DirectionPart> DirectionProbe::CrossEntropies(absl::Span<const v1::TextToScore> texts,
                                                                  const EditSet& edits) const {
+  constexpr size_t kTextsInARequest = 16;  // each of which the edits are compiled for
   v1::DirectionPart part;
-  if (texts.empty()) return part;
-  v1::ScoreTextsRequest request;
-  request.mutable_texts()->Assign(texts.begin(), texts.end());
-  request.mutable_interventions()->Assign(edits.begin(), edits.end());
-  ABSTRACT_ASSIGN_OR_RETURN(const TextScores scores, context_.client->ScoreTexts(request));
-  ABSTRACT_RETURN_IF_ERROR(CheckModel(scores.header.model()));
-  for (const v1::TextScore& score : scores.scores) part.add_values(score.cross_entropy());
+  for (size_t first = 0; first < texts.size(); first += kTextsInARequest) {
+    const auto some = texts.subspan(first, kTextsInARequest);
+    v1::ScoreTextsRequest request;
+    request.mutable_texts()->Assign(some.begin(), some.end());
+    request.mutable_interventions()->Assign(edits.begin(), edits.end());
+    ABSTRACT_ASSIGN_OR_RETURN(const TextScores scores, context_.client->ScoreTexts(request));
+    ABSTRACT_RETURN_IF_ERROR(CheckModel(scores.header.model()));
+    for (const v1::TextScore& score : scores.scores) part.add_values(score.cross_entropy());
+  }
   return part;
 }
 

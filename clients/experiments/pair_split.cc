@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace mechinterp {
@@ -18,19 +19,22 @@ PairSplit SplitPairs(const std::vector<PromptPair>& pairs, const std::vector<Pro
   return split;
 }
 
-absl::Status CheckDisjoint(const std::vector<PromptPair>& chosen, const std::vector<PromptPair>& tested) {
+absl::Status CheckDisjoint(const NamedPairs& one, const NamedPairs& other) {
+  const auto same_text = [](const std::string& text) {
+    return absl::AsciiStrToLower(absl::StripAsciiWhitespace(text));
+  };
   std::map<std::string, std::string> seen;  // text, to the pair's id
-  for (const PromptPair& pair : chosen) {
-    seen.emplace(pair.harmful, pair.id);
-    seen.emplace(pair.harmless, pair.id);
+  for (const PromptPair& pair : one.pairs) {
+    seen.emplace(same_text(pair.harmful), pair.id);
+    seen.emplace(same_text(pair.harmless), pair.id);
   }
-  for (const PromptPair& pair : tested) {
+  for (const PromptPair& pair : other.pairs) {
     for (const std::string* text : {&pair.harmful, &pair.harmless}) {
-      const auto found = seen.find(*text);
+      const auto found = seen.find(same_text(*text));
       if (found == seen.end()) continue;
-      return absl::InvalidArgumentError(absl::StrCat("pair \"", pair.id, "\": \"", *text,
-                                                     "\" is also in pair \"", found->second,
-                                                     "\"; what is tested must have had no part in the choice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(other.option, ", pair \"", pair.id, "\": \"", *text, "\" is also in ", one.option,
+                       ", pair \"", found->second, "\"; what is tested must have had no part in the choice"));
     }
   }
   return absl::OkStatus();

@@ -19,8 +19,14 @@ struct PairSplit {
 // four all are both.
 PairSplit SplitPairs(const std::vector<PromptPair>& pairs, const std::vector<PromptPair>& validation);
 
-// InvalidArgument, with the text, where a prompt of `tested` is also one of `chosen`.
-absl::Status CheckDisjoint(const std::vector<PromptPair>& chosen, const std::vector<PromptPair>& tested);
+// Pairs, and the option that they came by.
+struct NamedPairs {
+  const char* option;
+  const std::vector<PromptPair>& pairs;
+};
+// InvalidArgument, with the text and both options, where a prompt of one is also one of the other, but for
+// the case of letters and space around it.
+absl::Status CheckDisjoint(const NamedPairs& one, const NamedPairs& other);
 
 // Pairs of one category, in the order in which categories first occur; the pairs must outlive them.
 struct PairCategory {

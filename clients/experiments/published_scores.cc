@@ -40,8 +40,8 @@ absl::StatusOr<std::vector<PublishedScore>> LoadPublishedScores(const std::strin
 bool IsPublishedModel(const std::string& name, uint32_t layer_count) {
   constexpr uint32_t kLayers = 32;
   const std::string lower = absl::AsciiStrToLower(name);
-  return layer_count == kLayers && (absl::StrContains(lower, "llama-3-8b-instruct") ||
-                                    absl::StrContains(lower, "llama3-8b-instruct"));
+  return layer_count == kLayers &&
+         (absl::StrContains(lower, "llama-3-8b-instruct") || absl::StrContains(lower, "llama3-8b-instruct"));
 }
 
 std::optional<v1::PublishedAgreement> AgreementWith(const std::vector<PublishedScore>& published,

@@ -16,8 +16,8 @@ struct StreamVectors {
   std::vector<float> values;  // [layers, positions, width]
 
   absl::Span<const float> at(int layer, int position) const {
-    const size_t index = static_cast<size_t>(layer) * static_cast<size_t>(position_count) +
-                         static_cast<size_t>(position);
+    const size_t index =
+        static_cast<size_t>(layer) * static_cast<size_t>(position_count) + static_cast<size_t>(position);
     return absl::MakeConstSpan(values).subspan(index * width, width);
   }
   // From the prompt's end: -1 is the last.

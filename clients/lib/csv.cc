@@ -49,6 +49,7 @@ class Reader {
     while (!AtEnd()) {
       const char c = text_[at_++];
       if (c == '\n') ++line_;
+      if (c == '\r' && !AtEnd() && text_[at_] == '\n') continue;  // a line break is one in every copy
       if (c != '"') {
         cell += c;
       } else if (Take('"')) {
@@ -94,8 +95,8 @@ absl::StatusOr<CsvTable> CsvTable::Parse(std::string_view text) {
       continue;
     }
     if (cells.size() > table.columns_.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("line ", line, ": ", cells.size(), " cells in ",
-                                                     table.columns_.size(), " columns"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", line, ": ", cells.size(), " cells in ", table.columns_.size(), " columns"));
     }
     cells.resize(table.columns_.size());
     table.rows_.push_back(std::move(cells));

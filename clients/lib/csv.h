@@ -11,8 +11,8 @@
 namespace mechinterp {
 
 // A table of texts with named columns, from comma-separated values (RFC 4180): quoted cells may hold
-// commas, quotes ("") and line breaks; lines end with LF or CRLF; a byte order mark is skipped, and so
-// are lines without anything.
+// commas, quotes ("") and line breaks, which become LF; lines end with LF or CRLF; a byte order mark is
+// skipped, and so are lines without anything.
 class CsvTable {
  public:
   // InvalidArgument, with the line, for a quote that does not end, text after one that does, and rows

@@ -1,6 +1,7 @@
 #include "clients/lib/prompt_import.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <set>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "clients/lib/csv.h"
 #include "nlohmann/json.hpp"
 #include "services/common/json_file.h"
@@ -24,8 +26,11 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr char kByteOrderMark[] = "\xef\xbb\xbf";
+
 constexpr char kKinds[] =
-    "AdvBench, HarmBench, JailbreakBench, StrongREJECT, XSTest, OR-Bench, Alpaca, refusal_direction's splits, "
+    "AdvBench, HarmBench, JailbreakBench, StrongREJECT, XSTest, OR-Bench, Alpaca, refusal_direction's "
+    "splits, "
     "{\"prompts\": [...]}, or a prompt a line";
 
 // A row, or an object: what it has under a name. Nothing where it has no such text.
@@ -51,9 +56,7 @@ void PutInputLast(const Fields& fields, ListedPrompt& prompt) {
   if (!input.empty()) absl::StrAppend(&prompt.text, "\n\n", input);
 }
 
-void SetBorderline(const Fields&, ListedPrompt& prompt) {
-  prompt.prompt_class = v1::PROMPT_CLASS_BORDERLINE;
-}
+void SetBorderline(const Fields&, ListedPrompt& prompt) { prompt.prompt_class = v1::PROMPT_CLASS_BORDERLINE; }
 
 void ReadXsTestLabel(const Fields& fields, ListedPrompt& prompt) {
   const std::string label = fields("label");
@@ -65,7 +68,12 @@ void LeaveAsItIs(const Fields&, ListedPrompt&) {}
 
 const std::vector<Kind>& Kinds() {
   static const auto& kinds = *new std::vector<Kind>{
-      {"harmbench", {"Behavior", "BehaviorID"}, "Behavior", "SemanticCategory", "BehaviorID", PutContextFirst},
+      {"harmbench",
+       {"Behavior", "BehaviorID"},
+       "Behavior",
+       "SemanticCategory",
+       "BehaviorID",
+       PutContextFirst},
       {"jailbreakbench", {"Goal", "Behavior", "Category"}, "Goal", "Category", "Index", LeaveAsItIs},
       {"strongreject", {"forbidden_prompt"}, "forbidden_prompt", "category", "", LeaveAsItIs},
       {"advbench", {"goal"}, "goal", "", "", LeaveAsItIs},
@@ -93,8 +101,9 @@ ListedPrompt ReadEntry(const Kind& kind, const Fields& fields, size_t index) {
   prompt.category = *kind.category != '\0' ? fields(kind.category) : "";
   const std::string id = *kind.id != '\0' ? fields(kind.id) : "";
   const bool is_number = std::all_of(id.begin(), id.end(), absl::ascii_isdigit);
-  prompt.id = id.empty() || is_number ? absl::StrCat(kind.format, "-", id.empty() ? absl::StrCat(index + 1) : id)
-                                      : id;
+  prompt.id = id.empty() || is_number
+                  ? absl::StrCat(kind.format, "-", id.empty() ? absl::StrCat(index + 1) : id)
+                  : id;
   if (!prompt.text.empty()) kind.adjust(fields, prompt);
   return prompt;
 }
@@ -105,7 +114,8 @@ absl::StatusOr<PromptList> ReadCsv(const std::string& text, const std::string& p
   const CsvTable& table = *parsed;
   const Kind* const kind = KindOf([&](const char* name) { return table.Find(name).has_value(); });
   if (kind == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": its columns (", absl::StrJoin(table.columns(), ", "),
+    return absl::InvalidArgumentError(absl::StrCat(path, ": its columns (",
+                                                   absl::StrJoin(table.columns(), ", "),
                                                    ") are those of no known set: ", kKinds));
   }
   PromptList list;
@@ -120,8 +130,7 @@ absl::StatusOr<PromptList> ReadCsv(const std::string& text, const std::string& p
   return list;
 }
 
-absl::StatusOr<PromptList> ReadJson(const std::string& text, const std::string& path) {
-  ABSTRACT_ASSIGN_OR_RETURN(const Json document, ParseJson(text, path));
+absl::StatusOr<PromptList> ReadEntries(const Json& document, const std::string& path) {
   const bool is_ours = document.is_object() && document.contains("prompts");
   const Json& entries = is_ours ? document["prompts"] : document;
   if (!entries.is_array() || entries.empty() || !entries[0].is_object()) {
@@ -129,7 +138,8 @@ absl::StatusOr<PromptList> ReadJson(const std::string& text, const std::string& 
   }
   const Kind* const kind = KindOf([&](const char* name) { return entries[0].contains(name); });
   if (kind == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": its entries are those of no known set: ", kKinds));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": its entries are those of no known set: ", kKinds));
   }
   PromptList list;
   list.source.set_format(kind->format);
@@ -145,10 +155,28 @@ absl::StatusOr<PromptList> ReadJson(const std::string& text, const std::string& 
   return list;
 }
 
-PromptList ReadLines(std::string_view text) {
+absl::StatusOr<PromptList> ReadJson(const std::string& text, const std::string& path) {
+  ABSTRACT_ASSIGN_OR_RETURN(const Json document, ParseJson(text, path));
+  return ReadEntries(document, path);
+}
+
+// An entry a line.
+absl::StatusOr<PromptList> ReadJsonLines(const std::string& text, const std::string& path) {
+  Json document = Json::array();
+  int number = 0;
+  for (const absl::string_view line : absl::StrSplit(absl::StripPrefix(text, kByteOrderMark), '\n')) {
+    ++number;
+    if (absl::StripAsciiWhitespace(line).empty()) continue;
+    ABSTRACT_ASSIGN_OR_RETURN(Json entry, ParseJson(line, absl::StrCat(path, ":", number)));
+    document.push_back(std::move(entry));
+  }
+  return ReadEntries(document, path);
+}
+
+PromptList ReadLines(const std::string& text) {
   PromptList list;
   list.source.set_format("lines");
-  for (const absl::string_view line : absl::StrSplit(absl::string_view(text.data(), text.size()), '\n')) {
+  for (const absl::string_view line : absl::StrSplit(absl::StripPrefix(text, kByteOrderMark), '\n')) {
     const absl::string_view stripped = absl::StripAsciiWhitespace(line);
     if (stripped.empty()) continue;
     list.prompts.push_back({absl::StrCat("lines-", list.prompts.size() + 1), "", std::string(stripped),
@@ -158,10 +186,13 @@ PromptList ReadLines(std::string_view text) {
 }
 
 absl::StatusOr<PromptList> Read(const std::string& path, const std::string& text) {
-  const std::string lower = absl::AsciiStrToLower(path);
-  if (absl::EndsWith(lower, ".json")) return ReadJson(text, path);
-  if (absl::EndsWith(lower, ".csv")) return ReadCsv(text, path);
-  return ReadLines(text);
+  const std::string ending = absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
+  if (ending == ".json") return ReadJson(text, path);
+  if (ending == ".jsonl") return ReadJsonLines(text, path);
+  if (ending == ".csv") return ReadCsv(text, path);
+  if (ending.empty() || ending == ".txt") return ReadLines(text);
+  return absl::InvalidArgumentError(absl::StrCat(
+      path, ": must end in .csv, .json, .jsonl or .txt (a prompt a line), which tells how to read it"));
 }
 
 absl::Status Check(const PromptList& list) {
@@ -171,7 +202,13 @@ absl::Status Check(const PromptList& list) {
     const ListedPrompt& prompt = list.prompts[i];
     const FieldViolations at = violations.At("prompts").At(absl::StrCat(i + 1));
     if (absl::StripAsciiWhitespace(prompt.text).empty()) at.Add("has no text");
-    if (const absl::Status utf8 = CheckUtf8("the text", prompt.text); !utf8.ok()) at.Add(utf8.message());
+    const std::pair<const char*, const std::string*> texts[] = {
+        {"the text", &prompt.text}, {"the id", &prompt.id}, {"the category", &prompt.category}};
+    for (const auto& [what, text] : texts) {
+      if (const absl::Status utf8 = CheckUtf8(what, *text); !utf8.ok()) at.Add(utf8.message());
+      if (text->find('\0') != std::string::npos)
+        at.Add(absl::StrCat(what, " holds a NUL: the file is no text"));
+    }
     if (!ids.insert(prompt.id).second) at.Add(absl::StrCat("id \"", prompt.id, "\" occurs twice"));
   }
   return ToStatus(violations);
@@ -184,13 +221,15 @@ std::string HashOf(const std::string& text) {
 }
 
 template <typename Prompts>
-void Describe(const std::string& path, const std::string& text, const Prompts& prompts, v1::PromptSource& source) {
+void Describe(const std::string& path, const std::string& text, const Prompts& prompts,
+              v1::PromptSource& source) {
   source.set_path(path);
   source.set_sha256(HashOf(text));
   source.set_prompt_count(static_cast<uint32_t>(prompts.size()));
   for (const auto& prompt : prompts) {
     const auto& known = source.categories();
-    if (prompt.category.empty() || std::find(known.begin(), known.end(), prompt.category) != known.end()) continue;
+    if (prompt.category.empty() || std::find(known.begin(), known.end(), prompt.category) != known.end())
+      continue;
     source.add_categories(prompt.category);
   }
 }
@@ -206,7 +245,10 @@ absl::StatusOr<PromptList> LoadPromptList(const std::string& path, v1::PromptCla
   });
   if (list.prompts.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": no ", std::string(PromptClassName(prompt_class)), " prompt in it"));
+        absl::StrCat(path, ": no ", std::string(PromptClassName(prompt_class)), " prompt in it",
+                     prompt_class == v1::PROMPT_CLASS_HARMLESS && list.source.format() != "lines"
+                         ? "; those that look harmful count as borderline (baseline --borderline)"
+                         : ""));
   }
   if (limit > 0 && list.prompts.size() > static_cast<size_t>(limit)) {
     list.prompts.resize(static_cast<size_t>(limit));
@@ -228,7 +270,8 @@ std::vector<PromptPair> PairUp(const PromptList& harmful, const PromptList& harm
   return pairs;
 }
 
-absl::StatusOr<v1::PromptSource> DescribePairs(const std::string& path, const std::vector<PromptPair>& pairs) {
+absl::StatusOr<v1::PromptSource> DescribePairs(const std::string& path,
+                                               const std::vector<PromptPair>& pairs) {
   ABSTRACT_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
   v1::PromptSource source;
   source.set_format("pairs");

@@ -11,17 +11,17 @@
 namespace mechinterp {
 
 // Sets of prompts that others publish, as they publish them, and the project's own. Which one a file is
-// its columns or fields tell:
-//   advbench            CSV: goal, target
-//   harmbench           CSV: Behavior, SemanticCategory, ContextString, BehaviorID; the context is put before it
-//   jailbreakbench      CSV: Index, Goal, Category, ...; JSON: a list of {"Goal" ...} alike
-//   strongreject        CSV: category, source, forbidden_prompt
-//   xstest              CSV: prompt, type, label (or "contrast_" types); safe ones are borderline
-//   or-bench            CSV: prompt, category; borderline
-//   alpaca              JSON: a list of {"instruction", "input", "output"}; with the input after a blank line
-//   refusal-direction   JSON: a list of {"instruction", "category"}
-//   list                JSON: {"version": 1, "prompts": [{"id", "category", "text"}]}; borderline
-//   lines               any other file that does not end in .csv or .json: a line is a prompt
+// its columns or fields tell (.csv; .json: a list of objects, or .jsonl: one a line):
+// - advbench: goal, target
+// - harmbench: Behavior, SemanticCategory, ContextString, BehaviorID; the context is put before it
+// - jailbreakbench: Index, Goal, Behavior, Category
+// - strongreject: category, source, forbidden_prompt
+// - xstest: prompt, type, label (or types that begin with "contrast_"); safe ones are borderline
+// - or-bench: prompt, category; borderline
+// - alpaca: instruction, input, output; the input comes after a blank line
+// - refusal-direction: instruction, category
+// - list: {"version": 1, "prompts": [{"id", "category", "text"}]}; borderline
+// - lines: of .txt, or without an ending: a line is a prompt
 // Answers that such files hold beside their prompts are not read.
 
 struct ListedPrompt {
@@ -40,7 +40,8 @@ struct PromptList {
 // Those of the file that are of this class, or of an untold one; the first `limit` of them (0: all).
 // Errors name the file: NotFound; InvalidArgument for a file of none of these kinds, prompts that are
 // empty or not UTF-8, ids that occur twice, and where nothing is left.
-absl::StatusOr<PromptList> LoadPromptList(const std::string& path, v1::PromptClass prompt_class, int limit = 0);
+absl::StatusOr<PromptList> LoadPromptList(const std::string& path, v1::PromptClass prompt_class,
+                                          int limit = 0);
 
 // One of each list at a time, as long as there are: pairs in name only, for what needs no more than two
 // sets. Their ids are "HARMFUL/HARMLESS", categories the harmful ones'.

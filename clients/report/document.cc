@@ -21,8 +21,9 @@ constexpr char kStyle[] =
 std::string OneLine(const std::string& text) { return absl::StrReplaceAll(text, {{"\r", " "}, {"\n", " "}}); }
 
 std::string InMarkdown(const std::string& text) {
-  return absl::StrReplaceAll(OneLine(text), {{"\\", "\\\\"}, {"|", "\\|"}, {"<", "&lt;"}, {"*", "\\*"},
-                                             {"_", "\\_"}, {"`", "\\`"}, {"[", "\\["}});
+  return absl::StrReplaceAll(
+      OneLine(text),
+      {{"\\", "\\\\"}, {"|", "\\|"}, {"<", "&lt;"}, {"*", "\\*"}, {"_", "\\_"}, {"`", "\\`"}, {"[", "\\["}});
 }
 
 std::string InHtml(const std::string& text) {
@@ -30,9 +31,12 @@ std::string InHtml(const std::string& text) {
 }
 
 std::string MarkdownRow(const std::vector<std::string>& cells) {
-  return absl::StrCat("| ", absl::StrJoin(cells, " | ", [](std::string* out, const std::string& cell) {
-                        absl::StrAppend(out, InMarkdown(cell));
-                      }), " |\n");
+  return absl::StrCat("| ",
+                      absl::StrJoin(cells, " | ",
+                                    [](std::string* out, const std::string& cell) {
+                                      absl::StrAppend(out, InMarkdown(cell));
+                                    }),
+                      " |\n");
 }
 
 std::string HtmlRow(const std::vector<std::string>& cells, const std::string& tag) {
@@ -49,7 +53,8 @@ std::string Document::MarkdownOf(const Block& block) {
                  [](const Paragraph& paragraph) { return absl::StrCat(InMarkdown(paragraph.text), "\n"); },
                  [](const List& list) {
                    std::string text;
-                   for (const std::string& item : list.items) absl::StrAppend(&text, "- ", InMarkdown(item), "\n");
+                   for (const std::string& item : list.items)
+                     absl::StrAppend(&text, "- ", InMarkdown(item), "\n");
                    return text;
                  },
                  [](const Table& table) {
@@ -60,7 +65,8 @@ std::string Document::MarkdownOf(const Block& block) {
                  },
                  [](const Commands& commands) {
                    std::string text;
-                   for (const std::string& line : commands.lines) absl::StrAppend(&text, "    ", OneLine(line), "\n");
+                   for (const std::string& line : commands.lines)
+                     absl::StrAppend(&text, "    ", OneLine(line), "\n");
                    return text;
                  }},
       block);
@@ -68,21 +74,24 @@ std::string Document::MarkdownOf(const Block& block) {
 
 std::string Document::HtmlOf(const Block& block) {
   return std::visit(
-      Overloaded{[](const Heading& heading) { return absl::StrCat("<h2>", InHtml(heading.text), "</h2>\n"); },
-                 [](const Paragraph& paragraph) { return absl::StrCat("<p>", InHtml(paragraph.text), "</p>\n"); },
-                 [](const List& list) {
-                   std::string text = "<ul>\n";
-                   for (const std::string& item : list.items) absl::StrAppend(&text, "<li>", InHtml(item), "</li>\n");
-                   return absl::StrCat(text, "</ul>\n");
-                 },
-                 [](const Table& table) {
-                   std::string text = absl::StrCat("<table>\n<thead>", HtmlRow(table.head, "th"), "</thead>\n<tbody>\n");
-                   for (const auto& row : table.rows) absl::StrAppend(&text, HtmlRow(row, "td"));
-                   return absl::StrCat(text, "</tbody></table>\n");
-                 },
-                 [](const Commands& commands) {
-                   return absl::StrCat("<pre>", InHtml(absl::StrJoin(commands.lines, "\n")), "</pre>\n");
-                 }},
+      Overloaded{
+          [](const Heading& heading) { return absl::StrCat("<h2>", InHtml(heading.text), "</h2>\n"); },
+          [](const Paragraph& paragraph) { return absl::StrCat("<p>", InHtml(paragraph.text), "</p>\n"); },
+          [](const List& list) {
+            std::string text = "<ul>\n";
+            for (const std::string& item : list.items)
+              absl::StrAppend(&text, "<li>", InHtml(item), "</li>\n");
+            return absl::StrCat(text, "</ul>\n");
+          },
+          [](const Table& table) {
+            std::string text =
+                absl::StrCat("<table>\n<thead>", HtmlRow(table.head, "th"), "</thead>\n<tbody>\n");
+            for (const auto& row : table.rows) absl::StrAppend(&text, HtmlRow(row, "td"));
+            return absl::StrCat(text, "</tbody></table>\n");
+          },
+          [](const Commands& commands) {
+            return absl::StrCat("<pre>", InHtml(absl::StrJoin(commands.lines, "\n")), "</pre>\n");
+          }},
       block);
 }
 
@@ -96,7 +105,8 @@ std::string Document::ToHtml() const {
   std::string text = absl::StrCat(
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
       "content=\"width=device-width, initial-scale=1\">\n<title>",
-      InHtml(title_), "</title>\n<style>", kStyle, "</style>\n</head>\n<body>\n<h1>", InHtml(title_), "</h1>\n");
+      InHtml(title_), "</title>\n<style>", kStyle, "</style>\n</head>\n<body>\n<h1>", InHtml(title_),
+      "</h1>\n");
   for (const Block& block : blocks_) absl::StrAppend(&text, HtmlOf(block));
   return absl::StrCat(text, "</body>\n</html>\n");
 }

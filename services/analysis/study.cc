@@ -239,6 +239,20 @@ void CheckCircuit(const v1::CircuitResults& circuit, const std::string& field, V
             field + ".neuron_group_agreement.missed_leaders", violations);
 }
 
+void CheckDirection(const v1::DirectionResults& direction, const std::string& field, Violations& violations) {
+  CheckSize(direction.candidates_size(), static_cast<int>(kMaxMapCells), field + ".candidates", violations);
+  if (direction.has_chosen() && direction.chosen() >= static_cast<uint32_t>(direction.candidates_size())) {
+    violations.Add(field + ".chosen",
+                   absl::StrCat(direction.chosen(), " is no index of candidates, of which there are ",
+                                direction.candidates_size()));
+  }
+  for (int i = 0; i < std::min(direction.outcomes_size(), kMaxCurvePoints); ++i) {
+    const std::string path = absl::StrCat(field, ".outcomes[", i, "]");
+    CheckRate(direction.outcomes(i).harmful(), path + ".harmful", violations);
+    CheckRate(direction.outcomes(i).harmless(), path + ".harmless", violations);
+  }
+}
+
 // `path_of`: where an experiment's results lie.
 template <typename PathOf>
 void CheckResults(const v1::Study& study, const PathOf& path_of, Violations& violations) {
@@ -253,6 +267,9 @@ void CheckResults(const v1::Study& study, const PathOf& path_of, Violations& vio
   }
   if (study.has_circuit()) {
     CheckCircuit(study.circuit(), path_of(InfoOf(v1::EXPERIMENT_KIND_CIRCUIT)), violations);
+  }
+  if (study.has_direction()) {
+    CheckDirection(study.direction(), path_of(InfoOf(v1::EXPERIMENT_KIND_DIRECTION)), violations);
   }
 }
 

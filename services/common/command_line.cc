@@ -389,6 +389,15 @@ Command Command::AddSubcommand(const std::string& name, const std::string& descr
 
 void Command::OnChosen(std::function<void()> callback) const { app_->callback(std::move(callback)); }
 
+std::map<std::string, std::string> Command::Values() const {
+  std::map<std::string, std::string> values;
+  for (const CLI::Option* option : app_->get_options()) {
+    values[option->get_single_name()] =
+        option->count() > 0 ? absl::StrJoin(option->results(), "\n") : option->get_default_str();
+  }
+  return values;
+}
+
 void Command::SetFooter(const std::string& text) const { app_->footer(text); }
 
 std::vector<Command> Command::Subcommands() const {

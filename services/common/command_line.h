@@ -4,6 +4,7 @@
 #include <concepts>
 #include <functional>
 #include <iosfwd>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -92,6 +93,8 @@ class Command {
   Command AddSubcommand(const std::string& name, const std::string& description) const;
   // Called by parsing when this subcommand is on the command line.
   void OnChosen(std::function<void()> callback) const;
+  // After parsing: every option's value, or else its default, by its long name.
+  std::map<std::string, std::string> Values() const;
   // Text below the options in --help.
   void SetFooter(const std::string& text) const;
   std::vector<Command> Subcommands() const;

@@ -167,6 +167,18 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
   return absl::Seconds(info->retry_delay().seconds()) + absl::Nanoseconds(info->retry_delay().nanos());
 }
 
+namespace {
+
+// What WithContext put before a message; for people here, never sent.
+constexpr char kContextPayload[] = "mechinterp.context";
+
+std::string ContextOf(const absl::Status& status, const std::string& otherwise) {
+  const auto context = status.GetPayload(kContextPayload);
+  return context.has_value() ? std::string(*context) : otherwise;
+}
+
+}  // namespace
+
 std::string DescribeStatus(const absl::Status& status) {
   if (status.ok()) return "OK";
   // The message of a status by Violations says what the fields' own lines would;
@@ -174,10 +186,10 @@ std::string DescribeStatus(const absl::Status& status) {
   const auto bad_request = Detail<google::rpc::BadRequest>(status);
   const bool line_by_line = bad_request.has_value() && (ErrorReason(status) != "INVALID_REQUEST" ||
                                                         bad_request->field_violations_size() > 1);
-  std::string text =
-      absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
-                   line_by_line && ErrorReason(status) == "INVALID_REQUEST" ? "the request has several faults"
-                                                                            : status.message());
+  std::string text = absl::StrCat(absl::StatusCodeToString(status.code()), ": ",
+                                  line_by_line && ErrorReason(status) == "INVALID_REQUEST"
+                                      ? absl::StrCat(ContextOf(status, "the request"), " has several faults")
+                                      : std::string(status.message()));
   if (line_by_line) {
     for (const auto& violation : bad_request->field_violations()) {
       absl::StrAppend(&text, "\n  ", violation.field(), ": ", violation.description());
@@ -196,6 +208,9 @@ absl::Status WithContext(const absl::Status& status, std::string_view context) {
   absl::Status result(status.code(), absl::StrCat(ToAbsl(context), ": ", status.message()));
   status.ForEachPayload(
       [&](absl::string_view type_url, const absl::Cord& payload) { result.SetPayload(type_url, payload); });
+  const std::string inner = ContextOf(status, "");
+  result.SetPayload(kContextPayload, absl::Cord(inner.empty() ? absl::StrCat(ToAbsl(context))
+                                                              : absl::StrCat(ToAbsl(context), ": ", inner)));
   return result;
 }
 

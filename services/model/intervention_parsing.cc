@@ -212,6 +212,13 @@ std::vector<engine::HookSite> ParseSites(const v1::Intervention& intervention,
   return {engine::HookSite{}};
 }
 
+// Of all its lists.
+size_t SelectedCount(const engine::Selector& selector) {
+  const engine::PositionSelector& positions = selector.positions;
+  return selector.heads.size() + selector.dims.size() + positions.indices.size() + positions.ranges.size() +
+         positions.named.size();
+}
+
 engine::Intervention ParseIntervention(RequestParser& parser, const v1::Intervention& intervention,
                                        const FieldViolations& at) {
   engine::Intervention result;
@@ -228,10 +235,19 @@ engine::InterventionSet ParseInterventions(
   engine::InterventionSet result;
   for (int i = 0; i < interventions.size(); ++i) {
     const FieldViolations at_intervention = at.At("interventions", i);
+    const std::vector<engine::HookSite> sites =
+        ParseSites(interventions[i], parser.model().config(), at_intervention);
     engine::Intervention parsed = ParseIntervention(parser, interventions[i], at_intervention);
     parsed.request_index = i;
-    for (const engine::HookSite& site :
-         ParseSites(interventions[i], parser.model().config(), at_intervention)) {
+    // As many as one edit at a single site may list.
+    constexpr size_t kMostSelected = 4'000'000;
+    if (SelectedCount(parsed.selector) > kMostSelected / sites.size()) {
+      at_intervention.At("selector")
+          .Add(absl::StrCat("lists ", SelectedCount(parsed.selector), " entries at each of ", sites.size(),
+                            " sites, of which there may be ", kMostSelected, " in all"));
+      return {};
+    }
+    for (const engine::HookSite& site : sites) {
       parsed.site = site;
       result.push_back(parsed);
     }

@@ -33,7 +33,8 @@ struct ParsedMeans {
 class MeansParser {
  public:
   MeansParser(ServiceCall& call, const v1::RunMeanActivationsRequest& request)
-      : request_(request),
+      : call_(call),
+        request_(request),
         parser_(*call.served.model, call.served.store, call.owner()),
         parsed_(call.served.config()) {}
 
@@ -47,33 +48,88 @@ class MeansParser {
       violations.At("filter").Add("must leave out attention scores and patterns: prompts' keys differ");
       break;
     }
-    for (int i = 0; i < request_.prompts_size(); ++i) {
-      AddPrompt(i);
-      ABSTRACT_RETURN_IF_ERROR(parser_.status());  // the others may be wrong in the same way, and are many
-    }
+    CheckSelector();
     ABSTRACT_RETURN_IF_ERROR(parser_.status());
+    for (int i = 0; i < request_.prompts_size(); ++i) ABSTRACT_RETURN_IF_ERROR(ReadPrompt(i));
+    ABSTRACT_RETURN_IF_ERROR(HoldForCaptures());
+    for (int i = 0; i < request_.prompts_size(); ++i) ABSTRACT_RETURN_IF_ERROR(CompilePrompt(i));
     return std::move(parsed_);
   }
 
  private:
-  void AddPrompt(int index) {
-    const FieldViolations at = parser_.violations().At("prompts", static_cast<size_t>(index));
-    engine::TokenizedPrompt prompt = parser_.PromptToRun(request_.prompts(index), 0, at);
-    RequestParser::Compile(prompt, interventions_, parsed_.capture, parsed_.compiler, parser_.violations());
-    if (!parser_.status().ok()) return;
-    const auto positions =
-        static_cast<int64_t>(engine::ResolvePositions(parsed_.capture.positions, prompt,
-                                                      parser_.violations().At("filter").At("positions"))
-                                 .size());
-    if (index == 0) {
-      parsed_.positions = positions;
-    } else if (positions != parsed_.positions) {
-      at.Add(absl::StrCat("has ", positions, " of the positions selected, prompts[0] has ", parsed_.positions,
-                          ". Select named positions, or some from the end, that all prompts have"));
-    }
-    parsed_.means.prompts.push_back(std::move(prompt));
+  // The selector is resolved for each prompt: what a few bytes of many prompts and a long list would make
+  // endless.
+  void CheckSelector() {
+    constexpr int64_t kMostLookedUp = 50'000'000;
+    const v1::PositionSelector& positions = request_.filter().positions();
+    const int64_t entries = positions.indices_size() + positions.ranges_size() + positions.named_size();
+    if (entries * request_.prompts_size() <= kMostLookedUp) return;
+    parser_.violations()
+        .At("filter")
+        .At("positions")
+        .Add(absl::StrCat("lists ", entries, " entries for each of ", request_.prompts_size(),
+                          " prompts, of which there may be ", kMostLookedUp, " in all"));
   }
 
+  absl::Status ReadPrompt(int index) {
+    const FieldViolations at = AtPrompt(index);
+    engine::TokenizedPrompt prompt = parser_.PromptToRun(request_.prompts(index), 0, at);
+    if (prompt.length() > 0) {
+      const auto positions =
+          static_cast<int64_t>(engine::ResolvePositions(parsed_.capture.positions, prompt,
+                                                        parser_.violations().At("filter").At("positions"))
+                                   .size());
+      if (index == 0) parsed_.positions = positions;
+      if (parser_.status().ok() && positions != parsed_.positions) {
+        at.Add(absl::StrCat("has ", positions, " of the positions selected, prompts[0] has ",
+                            parsed_.positions,
+                            ". Select named positions, or some from the end, that all prompts have"));
+      }
+    }
+    parsed_.means.prompts.push_back(std::move(prompt));
+    return StatusAt(index);
+  }
+
+  // Each prompt's plan lists the positions of each site.
+  absl::Status HoldForCaptures() {
+    constexpr int64_t kCaptureBytes = 128;
+    const auto captures = static_cast<int64_t>(parsed_.capture.sites.size()) * request_.prompts_size();
+    const int64_t edits = request_.interventions().empty()
+                              ? 0
+                              : call_.PlanBytes(request_.interventions()) * request_.prompts_size();
+    const int64_t bytes = captures * (kCaptureBytes + parsed_.positions * static_cast<int64_t>(sizeof(int)));
+    const int64_t limit = call_.served.options.max_activation_bytes;
+    if (bytes > limit) {
+      parser_.violations().At("filter").Add(
+          absl::StrCat("to list its activations for each of ", request_.prompts_size(),
+                       " prompts would take ", bytes, " bytes; the server allows ", limit,
+                       ". Send fewer prompts at a time, or name fewer sites or "
+                       "positions"));
+      return parser_.status();
+    }
+    return call_.HoldForParsing(edits + bytes);
+  }
+
+  absl::Status CompilePrompt(int index) {
+    RequestParser::Compile(parsed_.means.prompts[static_cast<size_t>(index)], interventions_, parsed_.capture,
+                           parsed_.compiler, parser_.violations());
+    return StatusAt(index);
+  }
+
+  // What is wrong so far, if anything: then with this prompt. The others may be wrong in the same way,
+  // and are many.
+  absl::Status StatusAt(int index) {
+    if (!parser_.status().ok() && AtPrompt(index).empty()) AtPrompt(index).Add("is where that is so");
+    ABSTRACT_RETURN_IF_ERROR(parser_.status());
+    return call_.is_cancelled() ? absl::CancelledError("nobody waits for the answer any longer")
+                                : absl::OkStatus();
+  }
+
+  FieldViolations AtPrompt(int index) {
+    return parser_.violations().At("prompts", static_cast<size_t>(index));
+  }
+
+  ServiceCall& call_;
   const v1::RunMeanActivationsRequest& request_;
   RequestParser parser_;
   engine::InterventionSet interventions_;
@@ -136,7 +192,8 @@ absl::Status HandleRunMeanActivations(ServiceCall& call, const v1::RunMeanActiva
       parsed.means.plans,
       call.AdmitAndCompile(parsed.compiler,
                            parsed.EstimateBytes(call.served.config(), call.request.preferred_batch_rows())));
-  for (const engine::TokenizedPrompt& prompt : parsed.means.prompts) call.CountPrompt(prompt, prompt.length());
+  for (const engine::TokenizedPrompt& prompt : parsed.means.prompts)
+    call.CountPrompt(prompt, prompt.length());
   ABSTRACT_ASSIGN_OR_RETURN(const auto means, engine::RunMeanActivations(call.context, parsed.means));
   call.request.Leave();  // sending needs no engine
   return WriteMeans(call, means, request.prompts_size(), writer);

@@ -36,6 +36,9 @@ const std::map<std::string, int>& Limits() {
       {"circuits", 10'000},
       {"prompts", 10'000},
       {"texts", 10'000},
+      {"indices", 262'144},  // positions: of twice the longest context there is
+      {"ranges", 65'536},
+      {"named", 256},
       {"pairs", 10'000},
       {"ids", 4'000'000},
       // Texts. A tokenizer's time and memory grow with them: some seconds for four megabytes.

@@ -44,14 +44,7 @@ engine::TokenizedPrompt RequestParser::Prompt(const v1::Prompt& prompt, const Fi
 engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int reserved,
                                                    const FieldViolations& at) {
   engine::TokenizedPrompt result = Prompt(prompt, at);
-  const int vocabulary = model_.config().vocabulary_size;
-  for (const engine::TokenId id : result.ids) {
-    // Of a text: a special token that the tokenizer has and the model has not.
-    if (id < vocabulary) continue;
-    at.Add(absl::StrCat("holds the token '", model_.tokenizer()->Decode({id}), "' (id ", id,
-                        "), which is past the model's embedding of ", vocabulary, " tokens"));
-    break;
-  }
+  CheckKnown(result.ids, at);
   const int limit = model_.config().context_length;
   if (result.length() + reserved > limit) {
     at.Add(reserved == 0 ? absl::StrCat("is ", result.length(), " tokens long, the model's context ", limit)
@@ -59,6 +52,17 @@ engine::TokenizedPrompt RequestParser::PromptToRun(const v1::Prompt& prompt, int
                                         " to come that exceeds the model's context of ", limit));
   }
   return result;
+}
+
+void RequestParser::CheckKnown(const std::vector<engine::TokenId>& ids, const FieldViolations& at) const {
+  const int vocabulary = model_.config().vocabulary_size;
+  for (const engine::TokenId id : ids) {
+    // Of a text: a special token that the tokenizer has and the model has not.
+    if (id < vocabulary) continue;
+    at.Add(absl::StrCat("holds the token '", model_.tokenizer()->Decode({id}), "' (id ", id,
+                        "), which is past the model's embedding of ", vocabulary, " tokens"));
+    return;
+  }
 }
 
 engine::TokenizedPrompt RequestParser::TextPrompt(const std::string& text, bool omit_special_tokens) {

@@ -41,6 +41,8 @@ class RequestParser {
                                  bool omit_begin_of_text = false);
   // A prompt of the context's length at most, with `reserved` tokens to come.
   engine::TokenizedPrompt PromptToRun(const v1::Prompt& prompt, int reserved, const FieldViolations& at);
+  // Adds to `at` where a token is past the model's embedding, as special ones of a text can be.
+  void CheckKnown(const std::vector<engine::TokenId>& ids, const FieldViolations& at) const;
   engine::SamplingOptions Sampling(const v1::SamplingOptions& sampling, const FieldViolations& at);
   engine::MetricOptions Metrics(const v1::MetricOptions& metrics, const FieldViolations& at);
   // Where openings mean nothing.

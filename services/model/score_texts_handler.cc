@@ -19,17 +19,24 @@ struct ParsedTexts {
   std::vector<engine::TextToScore> texts;  // the plans come when they are compiled
 };
 
+std::vector<engine::TokenId> ReadContinuation(RequestParser& parser, const std::string& text,
+                                              const FieldViolations& at) {
+  v1::Prompt continuation;
+  continuation.set_text(text);
+  std::vector<engine::TokenId> ids = parser.Prompt(continuation, at, /*omit_begin_of_text=*/true).ids;
+  parser.CheckKnown(ids, at);
+  return ids;
+}
+
 std::vector<engine::TokenId> ParseContinuation(RequestParser& parser, const v1::TextToScore& text,
                                                const FieldViolations& at) {
-  v1::Prompt continuation;
   switch (text.continuation_case()) {
     case v1::TextToScore::kContinuationText:
       if (text.continuation_text().empty()) {
         at.At("continuation_text").Add("must not be empty");
         return {};
       }
-      continuation.set_text(text.continuation_text());
-      return parser.Prompt(continuation, at.At("continuation_text"), /*omit_begin_of_text=*/true).ids;
+      return ReadContinuation(parser, text.continuation_text(), at.At("continuation_text"));
     case v1::TextToScore::kContinuationTokenIds: {
       const FieldViolations at_ids = at.At("continuation_token_ids");
       if (text.continuation_token_ids().ids().empty()) at_ids.At("ids").Add("must not be empty");
@@ -60,7 +67,10 @@ absl::StatusOr<ParsedTexts> ParseTexts(ServiceCall& call, const v1::ScoreTextsRe
     }
     RequestParser::Compile(text.prompt, interventions, {}, parsed.compiler, violations);
     parsed.texts.push_back(std::move(text));
-    ABSTRACT_RETURN_IF_ERROR(parser.status());  // the others may be wrong in the same way, and are many
+    // The others may be wrong in the same way, and are many.
+    if (!parser.status().ok() && at.empty()) at.Add("is where that is so");
+    ABSTRACT_RETURN_IF_ERROR(parser.status());
+    if (call.is_cancelled()) return absl::CancelledError("nobody waits for the answer any longer");
   }
   ABSTRACT_RETURN_IF_ERROR(parser.status());
   return parsed;

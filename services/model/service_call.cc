@@ -95,6 +95,7 @@ absl::Status ServiceCall::Admit(int64_t bytes) {
 absl::Status ServiceCall::HoldForParsing(int64_t bytes) {
   constexpr int64_t kUnreservedBytes = 1 << 20;
   if (bytes <= kUnreservedBytes) return absl::OkStatus();
+  parsing_memory = {};
   ABSTRACT_ASSIGN_OR_RETURN(parsing_memory, served.budget.Reserve(bytes));
   return absl::OkStatus();
 }

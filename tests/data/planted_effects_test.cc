@@ -144,13 +144,17 @@ TEST_P(PlantedVariantTest, PathPatchingFindsTheEdgesAndNoOthers) {
       receivers.insert(absl::StrCat("L", layer, input, index / heads_per_group));
     }
   }
+  std::set<std::string> pairs = {"violence-1", "drugs-1"};  // the verb's, the object's
+  for (const auto& node : study_.truth()["nodes"]) {
+    if (node.contains("pairs")) pairs.insert(node["pairs"].front().get<std::string>());
+  }
   for (const std::string& sender : senders) {
     for (const std::string& receiver : receivers) {
       const std::string edge = absl::StrCat(sender, "->", receiver);
       if (hidden.contains(edge)) continue;
       double largest = 0;
       for (const EncodedPair& pair : study_.words().pairs) {
-        if (pair.id != "violence-1" && pair.id != "drugs-1") continue;  // the verb's, the object's
+        if (!pairs.contains(pair.id)) continue;
         for (const Direction direction : kDirections) {
           largest = std::max(largest, std::abs(study_.PathEffect(pair, direction, sender, receiver)));
         }

@@ -17,8 +17,8 @@ namespace mechinterp {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::SizeIs;
 using testing::PlantedServer;
+using ::testing::SizeIs;
 using Vectors = std::vector<std::vector<float>>;
 
 // Held-out pairs that the model tells apart, in thirds.
@@ -31,7 +31,8 @@ DirectionOptions OptionsFor(const PlantedServer& planted) {
   options.max_new_tokens = 8;
   std::vector<PromptPair>* const parts[] = {&options.pairs, &options.validation_pairs, &options.test_pairs};
   size_t next = 0;
-  for (const PromptPair& pair : *LoadPromptPairs(PlantedServer::Data("heldout_prompts.json"))) {
+  const std::vector<PromptPair> pairs = *LoadPromptPairs(PlantedServer::Data("heldout_prompts.json"));
+  for (const PromptPair& pair : pairs) {
     if (holds.count(pair.id) > 0) parts[next++ % 3]->push_back(pair);
   }
   return options;
@@ -45,7 +46,8 @@ const NamedTensor& Find(const DirectionStudy& study, const std::string& name) {
 Vectors RowsOf(const NamedTensor& tensor) {
   Vectors rows;
   const auto width = tensor.shape.back();
-  for (auto row = tensor.values.begin(); row != tensor.values.end(); row += width) rows.emplace_back(row, row + width);
+  for (auto row = tensor.values.begin(); row != tensor.values.end(); row += width)
+    rows.emplace_back(row, row + width);
   return rows;
 }
 
@@ -82,7 +84,7 @@ TEST_P(PlantedDirections, AreRecoveredAndSettingThemEndsRefusals) {
   EXPECT_EQ(results.rule(), v1::DIRECTION_RULE_PUBLISHED);
   const v1::DirectionCandidate& chosen = results.candidates(static_cast<int>(results.chosen()));
   EXPECT_EQ(chosen.auroc(), 1);
-  EXPECT_EQ(chosen.cosine(), 1);
+  EXPECT_NEAR(chosen.cosine(), 1, 1e-9);
 
   // Where it is: at one of the two positions, from where it is written on.
   const nlohmann::json& positions = planted.truth().at("positions");
@@ -147,8 +149,9 @@ TEST(DirectionExperiment, RefusesToTestOnWhatItChoseOn) {
   options.test_pairs.push_back(options.pairs.front());
   options.test_pairs.back().id = "copy";
   const auto study = RunDirection(planted.context(), options);
-  EXPECT_THAT(study, StatusIs(absl::StatusCode::kInvalidArgument,
-                              HasSubstr("pair \"copy\": \"" + options.pairs.front().harmful)));
+  EXPECT_THAT(study,
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("--test-prompts, pair \"copy\": \"" + options.pairs.front().harmful)));
 }
 
 }  // namespace

@@ -63,8 +63,8 @@ absl::StatusOr<std::map<HookSite, ActivationMoments>> RunMeanActivations(
   return moments;
 }
 
-int64_t MeanActivationsBytes(const ModelConfig& config, const std::vector<HookSite>& sites,
-                             int64_t positions, const std::vector<int>& prompt_lengths, int batch_rows) {
+int64_t MeanActivationsBytes(const ModelConfig& config, const std::vector<HookSite>& sites, int64_t positions,
+                             const std::vector<int>& prompt_lengths, int batch_rows) {
   size_t largest_batch = 0, end = 0;
   for (size_t first = 0; first < prompt_lengths.size(); first = end) {
     end = EndOfBatch(first, prompt_lengths.size(), batch_rows, [&](size_t i) { return prompt_lengths[i]; });

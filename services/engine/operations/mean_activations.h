@@ -31,8 +31,8 @@ absl::StatusOr<std::map<HookSite, ActivationMoments>> RunMeanActivations(
     RunContext& context, const MeanActivationsRequest& request);
 
 // Bytes that it takes besides the plans. `prompt_lengths`: of all prompts.
-int64_t MeanActivationsBytes(const ModelConfig& config, const std::vector<HookSite>& sites,
-                             int64_t positions, const std::vector<int>& prompt_lengths, int batch_rows);
+int64_t MeanActivationsBytes(const ModelConfig& config, const std::vector<HookSite>& sites, int64_t positions,
+                             const std::vector<int>& prompt_lengths, int batch_rows);
 
 }  // namespace mechinterp::engine
 

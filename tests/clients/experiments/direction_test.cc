@@ -135,9 +135,12 @@ TEST(PairSplit, KeepsEveryFourthForValidation) {
 }
 
 TEST(PairSplit, TellsWhichPromptIsOnBothSides) {
-  EXPECT_THAT(CheckDisjoint(Pairs(3), {{"x", "c", "other", "another"}}), IsOk());
-  EXPECT_THAT(CheckDisjoint(Pairs(3), {{"x", "c", "other", "no harm 2"}}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("pair \"x\": \"no harm 2\" is also in pair \"2\"")));
+  const std::vector<PromptPair> pairs = Pairs(3), others = {{"x", "c", "other", "another"}},
+                                overlap = {{"x", "c", "other", " No harm 2"}};
+  EXPECT_THAT(CheckDisjoint({"--a", pairs}, {"--b", others}), IsOk());
+  EXPECT_THAT(CheckDisjoint({"--a", pairs}, {"--b", overlap}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("--b, pair \"x\": \" No harm 2\" is also in --a, pair \"2\"")));
 }
 
 TEST(PairSplit, GroupsByCategoryInOrder) {
@@ -149,7 +152,8 @@ TEST(PairSplit, GroupsByCategoryInOrder) {
 }
 
 TEST(PublishedScores, AreThoseOfTheFile) {
-  const auto scores = LoadPublishedScores(ABSTRACT_SOURCE_DIR "/data/published/llama3_8b_instruct_directions.tsv");
+  const auto scores =
+      LoadPublishedScores(ABSTRACT_SOURCE_DIR "/data/published/llama3_8b_instruct_directions.tsv");
   ASSERT_THAT(scores, IsOk());
   ASSERT_THAT(*scores, SizeIs(160));
   // The chosen one of the paper: -5, layer 12.
@@ -166,8 +170,10 @@ TEST(PublishedScores, AreThoseOfTheFile) {
 
 TEST(PublishedScores, TellOfABadLine) {
   const std::string path = std::filesystem::path(testing::TempDir()) / "scores.tsv";
-  std::ofstream(path) << "# of a paper\nposition\tlayer\tbypass\tinduce\tkl\n-1\t0\t1\t2\t0.1\n-1\t1\tx\t2\t0.1\n";
-  EXPECT_THAT(LoadPublishedScores(path), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("scores.tsv:4: ")));
+  std::ofstream(path)
+      << "# of a paper\nposition\tlayer\tbypass\tinduce\tkl\n-1\t0\t1\t2\t0.1\n-1\t1\tx\t2\t0.1\n";
+  EXPECT_THAT(LoadPublishedScores(path),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("scores.tsv:4: ")));
 }
 
 TEST(PublishedScores, AreComparedWhereBothHaveThem) {
@@ -180,7 +186,8 @@ TEST(PublishedScores, AreComparedWhereBothHaveThem) {
     candidate.set_induce(layer);
     candidate.set_kl(layer * layer);
   }
-  const std::vector<PublishedScore> published = {{-1, 0, 5, 9, 0}, {-1, 1, 6, 8, 1}, {-1, 2, 7, 7, 2}, {-3, 3, 0, 0, 0}};
+  const std::vector<PublishedScore> published = {
+      {-1, 0, 5, 9, 0}, {-1, 1, 6, 8, 1}, {-1, 2, 7, 7, 2}, {-3, 3, 0, 0, 0}};
   const auto agreement = AgreementWith(published, results);
   ASSERT_TRUE(agreement.has_value());
   EXPECT_EQ(agreement->candidate_count(), 3u);

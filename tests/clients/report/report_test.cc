@@ -122,7 +122,8 @@ TEST(Document, ShowsTextsAsTheyAre) {
             "| a\\|b |\n| --- |\n| x \\| y |\n\n    abstract \"<x>\"\n");
   EXPECT_THAT(document.ToHtml(),
               AllOf(HasSubstr("<h1>A &lt;b&gt;title&lt;/b&gt;</h1>"), HasSubstr("&lt;script&gt;alert(1)"),
-                    HasSubstr("<th>a|b</th>"), HasSubstr("abstract &quot;&lt;x&gt;&quot;"), Not(HasSubstr("<script>"))));
+                    HasSubstr("<th>a|b</th>"), HasSubstr("abstract &quot;&lt;x&gt;&quot;"),
+                    Not(HasSubstr("<script>"))));
 }
 
 TEST(Report, HoldsWhatWasRunAndHowToRunItAgain) {

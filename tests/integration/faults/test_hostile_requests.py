@@ -169,6 +169,8 @@ def _seeds():
         ("RunCircuit", {**pair, "nodes": ["L0.H1", "L2.mlp"], "circuits": [{"leading": 1}], "metrics": tokens}),
         ("RunReadout", {"prompts": [prompt], "metrics": metrics, "logit_lens": {}}),
         ("RunReadout", {"prompts": [prompt], "metrics": tokens, "direct_attribution": {"neuron_count": 3}}),
+        ("RunMeanActivations", {"prompts": [prompt, prompt], "filter": {"name_patterns": ["blocks.*.hook_resid_pre"]}}),
+        ("ScoreTexts", {"texts": [{"prompt": prompt}, {"prompt": prompt, "continuation_token_ids": {"ids": [5, 9]}}]}),
         ("ListActivations", {"page_size": 2}),
         ("GetActivation", {"handle": "none"}),
         ("DeleteActivation", {"handle": "none"}),

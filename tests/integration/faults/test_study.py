@@ -82,7 +82,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_the_undisturbed_one(star
 
 def test_a_changed_result_or_option_is_made_again(start, tmp_path):
     server = start()
-    command = _command(server.address, tmp_path, "--steps", "baseline")
+    command = _command(server.address, tmp_path, "--only", "baseline")
     path = tmp_path / "outputs" / "results" / "01_baseline_results.json"
 
     def run():
@@ -101,8 +101,8 @@ def test_a_changed_result_or_option_is_made_again(start, tmp_path):
 
 def test_an_unknown_step_and_a_step_that_fails_are_told(start, tmp_path):
     server = start()
-    wrong = subprocess.run(_command(server.address, tmp_path, "--steps", "baseline,pathcing"), capture_output=True, text=True, check=False)
+    wrong = subprocess.run(_command(server.address, tmp_path, "--only", "baseline,pathcing"), capture_output=True, text=True, check=False)
     assert wrong.returncode == 1 and 'no step "pathcing"' in wrong.stderr
     # Ablation without the ranking that it goes by.
-    failed = subprocess.run(_command(server.address, tmp_path, "--steps", "ablation"), capture_output=True, text=True, check=False)
+    failed = subprocess.run(_command(server.address, tmp_path, "--only", "ablation"), capture_output=True, text=True, check=False)
     assert failed.returncode == 1 and "the study stopped in ablation" in failed.stderr

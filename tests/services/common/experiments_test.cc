@@ -18,7 +18,7 @@ TEST(Experiments, NamesTheFilesInTheOrderOfAStudy) {
   for (const ExperimentInfo& experiment : Experiments()) files.push_back(experiment.file_name);
   EXPECT_THAT(files,
               ElementsAre("01_baseline_results.json", "02_patching_results.json", "03_ablation_results.json",
-                          "04_compare_results.json", "05_circuit_results.json"));
+                          "04_compare_results.json", "05_circuit_results.json", "06_direction_results.json"));
 }
 
 // What Study's comment promises, and what the code takes for granted.

@@ -59,7 +59,8 @@ class MeanActivationsRpc : public testing::Test {
   }
 
   // Each prompt's own activation, as RunWithCache returns it.
-  std::vector<std::vector<float>> Fetched(const v1::RunMeanActivationsRequest& request, const std::string& name) {
+  std::vector<std::vector<float>> Fetched(const v1::RunMeanActivationsRequest& request,
+                                          const std::string& name) {
     std::vector<std::vector<float>> all;
     for (const v1::Prompt& prompt : request.prompts()) {
       v1::RunWithCacheRequest one;
@@ -96,9 +97,10 @@ class MeanActivationsRpc : public testing::Test {
 };
 
 TEST_F(MeanActivationsRpc, AreTheMomentsOfFetchedActivations) {
-  const auto request = Request("filter { name_patterns: 'blocks.*.hook_resid_pre' name_patterns: 'blocks.2.attn.hook_z' "
-                               "positions { indices: [-3, -1] } }",
-                               {5, 9, 4, 12, 7});
+  const auto request = Request(
+      "filter { name_patterns: 'blocks.*.hook_resid_pre' name_patterns: 'blocks.2.attn.hook_z' "
+      "positions { indices: [-3, -1] } }",
+      {5, 9, 4, 12, 7});
   const Means means = Run(request);
   ASSERT_THAT(means.status, IsOk());
   EXPECT_EQ(means.header.prompt_count(), 5u);
@@ -115,10 +117,10 @@ TEST_F(MeanActivationsRpc, AreTheMomentsOfFetchedActivations) {
 
 // More rows than fit into one pass, all positions, with an edit in force.
 TEST_F(MeanActivationsRpc, OfManyPromptsUnderInterventions) {
-  const auto request =
-      Request("filter { name_patterns: 'blocks.3.hook_resid_post' name_patterns: 'logits' }"
-              "interventions { sites { points: HOOK_POINT_MLP_OUT layers: [1, 2] } scaling { factor: 0.5 } }",
-              std::vector<int>(60, 20));
+  const auto request = Request(
+      "filter { name_patterns: 'blocks.3.hook_resid_post' name_patterns: 'logits' }"
+      "interventions { sites { points: HOOK_POINT_MLP_OUT layers: [1, 2] } scaling { factor: 0.5 } }",
+      std::vector<int>(60, 20));
   const Means means = Run(request);
   ASSERT_THAT(means.status, IsOk());
   ExpectMoments(request, means);
@@ -137,15 +139,18 @@ TEST_F(MeanActivationsRpc, OfOnePromptHaveNoVariance) {
 }
 
 TEST_F(MeanActivationsRpc, RefusesWhatCannotBeAveraged) {
-  EXPECT_THAT(ViolationsOf(Run(Request("filter { name_patterns: 'hook_embed' }", {3, 4})).status),
-              ElementsAre(Pair("prompts[1]", HasSubstr("has 4 of the positions selected, prompts[0] has 3"))));
+  EXPECT_THAT(
+      ViolationsOf(Run(Request("filter { name_patterns: 'hook_embed' }", {3, 4})).status),
+      ElementsAre(Pair("prompts[1]", HasSubstr("has 4 of the positions selected, prompts[0] has 3"))));
   EXPECT_THAT(ViolationsOf(Run(Request("filter { name_patterns: 'blocks.0.attn.*' }", {3, 3})).status),
               ElementsAre(Pair("filter", HasSubstr("attention scores and patterns"))));
   EXPECT_THAT(FieldsAtFault(Run(Request("filter { name_patterns: 'hook_embed' }", {})).status),
               ElementsAre("prompts"));
   EXPECT_THAT(FieldsAtFault(Run(Request("", {3})).status), ElementsAre("filter"));
-  EXPECT_THAT(FieldsAtFault(Run(Request("filter { name_patterns: 'hook_embed' positions { indices: 7 } }", {9, 3})).status),
-              ElementsAre("filter.positions.indices[0]"));
+  EXPECT_THAT(
+      FieldsAtFault(
+          Run(Request("filter { name_patterns: 'hook_embed' positions { indices: 7 } }", {9, 3})).status),
+      ElementsAre("filter.positions.indices[0]", "prompts[1]"));
 }
 
 }  // namespace

@@ -86,6 +86,11 @@ TEST(PaddedTokenizer, TextWithATokenPastTheEmbedding) {
                                HasSubstr("'<pad>' (id 2608), which is past the model's embedding of 2608"))));
   request.mutable_prompt()->set_text("one");
   EXPECT_TRUE(service.RunWithCache(request).status.ok());
+  const auto scored =
+      Parse<v1::ScoreTextsRequest>("texts { prompt { text: 'one' } continuation_text: 'two<pad>' }");
+  grpc::ClientContext context;
+  EXPECT_THAT(ViolationsOf(service.stub().ScoreTexts(&context, scored)->Finish()),
+              ElementsAre(Pair("texts[0].continuation_text", HasSubstr("'<pad>' (id 2608), which is past"))));
   fs::remove_all(folder);
 }
 
@@ -141,6 +146,28 @@ TEST_F(RequestErrors, GroupsOfSites) {
   for (int i = 0; i < 1025; ++i)
     many += "interventions { sites { points: HOOK_POINT_Z } scaling { factor: 1 } }";
   EXPECT_THAT(Cache(many), ElementsAre(Pair("interventions[1024]", HasSubstr("4100 edits of one run"))));
+}
+
+// What a short message would make long.
+TEST_F(RequestErrors, ListsAtManySitesOrOfManyPrompts) {
+  v1::RunWithPatchRequest patch;
+  patch.mutable_prompt()->mutable_token_ids()->add_ids(1);
+  v1::Intervention& edit = *patch.add_interventions();
+  edit.mutable_sites()->add_points(v1::HOOK_POINT_MLP_POST);
+  edit.mutable_zeroing();
+  for (int i = 0; i < 1'100'000; ++i) edit.mutable_selector()->add_dims(0);
+  grpc::ClientContext context;
+  v1::RunWithPatchResponse response;
+  EXPECT_THAT(
+      ViolationsOf(service_.stub().RunWithPatch(&context, patch, &response)),
+      ElementsAre(Pair("interventions[0].selector", HasSubstr("1100000 entries at each of 4 sites"))));
+  v1::RunMeanActivationsRequest means;
+  for (int i = 0; i < 1000; ++i) means.add_prompts()->mutable_token_ids()->add_ids(1);
+  means.mutable_filter()->add_name_patterns("hook_embed");
+  for (int i = 0; i < 60'000; ++i) means.mutable_filter()->mutable_positions()->add_indices(-1);
+  grpc::ClientContext second;
+  EXPECT_THAT(ViolationsOf(service_.stub().RunMeanActivations(&second, means)->Finish()),
+              ElementsAre(Pair("filter.positions", HasSubstr("60000 entries for each of 1000 prompts"))));
 }
 
 TEST_F(RequestErrors, NumbersBeyondFp32) {

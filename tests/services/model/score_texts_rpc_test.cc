@@ -45,7 +45,8 @@ class ScoreTextsRpc : public testing::Test {
     for (int t = 0; t < length; ++t) ids.push_back(static_cast<uint32_t>((31 * seed + 7 * t) % 200 + 3));
     return ids;
   }
-  static v1::TextToScore Text(const std::vector<uint32_t>& prompt, const std::vector<uint32_t>& continuation = {}) {
+  static v1::TextToScore Text(const std::vector<uint32_t>& prompt,
+                              const std::vector<uint32_t>& continuation = {}) {
     v1::TextToScore text;
     text.mutable_prompt()->mutable_token_ids()->mutable_ids()->Assign(prompt.begin(), prompt.end());
     if (!continuation.empty()) {
@@ -55,7 +56,8 @@ class ScoreTextsRpc : public testing::Test {
   }
 
   // Of each token from `first` on, by the softmax of the logits before it, in double precision.
-  std::vector<double> Expected(const std::vector<uint32_t>& ids, size_t first, const std::string& edits = "") {
+  std::vector<double> Expected(const std::vector<uint32_t>& ids, size_t first,
+                               const std::string& edits = "") {
     auto request = Parse<v1::RunWithCacheRequest>("filter { name_patterns: 'logits' }" + edits);
     request.mutable_prompt()->mutable_token_ids()->mutable_ids()->Assign(ids.begin(), ids.end());
     const ServiceFixture::Cached cached = service_.RunWithCache(request);
@@ -141,17 +143,22 @@ TEST_F(ScoreTextsRpc, UnderInterventionsOfPromptAndContinuation) {
     return scored.scores[0];
   };
   ExpectScore(scores(zeroing + "}"), Expected(all, 6, zeroing + "}"));
-  const std::string at_prompt = "selector { positions { ranges { start: 0 end: 6 } } scope: INTERVENTION_SCOPE_PROMPT } }";
-  ExpectScore(scores(zeroing + "selector { scope: INTERVENTION_SCOPE_PROMPT } }"), Expected(all, 6, zeroing + at_prompt));
-  const std::string after = "selector { positions { ranges { start: 6 } } scope: INTERVENTION_SCOPE_PROMPT } }";
-  ExpectScore(scores(zeroing + "selector { scope: INTERVENTION_SCOPE_GENERATED } }"), Expected(all, 6, zeroing + after));
+  const std::string at_prompt =
+      "selector { positions { ranges { start: 0 end: 6 } } scope: INTERVENTION_SCOPE_PROMPT } }";
+  ExpectScore(scores(zeroing + "selector { scope: INTERVENTION_SCOPE_PROMPT } }"),
+              Expected(all, 6, zeroing + at_prompt));
+  const std::string after =
+      "selector { positions { ranges { start: 6 } } scope: INTERVENTION_SCOPE_PROMPT } }";
+  ExpectScore(scores(zeroing + "selector { scope: INTERVENTION_SCOPE_GENERATED } }"),
+              Expected(all, 6, zeroing + after));
 }
 
 TEST_F(ScoreTextsRpc, RefusesWhatHasNothingToScore) {
   v1::ScoreTextsRequest request;
   EXPECT_THAT(FieldsAtFault(Run(request).status), ElementsAre("texts"));
   *request.add_texts() = Text({5});
-  EXPECT_THAT(ViolationsOf(Run(request).status), ElementsAre(Pair("texts[0].prompt", HasSubstr("a single token"))));
+  EXPECT_THAT(ViolationsOf(Run(request).status),
+              ElementsAre(Pair("texts[0].prompt", HasSubstr("a single token"))));
   *request.mutable_texts(0) = Text(Tokens(8000, 1), Tokens(300, 1));
   EXPECT_THAT(ViolationsOf(Run(request).status),
               ElementsAre(Pair("texts[0].prompt", HasSubstr("exceeds the model's context"))));

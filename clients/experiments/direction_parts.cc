@@ -12,7 +12,8 @@ absl::StatusOr<DirectionParts::Parts> DirectionParts::OnValidation(
     const std::function<absl::StatusOr<v1::DirectionPart>(const v1::Prompt& prompt)>& compute) {
   const std::string name(stage), of_class(PromptClassName(prompt_class));
   std::vector<std::string> keys;
-  for (const PromptPair& pair : split_.validation) keys.push_back(absl::StrCat(name, "/", pair.id, "/", of_class));
+  for (const PromptPair& pair : split_.validation)
+    keys.push_back(absl::StrCat(name, "/", pair.id, "/", of_class));
   run_count_ += runs * static_cast<int>(keys.size());
   return RunParts<v1::DirectionPart>(
       context_, absl::StrCat(name, ", ", of_class), keys,
@@ -42,18 +43,17 @@ absl::StatusOr<std::vector<std::vector<float>>> DirectionParts::OfTrainingPairs(
   }
   run_count_ += runs * static_cast<int>(keys.size());
   ABSTRACT_ASSIGN_OR_RETURN(
-      const Parts parts,
-      RunParts<v1::DirectionPart>(
-          context_, stage, keys,
-          [&](int i) {
-            const PromptPair& pair = split_.training[static_cast<size_t>(i)];
-            return compute(UserPrompt(pair.harmful), UserPrompt(pair.harmless));
-          },
-          {[runs](const auto&) { return runs; },
-           [width](int, const v1::DirectionPart& part) {
-             const size_t count = part.tensor().size() / sizeof(float) / width;
-             return count >= 1 && count <= kMostVectors && HasTensor(part, count * width);
-           }}));
+      const Parts parts, RunParts<v1::DirectionPart>(
+                             context_, stage, keys,
+                             [&](int i) {
+                               const PromptPair& pair = split_.training[static_cast<size_t>(i)];
+                               return compute(UserPrompt(pair.harmful), UserPrompt(pair.harmless));
+                             },
+                             {[runs](const auto&) { return runs; },
+                              [width](int, const v1::DirectionPart& part) {
+                                const size_t count = part.tensor().size() / sizeof(float) / width;
+                                return count >= 1 && count <= kMostVectors && HasTensor(part, count * width);
+                              }}));
   std::vector<std::vector<float>> vectors;
   for (const v1::DirectionPart& part : parts) {
     const std::vector<float> values = TensorOf(part);

@@ -14,18 +14,16 @@ absl::StatusOr<PrincipalComponents> FindComponents(DirectionParts& parts, const 
   constexpr int kMostGradientDirections = 32;
   constexpr double kNearlyAll = 0.99;   // of the gradients' squares
   constexpr int kRunsOfGradients = 22;  // about: forward and back, twice and at each of the steps
-  ABSTRACT_ASSIGN_OR_RETURN(
-      std::vector<std::vector<float>> differences,
-      parts.OfTrainingPairs("differences of pairs", search.site, 2,
-                            [&](const v1::Prompt& harmful, const v1::Prompt& harmless) {
-                              return probe.Difference(harmful, harmless, search.site);
-                            }));
-  ABSTRACT_ASSIGN_OR_RETURN(
-      const std::vector<std::vector<float>> gradients,
-      parts.OfTrainingPairs("gradients", search.site, kRunsOfGradients,
-                            [&](const v1::Prompt& harmful, const v1::Prompt& harmless) {
-                              return probe.Gradients(harmful, harmless, search.site);
-                            }));
+  ABSTRACT_ASSIGN_OR_RETURN(std::vector<std::vector<float>> differences,
+                            parts.OfTrainingPairs("differences of pairs", search.site, 2,
+                                                  [&](const v1::Prompt& harmful, const v1::Prompt& harmless) {
+                                                    return probe.Difference(harmful, harmless, search.site);
+                                                  }));
+  ABSTRACT_ASSIGN_OR_RETURN(const std::vector<std::vector<float>> gradients,
+                            parts.OfTrainingPairs("gradients", search.site, kRunsOfGradients,
+                                                  [&](const v1::Prompt& harmful, const v1::Prompt& harmless) {
+                                                    return probe.Gradients(harmful, harmless, search.site);
+                                                  }));
   const PrincipalComponents read = FindPrincipalComponents(gradients, kMostGradientDirections);
   size_t count = 0;
   for (double share = 0; count < read.directions.size() && share < kNearlyAll; ++count) {

@@ -19,9 +19,9 @@ using ::testing::IsSupersetOf;
 using testing::PlantedServer;
 using Names = std::set<std::string>;
 
-v1::CircuitResults ResultsOn(const PlantedServer& planted) {
+v1::CircuitResults ResultsOn(const PlantedServer& planted, int pair_count = 9) {
   CircuitOptions options;
-  options.pairs = *LoadPromptPairs(PlantedServer::Data("prompts.json"), 9);
+  options.pairs = *LoadPromptPairs(PlantedServer::Data("prompts.json"), pair_count);
   options.neuron_count = 24;
   options.edge_count = 100;
   const auto results = RunCircuitExperiment(planted.context(), options);
@@ -89,9 +89,10 @@ TEST(PlantedCircuit, ABackupIsToldFromBystanders) {
   }
 }
 
+// In each pair one of the two heads tells: it takes more pairs to be sure of both.
 TEST(PlantedCircuit, AnAndNeedsBothOfItsHeads) {
   const PlantedServer planted("and");
-  const v1::CircuitResults results = ResultsOn(planted);
+  const v1::CircuitResults results = ResultsOn(planted, 15);
   EXPECT_EQ(NodesOf(results, v1::CIRCUIT_ROLE_MEMBER), TruthOf(planted.truth().at("nodes")));
   EXPECT_THAT(EdgesOf(results), IsSupersetOf(TruthOf(planted.truth().at("edges"))));
 }

@@ -14,6 +14,7 @@
 #include "clients/lib/prompt_import.h"
 #include "clients/lib/results_io.h"
 #include "clients/lib/text_table.h"
+#include "clients/report/wording.h"
 #include "services/common/data_path.h"
 #include "services/common/status_macros.h"
 #include "services/common/text_file.h"
@@ -70,25 +71,6 @@ absl::StatusOr<DirectionOptions> MakeOptions(const DirectionFlags& flags,
     ABSTRACT_ASSIGN_OR_RETURN(options.texts, LoadTexts(flags.texts));
   }
   return options;
-}
-
-std::string EditName(v1::DirectionEdit edit) {
-  switch (edit) {
-    case v1::DIRECTION_EDIT_ABLATION:
-      return "direction ablated";
-    case v1::DIRECTION_EDIT_ADDITION:
-      return "direction added";
-    case v1::DIRECTION_EDIT_AFFINE:
-      return "set to harmless mean";
-    case v1::DIRECTION_EDIT_SUBSPACE:
-      return "subspace so set";
-    case v1::DIRECTION_EDIT_RANDOM_ABLATION:
-      return "random direction ablated";
-    case v1::DIRECTION_EDIT_RANDOM_ADDITION:
-      return "random direction added";
-    default:
-      return "as it is";
-  }
 }
 
 std::string Number(double value) { return absl::StrFormat("%.3f", value); }

@@ -7,17 +7,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "clients/report/wording.h"
 
 namespace mechinterp {
 namespace {
 
 std::string Percent(double share) { return absl::StrFormat("%.1f %%", 100 * share); }
+// With how many it is of.
 std::string RateText(const v1::Rate& rate) {
-  return absl::StrFormat("%.1f %% [%.1f, %.1f] of %d", 100 * rate.rate(), 100 * rate.lower(),
-                         100 * rate.upper(), rate.total_count());
-}
-std::string EstimateText(const v1::Estimate& estimate) {
-  return absl::StrFormat("%.3f [%.3f, %.3f]", estimate.mean(), estimate.lower(), estimate.upper());
+  return absl::StrCat(RateInWords(rate), " of ", rate.total_count());
 }
 
 // Of a criterion of two parts, both of which must hold.
@@ -118,10 +116,10 @@ Hypothesis JudgeShare(const v1::Study& study) {
   const v1::Estimate& faithfulness = circuit.faithfulness();
   hypothesis.verdict =
       Both(Above(faithfulness.lower(), faithfulness.upper(), 0.8), Of(circuit.parameter_share() < 0.05));
-  hypothesis.evidence = absl::StrCat("faithfulness ", EstimateText(faithfulness), " with ",
+  hypothesis.evidence = absl::StrCat("faithfulness ", EstimateInWords(faithfulness), " with ",
                                      absl::StrFormat("%.3f %%", 100 * circuit.parameter_share()),
                                      " of the parameters; everything but them ",
-                                     EstimateText(circuit.complement_faithfulness()));
+                                     EstimateInWords(circuit.complement_faithfulness()));
   return hypothesis;
 }
 
@@ -229,7 +227,7 @@ Hypothesis JudgeDirection(const v1::Study& study) {
                             random ? Of(*random >= 0.5) : Verdict::kUndecided);
   hypothesis.evidence =
       absl::StrCat(best->edit() == v1::DIRECTION_EDIT_AFFINE ? "set to the harmless mean: " : "ablated: ",
-                   RateText(best->harmful()), " refused, harmless KL ", EstimateText(kl),
+                   RateText(best->harmful()), " refused, harmless KL ", EstimateInWords(kl),
                    random ? absl::StrCat("; with random ones at least ", Percent(*random))
                           : std::string("; no random ones were tried"));
   if (const v1::DirectionOutcome* const subspace = OutcomeOf(direction, v1::DIRECTION_EDIT_SUBSPACE)) {

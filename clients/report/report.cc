@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "clients/report/hypotheses.h"
+#include "clients/report/wording.h"
 #include "services/common/experiments.h"
 
 namespace mechinterp {
@@ -18,12 +19,6 @@ namespace {
 
 constexpr int kMostRows = 12;
 
-std::string RateText(const v1::Rate& rate) {
-  return absl::StrFormat("%.1f %% [%.1f, %.1f]", 100 * rate.rate(), 100 * rate.lower(), 100 * rate.upper());
-}
-std::string EstimateText(const v1::Estimate& estimate) {
-  return absl::StrFormat("%.3f [%.3f, %.3f]", estimate.mean(), estimate.lower(), estimate.upper());
-}
 std::string Number(double value) { return absl::StrFormat("%.3f", value); }
 
 // The results that are there, in the study's order.
@@ -95,13 +90,13 @@ void AddBaseline(const v1::BaselineResults& baseline, Document& document) {
   document.AddHeading("Refusals of the unchanged model");
   std::vector<std::vector<std::string>> rows;
   for (const v1::CategoryRates& category : baseline.categories()) {
-    rows.push_back({category.category(), RateText(category.harmful()), RateText(category.harmless())});
+    rows.push_back({category.category(), RateInWords(category.harmful()), RateInWords(category.harmless())});
   }
-  rows.push_back({"all", RateText(baseline.harmful()), RateText(baseline.harmless())});
-  rows.push_back(
-      {"all, at the start", RateText(baseline.harmful_at_start()), RateText(baseline.harmless_at_start())});
+  rows.push_back({"all", RateInWords(baseline.harmful()), RateInWords(baseline.harmless())});
+  rows.push_back({"all, at the start", RateInWords(baseline.harmful_at_start()),
+                  RateInWords(baseline.harmless_at_start())});
   if (baseline.has_borderline())
-    rows.push_back({"harmless that look harmful", "", RateText(baseline.borderline())});
+    rows.push_back({"harmless that look harmful", "", RateInWords(baseline.borderline())});
   document.AddTable({"category", "harmful refused", "harmless refused"}, rows);
 }
 
@@ -110,8 +105,8 @@ void AddPatching(const v1::PatchingResults& patching, Document& document) {
   std::vector<std::vector<std::string>> rows;
   for (int i = 0; i < std::min(kMostRows, patching.ranking_size()); ++i) {
     const v1::RankedComponent& ranked = patching.ranking(i);
-    rows.push_back({ranked.component().name(), Number(ranked.score()), EstimateText(ranked.denoising()),
-                    EstimateText(ranked.noising())});
+    rows.push_back({ranked.component().name(), Number(ranked.score()), EstimateInWords(ranked.denoising()),
+                    EstimateInWords(ranked.noising())});
   }
   document.AddTable({"component", "score", "harmful into harmless", "harmless into harmful"}, rows);
 }
@@ -126,9 +121,9 @@ void AddAblation(const v1::AblationResults& ablation, Document& document) {
       return point.component_count() == top.component_count();
     });
     rows.push_back({absl::StrCat(top.component_count()),
-                    absl::StrFormat("%.3f %%", 100 * top.parameter_share()), RateText(top.harmful()),
-                    random == curve.random().end() ? "" : RateText(random->harmful()),
-                    RateText(top.harmless())});
+                    absl::StrFormat("%.3f %%", 100 * top.parameter_share()), RateInWords(top.harmful()),
+                    random == curve.random().end() ? "" : RateInWords(random->harmful()),
+                    RateInWords(top.harmless())});
   }
   document.AddTable({"ablated", "parameters", "harmful, top", "harmful, random", "harmless, top"}, rows);
 }
@@ -138,7 +133,7 @@ void AddCircuit(const v1::CircuitResults& circuit, Document& document) {
   std::vector<std::vector<std::string>> rows;
   for (int i = 0; i < std::min(kMostRows, circuit.nodes_size()); ++i) {
     const v1::MeasuredNode& node = circuit.nodes(i);
-    rows.push_back({node.name(), EstimateText(node.noising()), EstimateText(node.denoising()),
+    rows.push_back({node.name(), EstimateInWords(node.noising()), EstimateInWords(node.denoising()),
                     absl::StrFormat("%.2g", node.p_value()),
                     node.has_direct_attribution() ? Number(node.direct_attribution()) : ""});
   }
@@ -148,25 +143,6 @@ void AddCircuit(const v1::CircuitResults& circuit, Document& document) {
                    Number(circuit.edge_curve().cpr()), ", CMD ", Number(circuit.edge_curve().cmd()),
                    " of edges on test prompts. Circuits of resampled pairs share ",
                    Number(circuit.stability().mean_jaccard()), " of their edges (Jaccard)."));
-}
-
-std::string EditName(v1::DirectionEdit edit) {
-  switch (edit) {
-    case v1::DIRECTION_EDIT_ABLATION:
-      return "direction ablated";
-    case v1::DIRECTION_EDIT_ADDITION:
-      return "direction added";
-    case v1::DIRECTION_EDIT_AFFINE:
-      return "direction set to the harmless mean";
-    case v1::DIRECTION_EDIT_SUBSPACE:
-      return "subspace set to the harmless mean";
-    case v1::DIRECTION_EDIT_RANDOM_ABLATION:
-      return "random direction ablated";
-    case v1::DIRECTION_EDIT_RANDOM_ADDITION:
-      return "random direction added";
-    default:
-      return "unchanged";
-  }
 }
 
 void AddDirection(const v1::DirectionResults& direction, Document& document) {
@@ -188,10 +164,10 @@ void AddDirection(const v1::DirectionResults& direction, Document& document) {
   if (direction.outcomes().empty()) return;
   std::vector<std::vector<std::string>> rows;
   for (const v1::DirectionOutcome& outcome : direction.outcomes()) {
-    rows.push_back({EditName(outcome.edit()), RateText(outcome.harmful()), RateText(outcome.harmless()),
-                    EstimateText(outcome.harmless_kl()), Number(outcome.worst_kl()),
-                    outcome.has_answer_cross_entropy() ? EstimateText(outcome.answer_cross_entropy()) : "",
-                    outcome.has_text_cross_entropy() ? EstimateText(outcome.text_cross_entropy()) : ""});
+    rows.push_back({EditName(outcome.edit()), RateInWords(outcome.harmful()), RateInWords(outcome.harmless()),
+                    EstimateInWords(outcome.harmless_kl()), Number(outcome.worst_kl()),
+                    outcome.has_answer_cross_entropy() ? EstimateInWords(outcome.answer_cross_entropy()) : "",
+                    outcome.has_text_cross_entropy() ? EstimateInWords(outcome.text_cross_entropy()) : ""});
   }
   document.AddTable({"model", "harmful refused", "harmless refused", "KL, harmless", "worst",
                      "nats a token, own answers", "of texts"},

@@ -17,6 +17,7 @@
 #include "clients/lib/parallel.h"
 #include "clients/lib/prompts.h"
 #include "mechinterp/v1/results.pb.h"
+#include "services/common/status.h"
 
 namespace mechinterp {
 
@@ -105,6 +106,8 @@ absl::StatusOr<std::vector<Part>> RunParts(const ExperimentContext& context, std
   const auto run_one = [&](int m) -> absl::Status {
     const size_t i = static_cast<size_t>(missing[static_cast<size_t>(m)]);
     absl::StatusOr<Part> part = compute(static_cast<int>(i));
+    // Such a fault is of this part, whose key names the prompt; others are of server or line.
+    if (absl::IsInvalidArgument(part.status())) return WithContext(part.status(), keys[i]);
     if (!part.ok()) return part.status();
     if (!traits.fits(static_cast<int>(i), *part)) {
       return absl::DataLossError("the server's answer is not of the form that was asked for: " + keys[i]);

@@ -17,9 +17,16 @@ constexpr double kMostLogOdds = 700;
 // What the edits of a request may take, in the server too: of 8B, some 30 directions in all layers.
 constexpr size_t kEditBytes = size_t{64} << 20;
 
-v1::ActivationFilter StreamFilter() {
+// Of all layers, or of one.
+v1::ActivationFilter StreamFilter(std::optional<int> layer = {}) {
   v1::ActivationFilter filter;
-  filter.add_name_patterns("blocks.*.hook_resid_pre");
+  if (layer) {
+    v1::HookSite& site = *filter.add_sites();
+    site.set_point(v1::HOOK_POINT_RESID_PRE);
+    site.set_layer(static_cast<uint32_t>(*layer));
+  } else {
+    filter.add_name_patterns("blocks.*.hook_resid_pre");
+  }
   filter.mutable_positions()->add_named(v1::NAMED_POSITION_LAST_INSTRUCTION);
   filter.mutable_positions()->add_named(v1::NAMED_POSITION_TEMPLATE_TAIL);
   return filter;
@@ -80,6 +87,7 @@ absl::Status DirectionProbe::CheckModel(const v1::ModelIdentity& model) const {
 absl::StatusOr<v1::DirectionPart> DirectionProbe::Means(absl::Span<const v1::Prompt> prompts) const {
   constexpr size_t kPromptsInARequest = 1000;
   StreamMean mean;
+  int positions = 0;
   for (size_t first = 0; first < prompts.size(); first += kPromptsInARequest) {
     const auto some = prompts.subspan(first, kPromptsInARequest);
     v1::RunMeanActivationsRequest request;
@@ -89,7 +97,8 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Means(absl::Span<const v1::Pro
     ABSTRACT_RETURN_IF_ERROR(CheckModel(means.header.model()));
     ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream,
                               Join(means.activations, layer_count(), /*positions_axis=*/1, width()));
-    if (first > 0 && stream.values.size() != mean.Mean().values.size()) return OtherTail();
+    if (first == 0) positions = stream.position_count;
+    if (stream.position_count != positions) return OtherTail();
     mean.Add(stream, some.size());
   }
   const StreamVectors stream = mean.Mean();
@@ -99,13 +108,14 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Means(absl::Span<const v1::Pro
   return part;
 }
 
-absl::StatusOr<StreamVectors> DirectionProbe::Stream(const v1::Prompt& prompt) const {
+absl::StatusOr<StreamVectors> DirectionProbe::Stream(const v1::Prompt& prompt,
+                                                     std::optional<int> layer) const {
   v1::RunWithCacheRequest request;
   *request.mutable_prompt() = prompt;
-  *request.mutable_filter() = StreamFilter();
+  *request.mutable_filter() = StreamFilter(layer);
   ABSTRACT_ASSIGN_OR_RETURN(const CachedRun run, context_.client->RunWithCache(request));
   ABSTRACT_RETURN_IF_ERROR(CheckModel(run.header.model()));
-  return Join(run.activations, layer_count(), /*positions_axis=*/0, width());
+  return Join(run.activations, layer ? 1 : layer_count(), /*positions_axis=*/0, width());
 }
 
 absl::StatusOr<v1::DirectionPart> DirectionProbe::Projections(const v1::Prompt& prompt,
@@ -126,15 +136,13 @@ absl::StatusOr<v1::DirectionPart> DirectionProbe::Projections(const v1::Prompt& 
 absl::StatusOr<v1::DirectionPart> DirectionProbe::Difference(const v1::Prompt& prompt,
                                                              const v1::Prompt& other,
                                                              const StreamSite& site) const {
-  ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream, Stream(prompt));
-  ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors other_stream, Stream(other));
+  ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors stream, Stream(prompt, site.layer));
+  ABSTRACT_ASSIGN_OR_RETURN(const StreamVectors other_stream, Stream(other, site.layer));
   if (std::min(stream.position_count, other_stream.position_count) <= site.position) {
     return OtherTail();
   }
   v1::DirectionPart part;
-  SetTensor(mechinterp::Difference(stream.at(site.layer, site.position),
-                                   other_stream.at(site.layer, site.position)),
-            part);
+  SetTensor(mechinterp::Difference(stream.at(0, site.position), other_stream.at(0, site.position)), part);
   return part;
 }
 
@@ -150,11 +158,7 @@ absl::StatusOr<std::vector<float>> DirectionProbe::Gradient(const v1::Prompt& pr
   request.set_metric(v1::ATTRIBUTION_METRIC_REFUSAL_LOG_ODDS);
   request.set_method(method);
   request.set_return_gradients(true);
-  *request.mutable_filter() = StreamFilter();
-  request.mutable_filter()->clear_name_patterns();
-  v1::HookSite& hook = *request.mutable_filter()->add_sites();
-  hook.set_point(v1::HOOK_POINT_RESID_PRE);
-  hook.set_layer(static_cast<uint32_t>(site.layer));
+  *request.mutable_filter() = StreamFilter(site.layer);
   ABSTRACT_ASSIGN_OR_RETURN(const AttributionRun run, context_.client->RunAttribution(request));
   ABSTRACT_RETURN_IF_ERROR(CheckModel(run.header.model()));
   if (run.pairs.size() != 1) return absl::DataLossError("the gradients of one pair did not come");

@@ -1,6 +1,7 @@
 #ifndef CLIENTS_EXPERIMENTS_DIRECTION_PROBE_H_
 #define CLIENTS_EXPERIMENTS_DIRECTION_PROBE_H_
 
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -49,7 +50,8 @@ class DirectionProbe {
   absl::StatusOr<std::vector<float>> Gradient(const v1::Prompt& prompt, const v1::Prompt& source,
                                               v1::AttributionMethod method, const StreamSite& site) const;
   absl::StatusOr<double> LogOdds(const v1::Prompt& prompt) const;
-  absl::StatusOr<StreamVectors> Stream(const v1::Prompt& prompt) const;
+  // Of all layers, or with `layer` of that alone, as the first of one.
+  absl::StatusOr<StreamVectors> Stream(const v1::Prompt& prompt, std::optional<int> layer = {}) const;
   absl::Status CheckModel(const v1::ModelIdentity& model) const;
 
   const ExperimentContext& context_;
